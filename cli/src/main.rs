@@ -1,0 +1,2 @@
+//! The `oxv` host program.
+fn main() {}

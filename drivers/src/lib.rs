@@ -1,0 +1,3 @@
+//! Device drivers, one folder each.
+
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,2 @@
+//! The bootable kernel binary: picks platform and drivers, nothing else.
+fn main() {}

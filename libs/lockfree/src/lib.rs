@@ -1,0 +1,3 @@
+//! Lock-free structures: the mutex core, MPSC list, SPSC ring.
+
+#![cfg_attr(not(test), no_std)]

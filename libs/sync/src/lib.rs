@@ -1,0 +1,3 @@
+//! Sleeping synchronisation: Mutex, RwLock, CondVar, WaitQueue, Completion, Semaphore.
+
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,3 @@
+//! The virtual file system: inodes, path walk, mounts, tmpfs, pipes, poll.
+
+#![cfg_attr(not(test), no_std)]

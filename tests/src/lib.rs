@@ -1,0 +1,1 @@
+//! Guest and scenario tests: they boot the kernel with real programs.

@@ -1,0 +1,2 @@
+//! The developers' commands: `cargo xtask COMMAND`.
+fn main() {}
