@@ -1,0 +1,44 @@
+//! `cargo xtask build`: the kernel image.
+//!
+//! The kernel is one more binary for the host's target, but with its own compiler flags (`image/kernel.toml`), profile
+//! and target directory, in a cargo invocation of its own: features of host tools must not leak into its
+//! dependency graph.
+
+use crate::{paths, run};
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// The compiler target; given explicitly so that the flags do not reach build scripts.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Options of `cargo xtask build`.
+#[derive(clap::Args, Default)]
+pub(crate) struct Options {
+    /// Build with the incremental `kernel-dev` profile instead of `kernel`.
+    #[arg(long)]
+    pub dev: bool,
+}
+
+/// Builds and prints the path.
+pub(crate) fn command(options: &Options) -> Result<()> {
+    println!("{}", kernel(options)?.display());
+    Ok(())
+}
+
+/// Builds the kernel and returns the path of the ELF file.
+///
+/// # Errors
+/// When the compiler fails.
+pub(crate) fn kernel(options: &Options) -> Result<PathBuf> {
+    let profile = if options.dev { "kernel-dev" } else { "kernel" };
+    let target_dir = paths::target().join("kernel");
+    run::check(
+        run::cargo()
+            .args(["build", "--package", "image", "--bin", "oxv-kernel"])
+            .args(["--profile", profile, "--target", TARGET])
+            .arg("--target-dir")
+            .arg(&target_dir)
+            .args(["--config", "image/kernel.toml"]),
+    )?;
+    Ok(target_dir.join(TARGET).join(profile).join("oxv-kernel"))
+}

@@ -1,0 +1,6 @@
+//! `cargo xtask lint`.
+/// Options of `cargo xtask lint`.
+#[derive(clap::Args, Default)]
+pub(crate) struct Options {}
+/// Runs it.
+pub(crate) fn command(_: Options) -> anyhow::Result<()> { anyhow::bail!("not written yet") }
