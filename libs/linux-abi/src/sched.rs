@@ -1,0 +1,82 @@
+//! Threads: clone arguments, scheduling parameters, robust futexes.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// `struct clone_args`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CloneArgs {
+    /// `CLONE_*`, without the exit signal.
+    pub flags: u64,
+    /// Where `CLONE_PIDFD` stores the descriptor.
+    pub pidfd: u64,
+    /// Where the child's tid goes in the child's memory.
+    pub child_tid: u64,
+    /// Where the child's tid goes in the parent's memory.
+    pub parent_tid: u64,
+    /// Signal to the parent at the child's death.
+    pub exit_signal: u64,
+    /// Lowest address of the child's stack.
+    pub stack: u64,
+    /// Bytes of the child's stack.
+    pub stack_size: u64,
+    /// TLS pointer.
+    pub tls: u64,
+    /// Array of chosen pids.
+    pub set_tid: u64,
+    /// Entries in `set_tid`.
+    pub set_tid_size: u64,
+    /// cgroup descriptor.
+    pub cgroup: u64,
+}
+
+/// Size of the first published version of [`CloneArgs`].
+pub const CLONE_ARGS_SIZE_VER0: usize = 64;
+
+/// `struct sched_param`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SchedParam {
+    /// Static priority.
+    pub priority: i32,
+}
+
+/// `struct robust_list_head`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RobustListHead {
+    /// First entry; the list ends where it began.
+    pub next: u64,
+    /// From an entry to its futex word.
+    pub futex_offset: i64,
+    /// Entry being locked or unlocked.
+    pub list_op_pending: u64,
+}
+
+/// `struct futex_waitv`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FutexWaitv {
+    /// Expected value.
+    pub val: u64,
+    /// Address of the word.
+    pub uaddr: u64,
+    /// `FUTEX2_*`.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::size_of;
+
+    use super::*;
+    use crate::raw;
+
+    #[test]
+    fn layouts_match_the_headers() {
+        assert_eq!(size_of::<CloneArgs>(), size_of::<raw::clone_args>());
+        assert_eq!(size_of::<RobustListHead>(), size_of::<raw::robust_list_head>());
+    }
+}
