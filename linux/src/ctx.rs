@@ -1,0 +1,82 @@
+//! What a system call gets: [`Ctx`], the calling [`Task`] and its registers; and how registers become typed arguments.
+//!
+//! A handler is an ordinary function `fn name(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize) -> SysResult`
+//! (`&mut Ctx<'_>` when it changes registers). `table.rs` turns it into a [`Handler`] by converting each register with
+//! [`FromRegister`]; the return value or negated errno goes into RAX.
+
+use arch_x86_64::TrapFrame;
+use linux_abi::Errno;
+
+use crate::process::{Process, Task};
+
+/// What a system call returns: a value for RAX, or an errno.
+pub type SysResult = Result<usize, Errno>;
+
+/// An entry of the system call table.
+pub type Handler = fn(&mut Ctx<'_>) -> SysResult;
+
+/// The caller of a system call.
+pub struct Ctx<'a> {
+    task: &'a Task,
+    frame: &'a mut TrapFrame,
+}
+
+impl<'a> Ctx<'a> {
+    pub(crate) fn new(task: &'a Task, frame: &'a mut TrapFrame) -> Self {
+        Self { task, frame }
+    }
+
+    /// The calling thread.
+    #[must_use]
+    pub fn task(&self) -> &'a Task {
+        self.task
+    }
+
+    /// The calling process.
+    #[must_use]
+    pub fn process(&self) -> &'a Process {
+        self.task.process()
+    }
+
+    /// The program's registers.
+    #[must_use]
+    pub fn frame(&self) -> &TrapFrame {
+        self.frame
+    }
+
+    /// The program's registers, to be changed.
+    pub fn frame_mut(&mut self) -> &mut TrapFrame {
+        self.frame
+    }
+
+    /// Argument `N` (0..6) as the type the handler wants.
+    #[must_use]
+    pub fn arg<T: FromRegister, const N: usize>(&self) -> T {
+        let f = &self.frame;
+        T::from_register(match N {
+            0 => f.rdi,
+            1 => f.rsi,
+            2 => f.rdx,
+            3 => f.r10,
+            4 => f.r8,
+            _ => f.r9,
+        })
+    }
+}
+
+/// A value that fits into one argument register. Narrow integers take the low bits, as C callers leave the rest undefined.
+pub trait FromRegister {
+    /// Converts the register's content.
+    fn from_register(value: u64) -> Self;
+}
+
+macro_rules! integers {
+    ($($t:ty),*) => {
+        $(impl FromRegister for $t {
+            fn from_register(value: u64) -> Self {
+                value as Self
+            }
+        })*
+    };
+}
+integers!(i16, u16, i32, u32, i64, u64, isize, usize);

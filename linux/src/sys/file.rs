@@ -1,0 +1,1 @@
+//! Files, directories, links: the calls that take a path or a descriptor.

@@ -1,0 +1,1 @@
+//! The system and the caller: names, limits, usage, identities.

@@ -1,0 +1,11 @@
+//! System calls by subject. `table.rs` says which function answers which number.
+
+pub mod event;
+pub mod file;
+pub mod futex;
+pub mod info;
+pub mod mm;
+pub mod process;
+pub mod signal;
+pub mod thread;
+pub mod time;

@@ -1,0 +1,1 @@
+//! Processes: execve, exit, wait, groups and sessions.

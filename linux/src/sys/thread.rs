@@ -1,0 +1,1 @@
+//! Threads: clone, exit, scheduling.

@@ -1,0 +1,423 @@
+//! The only place that turns a program's addresses into memory.
+//!
+//! **EFAULT policy.** The program shares the kernel's address space and privilege, so an address is checked for one thing,
+//! that it lies in the program's half ([`addr::layout::USER_MAX`]), and then touched through the fault-safe accessors of
+//! [`arch_x86_64::user`]. A fault that the address space cannot serve ends the copy: transfers of data stop short and
+//! report what they moved, `EFAULT` when that is nothing; structures are all or nothing. No access panics. The accessors may sleep
+//! (demand paging): call them with no lock held that the fault path takes.
+//!
+//! Key types: [`UserPtr`] for one value or array, [`UserSlice`] and [`UserIovecs`] for data
+//! ([`vfs::io::Source`]/[`Sink`]), [`UserMemory`] for `ioctl`.
+
+#![expect(unsafe_code, reason = "the accessors of program memory take raw addresses")]
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::size_of;
+
+use addr::layout;
+use arch_x86_64::user;
+use linux_abi::Errno;
+use linux_abi::fs::{IOV_MAX, Iovec, MAX_RW_COUNT, PATH_MAX};
+use vfs::io::{ArgMemory, Sink, Source};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::ctx::FromRegister;
+
+/// Copies `buffer.len()` bytes in; returns how many were copied before the first bad page.
+fn copy_in_partial(address: u64, buffer: &mut [u8]) -> usize {
+    let len = clamp(address, buffer.len());
+    // SAFETY: `clamp` keeps the range inside the program's half; the accessor survives unmapped pages.
+    match unsafe { user::copy_in(buffer.as_mut_ptr(), address as *const u8, len) } {
+        Ok(()) => len,
+        Err(left) => len - left,
+    }
+}
+
+/// Copies `data` out; returns how many bytes were copied before the first bad page.
+fn copy_out_partial(address: u64, data: &[u8]) -> usize {
+    let len = clamp(address, data.len());
+    // SAFETY: `clamp` keeps the range inside the program's half; the accessor survives unmapped and read-only pages.
+    match unsafe { user::copy_out(address as *mut u8, data.as_ptr(), len) } {
+        Ok(()) => len,
+        Err(left) => len - left,
+    }
+}
+
+/// Bytes of `address..address + len` that lie in the program's half.
+fn clamp(address: u64, len: usize) -> usize {
+    layout::USER_MAX.saturating_sub(address).min(len as u64) as usize
+}
+
+/// Copies exactly `buffer.len()` bytes from the program.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn copy_in(address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+    if copy_in_partial(address, buffer) == buffer.len() { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Copies all of `data` to the program.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn copy_out(address: u64, data: &[u8]) -> Result<(), Errno> {
+    if copy_out_partial(address, data) == data.len() { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// A pointer of the program to a `T`, or to the first of several.
+pub struct UserPtr<T> {
+    address: u64,
+    target: PhantomData<*mut T>,
+}
+
+impl<T> Clone for UserPtr<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for UserPtr<T> {}
+
+impl<T> fmt::Debug for UserPtr<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.address)
+    }
+}
+
+impl<T> FromRegister for UserPtr<T> {
+    fn from_register(value: u64) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<T> UserPtr<T> {
+    /// A pointer to `address`, which may be anything.
+    #[must_use]
+    pub const fn new(address: u64) -> Self {
+        Self { address, target: PhantomData }
+    }
+
+    /// The address.
+    #[must_use]
+    pub const fn address(self) -> u64 {
+        self.address
+    }
+
+    /// Whether this is a null pointer.
+    #[must_use]
+    pub const fn is_null(self) -> bool {
+        self.address == 0
+    }
+
+    /// `None` for a null pointer: optional arguments.
+    #[must_use]
+    pub fn non_null(self) -> Option<Self> {
+        (self.address != 0).then_some(self)
+    }
+
+    /// The same address with another type.
+    #[must_use]
+    pub const fn cast<U>(self) -> UserPtr<U> {
+        UserPtr::new(self.address)
+    }
+
+    /// The element `index` places further on (negative indexes wrap, as in C).
+    #[must_use]
+    pub const fn add(self, index: usize) -> Self {
+        Self::new(self.address.wrapping_add((index.wrapping_mul(size_of::<T>())) as u64))
+    }
+}
+
+impl<T: FromBytes + IntoBytes> UserPtr<T> {
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn read(self) -> Result<T, Errno> {
+        let mut value = T::new_zeroed();
+        copy_in(self.address, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Reads `count` values.
+    ///
+    /// # Errors
+    /// `EFAULT`, `ENOMEM`.
+    pub fn read_vec(self, count: usize) -> Result<Vec<T>, Errno> {
+        let mut values = Vec::new();
+        values.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+        values.resize_with(count, T::new_zeroed);
+        copy_in(self.address, values.as_mut_slice().as_mut_bytes())?;
+        Ok(values)
+    }
+}
+
+impl<T: IntoBytes + Immutable> UserPtr<T> {
+    /// Writes `value`.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn write(self, value: &T) -> Result<(), Errno> {
+        copy_out(self.address, value.as_bytes())
+    }
+
+    /// Writes `value` unless the pointer is null.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn write_optional(self, value: &T) -> Result<(), Errno> {
+        if self.is_null() { Ok(()) } else { self.write(value) }
+    }
+
+    /// Writes all of `values` from here on.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn write_slice(self, values: &[T]) -> Result<(), Errno> {
+        copy_out(self.address, values.as_bytes())
+    }
+}
+
+impl UserPtr<u32> {
+    /// Reads the aligned word atomically.
+    ///
+    /// # Errors
+    /// `EFAULT`; `EINVAL` when it is not aligned.
+    pub fn load(self) -> Result<u32, Errno> {
+        self.check_word()?;
+        // SAFETY: the address is aligned and in the program's half; the accessor survives unmapped pages.
+        unsafe { user::load_u32(self.address as *const u32) }.map_err(|_| Errno::EFAULT)
+    }
+
+    /// Writes the aligned word atomically.
+    ///
+    /// # Errors
+    /// `EFAULT`; `EINVAL` when it is not aligned.
+    pub fn store(self, value: u32) -> Result<(), Errno> {
+        self.check_word()?;
+        // SAFETY: as in `load`.
+        unsafe { user::store_u32(self.address as *mut u32, value) }.map_err(|_| Errno::EFAULT)
+    }
+
+    /// Replaces `old` by `new` atomically; returns the value found.
+    ///
+    /// # Errors
+    /// `EFAULT`; `EINVAL` when it is not aligned.
+    pub fn compare_exchange(self, old: u32, new: u32) -> Result<u32, Errno> {
+        self.check_word()?;
+        // SAFETY: as in `load`.
+        unsafe { user::cmpxchg_u32(self.address as *mut u32, old, new) }.map_err(|_| Errno::EFAULT)
+    }
+
+    fn check_word(self) -> Result<(), Errno> {
+        if !self.address.is_multiple_of(4) {
+            return Err(Errno::EINVAL);
+        }
+        if self.address >= layout::USER_MAX { Err(Errno::EFAULT) } else { Ok(()) }
+    }
+}
+
+impl UserPtr<u8> {
+    /// Reads a zero-terminated string of at most `max` bytes including the zero; the zero is not returned.
+    ///
+    /// # Errors
+    /// `EFAULT`; `too_long` when no zero was found.
+    pub fn read_string(self, max: usize, too_long: Errno) -> Result<Vec<u8>, Errno> {
+        const CHUNK: usize = 256;
+        let mut text = Vec::new();
+        let mut chunk = [0_u8; CHUNK];
+        while text.len() < max {
+            let want = CHUNK.min(max - text.len());
+            let got = copy_in_partial(self.address.wrapping_add(text.len() as u64), &mut chunk[..want]);
+            let found = chunk[..got].iter().position(|&b| b == 0);
+            text.extend_from_slice(&chunk[..found.unwrap_or(got)]);
+            if found.is_some() {
+                return Ok(text);
+            }
+            if got < want {
+                return Err(Errno::EFAULT);
+            }
+        }
+        Err(too_long)
+    }
+
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// `EFAULT`; `ENAMETOOLONG` for `PATH_MAX` bytes and more.
+    pub fn read_path(self) -> Result<Vec<u8>, Errno> {
+        self.read_string(PATH_MAX, Errno::ENAMETOOLONG)
+    }
+}
+
+/// A run of program memory, consumed from its start. A [`Source`] and a [`Sink`].
+#[derive(Clone, Copy, Debug)]
+pub struct UserSlice {
+    address: u64,
+    len: usize,
+}
+
+impl UserSlice {
+    /// `len` bytes from `pointer` on; no more than `MAX_RW_COUNT` of them.
+    ///
+    /// # Errors
+    /// `EFAULT` when the range leaves the program's half; `EINVAL` when `len` is negative as a signed number.
+    pub fn new(pointer: UserPtr<u8>, len: usize) -> Result<Self, Errno> {
+        if len > isize::MAX as usize {
+            return Err(Errno::EINVAL);
+        }
+        let address = pointer.address();
+        match address.checked_add(len as u64) {
+            Some(end) if end <= layout::USER_MAX => Ok(Self { address, len: len.min(MAX_RW_COUNT) }),
+            _ => Err(Errno::EFAULT),
+        }
+    }
+
+    /// Bytes left.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.address += n as u64;
+        self.len -= n;
+    }
+
+    /// Result of moving `done` of `wanted` bytes.
+    fn moved(&mut self, done: usize, wanted: usize) -> SysCount {
+        if done == 0 && wanted > 0 {
+            return Err(Errno::EFAULT);
+        }
+        self.advance(done);
+        Ok(done)
+    }
+}
+
+type SysCount = Result<usize, Errno>;
+
+impl Source for UserSlice {
+    fn read(&mut self, buffer: &mut [u8]) -> SysCount {
+        let wanted = buffer.len().min(self.len);
+        let done = copy_in_partial(self.address, &mut buffer[..wanted]);
+        self.moved(done, wanted)
+    }
+
+    fn remaining(&self) -> usize {
+        self.len
+    }
+}
+
+impl Sink for UserSlice {
+    fn write(&mut self, data: &[u8]) -> SysCount {
+        let wanted = data.len().min(self.len);
+        let done = copy_out_partial(self.address, &data[..wanted]);
+        self.moved(done, wanted)
+    }
+
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    fn write_zeroes(&mut self, count: usize) -> SysCount {
+        let wanted = count.min(self.len);
+        // SAFETY: the slice lies in the program's half; the accessor survives unmapped and read-only pages.
+        let done = match unsafe { user::zero(self.address as *mut u8, wanted) } {
+            Ok(()) => wanted,
+            Err(left) => wanted - left,
+        };
+        self.moved(done, wanted)
+    }
+}
+
+/// The buffers of `readv` and `writev`, consumed in order. A [`Source`] and a [`Sink`].
+#[derive(Clone, Debug)]
+pub struct UserIovecs {
+    slices: Vec<UserSlice>,
+    next: usize,
+    remaining: usize,
+}
+
+impl UserIovecs {
+    /// Reads an `iovec` array.
+    ///
+    /// # Errors
+    /// `EINVAL` for more than `IOV_MAX` entries or a negative length, `EFAULT`, `ENOMEM`.
+    pub fn read(pointer: UserPtr<Iovec>, count: usize) -> Result<Self, Errno> {
+        if count > IOV_MAX {
+            return Err(Errno::EINVAL);
+        }
+        let mut slices = Vec::with_capacity(count);
+        let mut remaining = 0;
+        for v in pointer.read_vec(count)? {
+            let mut slice = UserSlice::new(UserPtr::new(v.base), v.len as usize)?;
+            slice.len = slice.len.min(MAX_RW_COUNT - remaining);
+            remaining += slice.len;
+            slices.push(slice);
+        }
+        Ok(Self { slices, next: 0, remaining })
+    }
+
+    /// Runs `step` over the buffers in turn until one comes up short.
+    fn each(&mut self, mut step: impl FnMut(&mut UserSlice, usize) -> SysCount) -> SysCount {
+        let mut done = 0;
+        while let Some(slice) = self.slices.get_mut(self.next) {
+            if slice.len == 0 {
+                self.next += 1;
+                continue;
+            }
+            match step(slice, done) {
+                Ok(0) => break,
+                Ok(n) => {
+                    done += n;
+                    self.remaining -= n;
+                }
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+}
+
+impl Source for UserIovecs {
+    fn read(&mut self, buffer: &mut [u8]) -> SysCount {
+        self.each(|slice, done| Source::read(slice, &mut buffer[done..]))
+    }
+
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+}
+
+impl Sink for UserIovecs {
+    fn write(&mut self, data: &[u8]) -> SysCount {
+        self.each(|slice, done| Sink::write(slice, &data[done..]))
+    }
+
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+}
+
+/// The program's memory as `ioctl` implementations see it.
+#[derive(Clone, Copy, Debug)]
+pub struct UserMemory;
+
+impl ArgMemory for UserMemory {
+    fn load(&self, address: usize, buffer: &mut [u8]) -> Result<(), Errno> {
+        copy_in(address as u64, buffer)
+    }
+
+    fn store(&self, address: usize, data: &[u8]) -> Result<(), Errno> {
+        copy_out(address as u64, data)
+    }
+}
