@@ -1,0 +1,154 @@
+//! Extended processor state: x87, upper halves of the vector registers, AVX-512.
+//!
+//! The kernel is compiled for SSE2 and contains no VEX instruction, so entries save only the low halves of xmm0–15
+//! (in [`TrapFrame`](crate::TrapFrame)); everything else stays in the registers and belongs to the program thread that ran last.
+//! At a thread switch it is saved only if it is live ([`is_live`]), and the registers are then put into their initial state,
+//! so that a thread without saved state finds what it left: nothing.
+
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+const X87: u64 = 1;
+const SSE: u64 = 1 << 1;
+const AVX: u64 = 1 << 2;
+/// Components the kernel enables when the CPU has them: x87, SSE, AVX, and the three of AVX-512.
+const SUPPORTED: u64 = X87 | SSE | AVX | 1 << 5 | 1 << 6 | 1 << 7;
+const CR4_OSXSAVE: u64 = 1 << 18;
+const FXSAVE_SIZE: usize = 512;
+
+/// Alignment of a save area.
+pub const AREA_ALIGN: usize = 64;
+
+static XCR0: AtomicU64 = AtomicU64::new(0);
+static AREA_SIZE: AtomicUsize = AtomicUsize::new(FXSAVE_SIZE);
+/// XGETBV(1) tells which components are in use. QEMU's emulator claims all of them always.
+static IN_USE_KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// Enables the FPU and every supported state component on this CPU.
+pub fn init() {
+    if __cpuid(1).ecx & (1 << 26) != 0 {
+        let wanted = u64::from(__cpuid_count(0xd, 0).eax) & SUPPORTED;
+        // SAFETY: CPUID reports XSAVE, and XCR0 gets only components that leaf 0xD reports.
+        unsafe {
+            let mut cr4: u64;
+            asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack, preserves_flags));
+            cr4 |= CR4_OSXSAVE;
+            asm!("mov cr4, {}", in(reg) cr4, options(nostack, preserves_flags));
+            asm!("xsetbv", in("ecx") 0, in("eax") wanted as u32, in("edx") (wanted >> 32) as u32, options(nostack, preserves_flags));
+        }
+        XCR0.store(wanted, Ordering::Relaxed);
+        AREA_SIZE.store(__cpuid_count(0xd, 0).ebx as usize, Ordering::Relaxed);
+        IN_USE_KNOWN.store(__cpuid_count(0xd, 1).eax & 4 != 0 && !crate::cpu::is_tcg(), Ordering::Relaxed);
+    }
+    reset();
+}
+
+/// Enabled state components (XCR0), 0 if the CPU has no XSAVE.
+#[inline]
+#[must_use]
+pub fn xcr0() -> u64 {
+    XCR0.load(Ordering::Relaxed)
+}
+
+/// Bytes of a save area in the standard (non-compacted) format.
+#[inline]
+#[must_use]
+pub fn xsave_size() -> usize {
+    AREA_SIZE.load(Ordering::Relaxed)
+}
+
+/// Whether state beyond the low halves of xmm0–15 is in use and must be saved before another program thread runs.
+/// Only valid at a system call, where the ABI leaves no x87 or MMX value live (a preempted thread is always saved).
+#[must_use]
+pub fn is_live() -> bool {
+    if IN_USE_KNOWN.load(Ordering::Relaxed) {
+        let in_use: u32;
+        // SAFETY: CPUID reports XGETBV with ECX = 1.
+        unsafe { asm!("xgetbv", in("ecx") 1, out("eax") in_use, out("edx") _, options(nomem, nostack, preserves_flags)) };
+        return u64::from(in_use) & !SSE & xcr0() != 0;
+    }
+    if xcr0() & !(X87 | SSE | AVX) != 0 {
+        return true;
+    }
+    x87_stack_used() || (xcr0() & AVX != 0 && upper_halves_used())
+}
+
+fn x87_stack_used() -> bool {
+    let status: u16;
+    // SAFETY: reads the x87 status word.
+    unsafe { asm!("fnstsw ax", out("ax") status, options(nomem, nostack, preserves_flags)) };
+    status >> 11 & 7 != 0
+}
+
+/// Tests the upper halves of ymm0–15 without changing a register: `vptest` against a mask of the upper half.
+fn upper_halves_used() -> bool {
+    #[repr(align(32))]
+    struct Mask(#[expect(dead_code, reason = "read by the asm below")] [u64; 4]);
+    static UPPER: Mask = Mask([0, 0, u64::MAX, u64::MAX]);
+    let used: u8;
+    // SAFETY: AVX is enabled; `vptest` writes only flags.
+    unsafe {
+        asm!(
+            "vptest ymm0, [{m}]", "jnz 2f", "vptest ymm1, [{m}]", "jnz 2f", "vptest ymm2, [{m}]", "jnz 2f", "vptest ymm3, [{m}]", "jnz 2f",
+            "vptest ymm4, [{m}]", "jnz 2f", "vptest ymm5, [{m}]", "jnz 2f", "vptest ymm6, [{m}]", "jnz 2f", "vptest ymm7, [{m}]", "jnz 2f",
+            "vptest ymm8, [{m}]", "jnz 2f", "vptest ymm9, [{m}]", "jnz 2f", "vptest ymm10, [{m}]", "jnz 2f", "vptest ymm11, [{m}]", "jnz 2f",
+            "vptest ymm12, [{m}]", "jnz 2f", "vptest ymm13, [{m}]", "jnz 2f", "vptest ymm14, [{m}]", "jnz 2f", "vptest ymm15, [{m}]",
+            "2: setnz {used}",
+            m = in(reg) &raw const UPPER, used = out(reg_byte) used, options(nostack, readonly)
+        );
+    }
+    used != 0
+}
+
+/// Puts x87 and the upper halves into their initial state.
+pub fn reset() {
+    // SAFETY: the caller has saved, or does not need, the state. `vzeroupper` needs AVX, which is tested.
+    unsafe {
+        asm!("fninit", options(nomem, nostack));
+        if xcr0() & AVX != 0 {
+            asm!("vzeroupper", options(nomem, nostack));
+        }
+    }
+}
+
+/// Saves every enabled component into the area at `area`, in the standard format that signal frames use.
+///
+/// # Safety
+/// `area` is 64-byte aligned, writable, [`xsave_size`] bytes long, and its XSAVE header (bytes 512..576) is zero or was
+/// written by this function. A bad address faults like any other store.
+pub unsafe fn save(area: *mut u8) {
+    // SAFETY: per the contract.
+    unsafe {
+        if xcr0() != 0 {
+            asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags));
+        } else {
+            asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags));
+        }
+    }
+}
+
+/// Loads every enabled component from the area at `area`, the low halves of xmm0–15 included.
+///
+/// # Safety
+/// `area` was written by [`save`], or has been checked: a malformed header or reserved MXCSR bit raises #GP.
+pub unsafe fn restore(area: *const u8) {
+    // SAFETY: per the contract.
+    unsafe {
+        if xcr0() != 0 {
+            asm!(
+                "xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+                out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                options(nostack, preserves_flags, readonly)
+            );
+        } else {
+            asm!(
+                "fxrstor64 [{}]", in(reg) area,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+                out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+    }
+}

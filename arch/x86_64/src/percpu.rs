@@ -1,0 +1,197 @@
+//! The per-CPU block behind the GS base, and the thread fields that the entry code knows.
+//!
+//! GS always points to this CPU's block (no `swapgs`, ever). The fields here are the ones `entry.S` reads; everything
+//! else per-CPU is in `kernel/src/percpu.rs`.
+
+use crate::{FRAME_SIZE, msr};
+use core::arch::asm;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Bytes of every thread's kernel stack; a guard page lies below.
+pub const KERNEL_STACK_SIZE: usize = 32 << 10;
+
+/// What the entry code needs to know of the current CPU. Written by its own CPU only.
+#[repr(C, align(64))]
+pub struct CpuBlock {
+    this: *const CpuBlock,
+    /// The running thread ([`ThreadBlock`] at its start).
+    current: *const ThreadBlock,
+    /// Where the entry code puts the frame of a thread that comes from program code: stack top − frame size.
+    kernel_frame: u64,
+    /// Lowest address of the running thread's kernel stack.
+    kernel_stack: u64,
+    /// Above 0: this CPU must not switch threads.
+    preempt_count: u32,
+    /// Set to ask for a switch at the next point where that is allowed.
+    need_resched: u32,
+    cpu_id: u32,
+    apic_id: u32,
+}
+
+/// The first fields of every thread, at fixed offsets for the entry code.
+#[repr(C)]
+pub struct ThreadBlock {
+    /// Non-zero: there is work ([`WORK_SIGNAL`], [`WORK_RESTORE`]) to do before returning to program code.
+    pub work: AtomicU32,
+}
+
+/// Work bit: a signal or another request waits to be looked at.
+pub const WORK_SIGNAL: u32 = 1;
+/// Work bit: the frame was rewritten (sigreturn, execve); every register must be restored from it.
+pub const WORK_RESTORE: u32 = 2;
+
+/// Offset of the work word in a thread.
+pub(crate) const THREAD_WORK: usize = offset_of!(ThreadBlock, work);
+pub(crate) const CURRENT: usize = offset_of!(CpuBlock, current);
+pub(crate) const KERNEL_FRAME: usize = offset_of!(CpuBlock, kernel_frame);
+pub(crate) const KERNEL_STACK: usize = offset_of!(CpuBlock, kernel_stack);
+const PREEMPT_COUNT: usize = offset_of!(CpuBlock, preempt_count);
+const NEED_RESCHED: usize = offset_of!(CpuBlock, need_resched);
+const CPU_ID: usize = offset_of!(CpuBlock, cpu_id);
+const APIC_ID: usize = offset_of!(CpuBlock, apic_id);
+
+impl CpuBlock {
+    /// A block for a CPU that has not started.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            this: core::ptr::null(),
+            current: core::ptr::null(),
+            kernel_frame: 0,
+            kernel_stack: 0,
+            preempt_count: 1,
+            need_resched: 0,
+            cpu_id: 0,
+            apic_id: 0,
+        }
+    }
+}
+
+impl Default for CpuBlock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Makes `block` this CPU's block. Preemption starts disabled (count 1).
+///
+/// # Safety
+/// Once per CPU, by that CPU, before anything uses GS; `block` is used by no one else and lives for ever.
+pub unsafe fn install(block: *mut CpuBlock, cpu_id: u32, apic_id: u32) {
+    // SAFETY: the caller gives the block to this CPU alone; GS_BASE exists on every x86-64 CPU.
+    unsafe {
+        block.write(CpuBlock { this: block, cpu_id, apic_id, ..CpuBlock::new() });
+        msr::write(msr::GS_BASE, block as u64);
+    }
+}
+
+macro_rules! gs_load {
+    ($offset:expr, $t:ty, $width:literal) => {{
+        let value: $t;
+        // SAFETY: GS points to this CPU's block from `install` on. One instruction: preemption cannot split it.
+        unsafe { asm!(concat!("mov {0", $width, "}, gs:[{1}]"), out(reg) value, const $offset, options(nostack, preserves_flags, readonly)) };
+        value
+    }};
+}
+
+/// This CPU's number, 0..cpu_count. Stable only while preemption is disabled.
+#[inline]
+#[must_use]
+pub fn cpu_id() -> usize {
+    gs_load!(CPU_ID, u32, ":e") as usize
+}
+
+/// This CPU's APIC id. Stable only while preemption is disabled.
+#[inline]
+#[must_use]
+pub fn apic_id() -> u32 {
+    gs_load!(APIC_ID, u32, ":e")
+}
+
+/// The running thread's block; null before threads exist.
+#[inline]
+#[must_use]
+pub fn current() -> *const ThreadBlock {
+    let value: *const ThreadBlock;
+    // SAFETY: as in `gs_load`; the pointer is the same on whatever CPU the thread is.
+    unsafe { asm!("mov {}, gs:[{}]", out(reg) value, const CURRENT, options(nostack, preserves_flags, pure, readonly)) };
+    value
+}
+
+/// Makes `thread` with the kernel stack `stack..stack + KERNEL_STACK_SIZE` the running thread in the eyes of the entry code.
+///
+/// # Safety
+/// Interrupts are disabled and the CPU is about to be, or just was, switched to that stack.
+#[inline]
+pub unsafe fn set_current(thread: *const ThreadBlock, stack: u64) {
+    let frame = stack + KERNEL_STACK_SIZE as u64 - FRAME_SIZE as u64;
+    // SAFETY: with interrupts disabled nothing reads the fields in between.
+    unsafe {
+        asm!("mov gs:[{}], {}", const CURRENT, in(reg) thread, options(nostack, preserves_flags));
+        asm!("mov gs:[{}], {}", const KERNEL_FRAME, in(reg) frame, options(nostack, preserves_flags));
+        asm!("mov gs:[{}], {}", const KERNEL_STACK, in(reg) stack, options(nostack, preserves_flags));
+    }
+}
+
+/// Forbids switching away from the running thread; nests.
+#[inline]
+pub fn preempt_disable() {
+    // SAFETY: one instruction on this CPU's own counter.
+    unsafe { asm!("inc dword ptr gs:[{}]", const PREEMPT_COUNT, options(nostack)) };
+}
+
+/// Undoes one [`preempt_disable`] without looking at [`need_resched`]; returns whether a switch is now due.
+#[inline]
+#[must_use]
+pub fn preempt_enable() -> bool {
+    let zero: u8;
+    // SAFETY: one instruction on this CPU's own counter.
+    unsafe { asm!("dec dword ptr gs:[{}]", "setz {}", const PREEMPT_COUNT, out(reg_byte) zero, options(nostack)) };
+    zero != 0 && need_resched()
+}
+
+/// How many [`preempt_disable`] are open.
+#[inline]
+#[must_use]
+pub fn preempt_count() -> u32 {
+    gs_load!(PREEMPT_COUNT, u32, ":e")
+}
+
+/// Whether a switch has been asked for on this CPU.
+#[inline]
+#[must_use]
+pub fn need_resched() -> bool {
+    gs_load!(NEED_RESCHED, u32, ":e") != 0
+}
+
+/// Asks for (or withdraws the wish for) a switch on this CPU.
+#[inline]
+pub fn set_need_resched(wanted: bool) {
+    // SAFETY: one instruction on this CPU's own flag.
+    unsafe { asm!("mov dword ptr gs:[{}], {:e}", const NEED_RESCHED, in(reg) u32::from(wanted), options(nostack, preserves_flags)) };
+}
+
+impl ThreadBlock {
+    /// A block with no work pending.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { work: AtomicU32::new(0) }
+    }
+
+    /// Adds work bits.
+    pub fn add_work(&self, bits: u32) {
+        self.work.fetch_or(bits, Ordering::Release);
+    }
+
+    /// Takes away work bits and returns those that were set among them.
+    pub fn take_work(&self, bits: u32) -> u32 {
+        self.work.fetch_and(!bits, Ordering::AcqRel) & bits
+    }
+}
+
+impl Default for ThreadBlock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
