@@ -1,0 +1,234 @@
+//! Restructuring operations: unmap, protect, move and visit ranges of a tree.
+
+use crate::entry::level_span;
+use crate::{Entry, Flags, MapError, OutOfTables, PageSize, PageTable, TableSource};
+use addr::{PhysAddr, VirtAddr};
+use core::ops::ControlFlow;
+use core::sync::atomic::Ordering;
+
+/// Something that is no longer part of the tree. The caller frees it after flushing the TLB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removed {
+    /// A page.
+    Page {
+        /// Where it was.
+        va: VirtAddr,
+        /// Its entry.
+        entry: Entry,
+        /// Its size.
+        size: PageSize,
+    },
+    /// A table.
+    Table(PhysAddr),
+}
+
+/// Why a walk ended early.
+enum Stop {
+    /// The sink is full; go on from here.
+    Full(u64),
+    OutOfTables,
+}
+
+type Sink<'a> = &'a mut dyn FnMut(Removed) -> ControlFlow<()>;
+
+/// The part of a range that one entry spans.
+struct Step {
+    index: usize,
+    from: u64,
+    to: u64,
+    whole: bool,
+}
+
+/// Cuts `start..end`, which lies within one table of `level`, at the entries' borders.
+fn steps(level: u32, start: u64, end: u64) -> impl Iterator<Item = Step> {
+    let span = level_span(level);
+    let mut at = start;
+    core::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let from = at;
+        let border = (from & !(span - 1)).wrapping_add(span);
+        // At the very top of the address space the border wraps to zero.
+        let to = if border == 0 { end } else { border.min(end) };
+        at = to;
+        let whole = from & (span - 1) == 0 && to.wrapping_sub(from) == span;
+        Some(Step { index: VirtAddr(from).table_index(level), from, to, whole })
+    })
+}
+
+impl<S: TableSource> PageTable<S> {
+    /// Removes all pages of `start..end` and the tables that become empty; large pages that stick out are split.
+    ///
+    /// `sink` gets everything removed, pages before the tables that held them. When it breaks, the walk ends, and the address to go
+    /// on from is returned.
+    ///
+    /// # Errors
+    /// [`OutOfTables`] when a large page could not be split; everything before it was removed.
+    pub fn unmap_range(&self, start: VirtAddr, end: VirtAddr, sink: Sink<'_>) -> Result<Option<VirtAddr>, OutOfTables> {
+        match self.unmap_level(self.root(), 4, start.0, end.0, sink) {
+            Ok(()) => Ok(None),
+            Err(Stop::Full(at)) => Ok(Some(VirtAddr(at))),
+            Err(Stop::OutOfTables) => Err(OutOfTables),
+        }
+    }
+
+    fn unmap_level(&self, table: PhysAddr, level: u32, start: u64, end: u64, sink: Sink<'_>) -> Result<(), Stop> {
+        for step in steps(level, start, end) {
+            let mut entry = self.entry_at(table, step.index);
+            if entry.is_empty() {
+                continue;
+            }
+            if !entry.is_table(level) && !step.whole {
+                entry = self.split(table, step.index, level).map_err(|OutOfTables| Stop::OutOfTables)?;
+            }
+            let removed = if entry.is_table(level) {
+                self.unmap_level(entry.address(), level - 1, step.from, step.to, sink)?;
+                if !step.whole && !self.is_table_empty(entry.address()) {
+                    continue;
+                }
+                Removed::Table(entry.address())
+            } else {
+                Removed::Page { va: VirtAddr(step.from), entry, size: PageSize::of_level(level) }
+            };
+            self.slot(table, step.index).store(0, Ordering::Release);
+            if sink(removed).is_break() {
+                // The next call must look again at the tables that held this entry, so it starts inside what the entry spanned.
+                return Err(Stop::Full(step.to - 4096));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_table_empty(&self, table: PhysAddr) -> bool {
+        (0..512).all(|i| self.entry_at(table, i).is_empty())
+    }
+
+    /// Replaces a large page by a table of the next smaller ones with the same rights.
+    fn split(&self, table: PhysAddr, index: usize, level: u32) -> Result<Entry, OutOfTables> {
+        let old = self.entry_at(table, index);
+        let fresh = self.source.alloc_table().ok_or(OutOfTables)?;
+        let span = level_span(level - 1);
+        let flags = if level == 2 { old.flags() - Flags::LARGE } else { old.flags() };
+        for i in 0..512 {
+            let part = Entry::new(old.address() + i as u64 * span, flags);
+            self.slot(fresh, i).store(part.0, Ordering::Relaxed);
+        }
+        let new = Entry::new(fresh, Flags::TABLE);
+        self.slot(table, index).store(new.0, Ordering::Release);
+        Ok(new)
+    }
+
+    /// Calls `change` with every page in `start..end` and stores what it returns (never an empty entry). Large pages that stick out
+    /// are split first. Returns whether any entry changed, that is whether the TLB must be flushed.
+    ///
+    /// # Errors
+    /// [`OutOfTables`] when a large page could not be split; everything before it was changed.
+    pub fn update_range(&self, start: VirtAddr, end: VirtAddr, change: &mut dyn FnMut(VirtAddr, Entry, PageSize) -> Entry) -> Result<bool, OutOfTables> {
+        self.update_level(self.root(), 4, start.0, end.0, change)
+    }
+
+    fn update_level(
+        &self,
+        table: PhysAddr,
+        level: u32,
+        start: u64,
+        end: u64,
+        change: &mut dyn FnMut(VirtAddr, Entry, PageSize) -> Entry,
+    ) -> Result<bool, OutOfTables> {
+        let mut changed = false;
+        for step in steps(level, start, end) {
+            let mut entry = self.entry_at(table, step.index);
+            if entry.is_empty() {
+                continue;
+            }
+            if !entry.is_table(level) && !step.whole {
+                entry = self.split(table, step.index, level)?;
+                changed = true;
+            }
+            if entry.is_table(level) {
+                changed |= self.update_level(entry.address(), level - 1, step.from, step.to, change)?;
+                continue;
+            }
+            let new = change(VirtAddr(step.from), entry, PageSize::of_level(level));
+            if new != entry {
+                // The processor may set accessed and dirty meanwhile: keep what it set.
+                let raced = self.slot(table, step.index).swap(new.0, Ordering::AcqRel) & !entry.0;
+                let kept = raced & (Flags::ACCESSED | Flags::DIRTY).bits();
+                if kept != 0 {
+                    self.slot(table, step.index).fetch_or(kept, Ordering::AcqRel);
+                }
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Calls `visit` with every page that touches `start..end`, in order, changing nothing.
+    pub fn visit_range(&self, start: VirtAddr, end: VirtAddr, visit: &mut dyn FnMut(VirtAddr, Entry, PageSize) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.visit_level(self.root(), 4, start.0, end.0, visit)
+    }
+
+    fn visit_level(
+        &self,
+        table: PhysAddr,
+        level: u32,
+        start: u64,
+        end: u64,
+        visit: &mut dyn FnMut(VirtAddr, Entry, PageSize) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        for step in steps(level, start, end) {
+            let entry = self.entry_at(table, step.index);
+            if entry.is_table(level) {
+                self.visit_level(entry.address(), level - 1, step.from, step.to, visit)?;
+            } else if !entry.is_empty() {
+                visit(VirtAddr(step.from & !(level_span(level) - 1)), entry, PageSize::of_level(level))?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Moves all pages of `from .. from + len` to `to ..`, where nothing is mapped; the ranges do not overlap. No contents are copied.
+    /// All pages become 4 KiB ones. Tables of the old range stay until it is unmapped, which the caller does next.
+    ///
+    /// # Errors
+    /// [`OutOfTables`]; then nothing has moved.
+    pub fn move_range(&self, from: VirtAddr, to: VirtAddr, len: u64) -> Result<(), OutOfTables> {
+        let end = from + len;
+        // First all tables, so that the second pass cannot fail half-way.
+        self.split_range(self.root(), 4, from.0, end.0)?;
+        let mut result = Ok(());
+        let _ = self.visit_range(from, end, &mut |va, _, _| {
+            result = self.leaf(to + (va - from), PageSize::Size4K).map(drop).map_err(|_| OutOfTables);
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        result?;
+        let _ = self.visit_range(from, end, &mut |va, _, _| {
+            let Ok(source) = self.leaf(va, PageSize::Size4K) else { return ControlFlow::Break(()) };
+            let entry = source.swap(0, Ordering::AcqRel);
+            match self.leaf(to + (va - from), PageSize::Size4K) {
+                Ok(target) => target.store(entry, Ordering::Release),
+                Err(MapError::OutOfTables | MapError::Occupied(_)) => source.store(entry, Ordering::Release),
+            }
+            ControlFlow::Continue(())
+        });
+        Ok(())
+    }
+
+    /// Splits every large page that touches the range down to 4 KiB.
+    fn split_range(&self, table: PhysAddr, level: u32, start: u64, end: u64) -> Result<(), OutOfTables> {
+        if level == 1 {
+            return Ok(());
+        }
+        for step in steps(level, start, end) {
+            let mut entry = self.entry_at(table, step.index);
+            if !entry.is_empty() && !entry.is_table(level) {
+                entry = self.split(table, step.index, level)?;
+            }
+            if entry.is_table(level) {
+                self.split_range(entry.address(), level - 1, step.from, step.to)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! Tests against a map of pages, with tables on the heap.
+
+use super::*;
+use core::ops::ControlFlow;
+use proptest::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+#[repr(align(4096))]
+struct Page(#[expect(dead_code, reason = "reached through raw pointers only")] Table);
+
+/// Heap tables: counts what is alive, fails after `budget` allocations.
+#[derive(Default)]
+struct Heap {
+    alive: RefCell<HashSet<u64>>,
+    budget: Cell<Option<usize>>,
+}
+
+// SAFETY: each table is a fresh zeroed heap page, alive until freed.
+unsafe impl TableSource for &Heap {
+    fn alloc_table(&self) -> Option<PhysAddr> {
+        if let Some(left) = self.budget.get() {
+            self.budget.set(Some(left.checked_sub(1)?));
+        }
+        let page = Box::into_raw(Box::new(Page([const { AtomicU64::new(0) }; 512])));
+        let pa = page.expose_provenance() as u64;
+        self.alive.borrow_mut().insert(pa);
+        Some(PhysAddr(pa))
+    }
+    fn free_table(&self, table: PhysAddr) {
+        assert!(self.alive.borrow_mut().remove(&table.0), "freed twice");
+        // SAFETY: the set held it, so `alloc_table` made it.
+        drop(unsafe { Box::from_raw(std::ptr::with_exposed_provenance_mut::<Page>(table.0 as usize)) });
+    }
+    fn table(&self, table: PhysAddr) -> *const Table {
+        std::ptr::with_exposed_provenance(table.0 as usize)
+    }
+}
+
+const M2: u64 = 2 << 20;
+
+fn page(n: u64) -> Entry {
+    Entry::new(PhysAddr(n << 12), Flags::READ_WRITE)
+}
+
+/// Unmaps, frees tables, returns the pages.
+fn unmap(pt: &PageTable<&Heap>, start: u64, end: u64, chunk: usize) -> Vec<(u64, u64)> {
+    let mut pages = Vec::new();
+    let mut at = Some(VirtAddr(start));
+    while let Some(from) = at {
+        let mut got = 0;
+        at = pt
+            .unmap_range(from, VirtAddr(end), &mut |removed| {
+                match removed {
+                    Removed::Page { va, entry, .. } => pages.push((va.0, entry.address().0)),
+                    Removed::Table(t) => pt.source.free_table(t),
+                }
+                got += 1;
+                if got == chunk { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+    }
+    pages
+}
+
+#[test]
+fn a_mapped_page_is_found_and_unmapping_frees_its_tables() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    let va = VirtAddr(0x7fff_1234_5000);
+    pt.map_if_empty(va, page(7), PageSize::Size4K).unwrap();
+    assert_eq!(pt.translate(va + 0x123), Some(PhysAddr(0x7123)));
+    assert_eq!(pt.map_if_empty(va, page(8), PageSize::Size4K), Err(MapError::Occupied(page(7))));
+    assert_eq!(heap.alive.borrow().len(), 4);
+    assert_eq!(unmap(&pt, va.0, va.0 + 4096, 1), [(va.0, 0x7000)]);
+    assert_eq!(heap.alive.borrow().len(), 1);
+    pt.free_root();
+    assert!(heap.alive.borrow().is_empty());
+}
+
+#[test]
+fn contiguous_memory_gets_the_largest_pages() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    let start = (1 << 30) - M2 - 4096;
+    pt.map_contiguous(VirtAddr(start), PhysAddr(start), (1 << 30) + 2 * M2, Flags::READ, PageSize::Size1G).unwrap();
+    let size_at = |va| pt.lookup(VirtAddr(va)).1;
+    assert_eq!(size_at(start), PageSize::Size4K);
+    assert_eq!(size_at(start + 4096), PageSize::Size2M);
+    assert_eq!(size_at(1 << 30), PageSize::Size1G);
+    assert_eq!(pt.translate(VirtAddr((1 << 30) + 12345)), Some(PhysAddr((1 << 30) + 12345)));
+}
+
+#[test]
+fn protecting_a_part_splits_a_large_page() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    pt.map_if_empty(VirtAddr(M2), Entry::new(PhysAddr(M2), Flags::READ_WRITE), PageSize::Size2M).unwrap();
+    let changed = pt.update_range(VirtAddr(M2 + 4096), VirtAddr(M2 + 8192), &mut |_, e, _| e.with_flags(Flags::READ)).unwrap();
+    assert!(changed);
+    assert!(pt.lookup(VirtAddr(M2)).0.is_writable());
+    assert!(!pt.lookup(VirtAddr(M2 + 4096)).0.is_writable());
+    assert!(pt.lookup(VirtAddr(M2 + 8192)).0.is_writable());
+    assert_eq!(pt.translate(VirtAddr(2 * M2 - 1)), Some(PhysAddr(2 * M2 - 1)));
+}
+
+#[test]
+fn splitting_without_memory_is_an_error() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    pt.map_if_empty(VirtAddr(M2), Entry::new(PhysAddr(M2), Flags::READ_WRITE), PageSize::Size2M).unwrap();
+    heap.budget.set(Some(0));
+    assert_eq!(pt.unmap_range(VirtAddr(M2), VirtAddr(M2 + 4096), &mut |_| ControlFlow::Continue(())), Err(OutOfTables));
+    assert_eq!(pt.map_if_empty(VirtAddr(1 << 40), page(1), PageSize::Size4K), Err(MapError::OutOfTables));
+}
+
+#[test]
+fn the_top_of_the_address_space_can_be_mapped_and_unmapped() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    let va = 0xffff_ffff_ffff_e000;
+    pt.map_if_empty(VirtAddr(va), page(3), PageSize::Size4K).unwrap();
+    assert_eq!(unmap(&pt, 0xffff_ffff_8000_0000, va + 4096, 10), [(va, 0x3000)]);
+    assert_eq!(heap.alive.borrow().len(), 1);
+}
+
+#[test]
+fn moving_keeps_order_invisible_pages_and_holes() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    let (from, to) = (VirtAddr(3 * M2 - 8192), VirtAddr(1 << 40));
+    pt.map_if_empty(from, page(1), PageSize::Size4K).unwrap();
+    let hidden = Entry::new(PhysAddr(0x2000), Flags::RESIDENT);
+    pt.map_if_empty(from + 4096 * 3, hidden, PageSize::Size4K).unwrap();
+    pt.move_range(from, to, 4 * 4096).unwrap();
+    let entries: Vec<_> = (0..4).map(|i| pt.lookup(to + i * 4096).0).collect();
+    assert_eq!(entries, [page(1), Entry::EMPTY, Entry::EMPTY, hidden]);
+    assert!(unmap(&pt, from.0, from.0 + 4 * 4096, 9).is_empty());
+}
+
+#[test]
+fn a_move_that_lacks_tables_moves_nothing() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    pt.map_if_empty(VirtAddr(M2), page(1), PageSize::Size4K).unwrap();
+    heap.budget.set(Some(1));
+    assert_eq!(pt.move_range(VirtAddr(M2), VirtAddr(1 << 40), 4096), Err(OutOfTables));
+    assert_eq!(pt.lookup(VirtAddr(M2)).0, page(1));
+}
+
+#[test]
+fn concurrent_filling_installs_every_page_once() {
+    struct Shared(AtomicUsize);
+    // SAFETY: fresh zeroed heap pages that are never freed.
+    unsafe impl TableSource for Arc<Shared> {
+        fn alloc_table(&self) -> Option<PhysAddr> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Some(PhysAddr(Box::into_raw(Box::new(Page([const { AtomicU64::new(0) }; 512]))).expose_provenance() as u64))
+        }
+        fn free_table(&self, _: PhysAddr) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+        fn table(&self, table: PhysAddr) -> *const Table {
+            std::ptr::with_exposed_provenance(table.0 as usize)
+        }
+    }
+    let shared = Arc::new(Shared(AtomicUsize::new(0)));
+    let pt = Arc::new(PageTable::new(shared.clone()).unwrap());
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let pt = pt.clone();
+            std::thread::spawn(move || {
+                (0..2000u64).filter(|i| pt.map_if_empty(VirtAddr(i * M2 / 4), page(i + 1), PageSize::Size4K).is_ok()).count()
+            })
+        })
+        .collect();
+    assert_eq!(workers.into_iter().map(|w| w.join().unwrap()).sum::<usize>(), 2000);
+    // 500 level-1 tables, one level 2, one level 3, the root: losers freed theirs.
+    assert_eq!(shared.0.load(Ordering::Relaxed), 503);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Map(u64, u64),
+    MapLarge(u64),
+    Unmap(u64, u64, usize),
+    ReadOnly(u64, u64),
+    Move(u64, u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        (0..2048u64, 1..20u64).prop_map(|(a, n)| Op::Map(a, n)),
+        (0..4u64).prop_map(Op::MapLarge),
+        (0..2048u64, 1..700u64, 1..50usize).prop_map(|(a, n, c)| Op::Unmap(a, n, c)),
+        (0..2048u64, 1..700u64).prop_map(|(a, n)| Op::ReadOnly(a, n)),
+        (0..2048u64, 1..600u64).prop_map(|(a, n)| Op::Move(a, n)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn behaves_like_a_map_of_pages(ops in prop::collection::vec(op(), 1..30)) {
+        let heap = Heap::default();
+        let pt = PageTable::new(&heap).unwrap();
+        let base = (512 << 30) - 2 * M2;
+        // page number -> (frame number, writable)
+        let mut model: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
+        let mut next_frame = 1;
+        for op in ops {
+            match op {
+                Op::Map(a, n) => for p in a..a + n {
+                    let done = pt.map_if_empty(VirtAddr(base + p * 4096), page(next_frame), PageSize::Size4K).is_ok();
+                    prop_assert_eq!(done, !model.contains_key(&p));
+                    if done { model.insert(p, (next_frame, true)); }
+                    next_frame += 1;
+                },
+                Op::MapLarge(slot) => {
+                    let frame = next_frame.next_multiple_of(512);
+                    next_frame = frame + 512;
+                    if pt.map_if_empty(VirtAddr(base + slot * M2), page(frame), PageSize::Size2M).is_ok() {
+                        for i in 0..512 { prop_assert!(model.insert(slot * 512 + i, (frame + i, true)).is_none()); }
+                    }
+                }
+                Op::Unmap(a, n, chunk) => {
+                    for (va, _) in unmap(&pt, base + a * 4096, base + (a + n) * 4096, chunk) {
+                        prop_assert!((base + a * 4096..base + (a + n) * 4096).contains(&va));
+                    }
+                    model.retain(|p, _| !(a..a + n).contains(p));
+                }
+                Op::ReadOnly(a, n) => {
+                    pt.update_range(VirtAddr(base + a * 4096), VirtAddr(base + (a + n) * 4096), &mut |_, e, _| e.with_flags(e.flags() - Flags::WRITABLE)).unwrap();
+                    for (_, v) in model.range_mut(a..a + n) { v.1 = false; }
+                }
+                Op::Move(a, n) => {
+                    let (from, to) = (base + a * 4096, base + (8192 + a % 7) * 4096);
+                    pt.move_range(VirtAddr(from), VirtAddr(to), n * 4096).unwrap();
+                    let moved: Vec<_> = model.range(a..a + n).map(|(p, v)| (*p, *v)).collect();
+                    for (p, v) in moved {
+                        prop_assert_eq!(pt.translate(VirtAddr(to + (p - a) * 4096)), Some(PhysAddr(v.0 << 12)));
+                        model.remove(&p);
+                    }
+                    unmap(&pt, to, to + n * 4096, 99);
+                }
+            }
+            let mut seen = BTreeMap::new();
+            let _ = pt.visit_range(VirtAddr(0), VirtAddr(1 << 47), &mut |va, e, size| {
+                for i in 0..size.bytes() / 4096 {
+                    seen.insert((va.0 - base) / 4096 + i, ((e.address().0 >> 12) + i, e.is_writable()));
+                }
+                ControlFlow::Continue(())
+            });
+            prop_assert_eq!(&seen, &model);
+        }
+        unmap(&pt, 0, 1 << 47, 1000);
+        prop_assert_eq!(heap.alive.borrow().len(), 1);
+    }
+}
