@@ -6,8 +6,10 @@
 #![cfg_attr(not(test), no_std)]
 
 mod buddy;
+mod ranges;
 pub mod slab;
 mod table;
 
+pub use ranges::RangeSet;
 pub use buddy::{Buddy, MAX_ORDER};
 pub use table::{FrameMeta, FrameTable, LastReference};
