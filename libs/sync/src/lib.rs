@@ -1,3 +1,39 @@
-//! Sleeping synchronisation: Mutex, RwLock, CondVar, WaitQueue, Completion, Semaphore.
+//! Sleeping synchronisation on the lock-free cores of `lockfree`.
+//!
+//! - [`Mutex`], [`RwLock`], [`CondVar`], [`Semaphore`], [`Completion`], [`OnceCell`]: what their names say.
+//! - [`WaitQueue`]: wait for a condition, with deadline and signals; wake one or all; [`Notify`] registration for
+//!   poll and epoll, which wait on many queues at once.
+//! - [`ThreadHandle`], [`park`]: threads as the backend provides them (see [`backend`]).
+//!
+//! Nothing here spins. Everything except [`ThreadHandle::unpark`] is for thread context: wake functions take sleeping
+//! locks too, so interrupt handlers only unpark a thread. All waits tolerate spurious wake-ups.
+//!
+//! Neighbours: below, `lockfree::mutex` (the protocol of the mutex); above, everyone. The rules of locking are in
+//! `doc/locking.md`.
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
 
-#![cfg_attr(not(test), no_std)]
+extern crate alloc;
+
+pub mod backend;
+mod completion;
+mod condvar;
+mod mutex;
+mod once;
+mod rwlock;
+mod semaphore;
+#[cfg(any(test, feature = "std"))]
+pub mod std_backend;
+mod wait_list;
+mod wait_queue;
+
+pub use backend::{ThreadHandle, interrupted, monotonic_ns, park};
+pub use completion::Completion;
+pub use condvar::CondVar;
+pub use mutex::{Mutex, MutexGuard};
+pub use once::{Once, OnceCell};
+pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use semaphore::Semaphore;
+pub use wait_queue::{Interrupt, Notify, Registration, WaitError, WaitQueue};
+
+#[cfg(test)]
+mod stress;

@@ -1,0 +1,125 @@
+//! What a thread is, by link-time symbols: `kernel::thread` defines them in the kernel, the `std` feature on the host.
+//!
+//! The symbols (all `extern "Rust"`, `#[unsafe(no_mangle)]`):
+//! - `sync_thread_current() -> NonNull<()>`: a new counted reference to the calling thread.
+//! - `sync_thread_clone(NonNull<()>)`, `sync_thread_drop(NonNull<()>)`: one more, one less.
+//! - `sync_thread_park(deadline_ns)`: sleeps until unparked, until the deadline, or spuriously; an unpark that came
+//!   first makes it return at once (a token, as in `std::thread::park`).
+//! - `sync_thread_unpark(NonNull<()>)`: gives the token. Any context, interrupt handlers included.
+//! - `sync_thread_interrupted() -> bool`: a signal is to be delivered to the calling thread. Whoever makes this true
+//!   also unparks the thread.
+//! - `sync_monotonic_ns() -> u64`.
+#![expect(unsafe_code, reason = "counted references cross a link-time interface")]
+
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+
+use lockfree::mutex::Parker;
+
+unsafe extern "Rust" {
+    safe fn sync_thread_current() -> NonNull<()>;
+    fn sync_thread_clone(thread: NonNull<()>);
+    fn sync_thread_drop(thread: NonNull<()>);
+    safe fn sync_thread_park(deadline_ns: u64);
+    fn sync_thread_unpark(thread: NonNull<()>);
+    safe fn sync_thread_interrupted() -> bool;
+    safe fn sync_monotonic_ns() -> u64;
+}
+
+/// A counted reference to a thread.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ThreadHandle(NonNull<()>);
+
+// SAFETY: the backend's threads are shared objects with an atomic count.
+unsafe impl Send for ThreadHandle {}
+// SAFETY: as above.
+unsafe impl Sync for ThreadHandle {}
+
+impl ThreadHandle {
+    /// The calling thread.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(sync_thread_current())
+    }
+
+    /// Wakes the thread, or makes its next [`park`] return at once.
+    ///
+    /// Context: any, interrupt handlers included.
+    pub fn unpark(&self) {
+        // SAFETY: we hold a reference.
+        unsafe { sync_thread_unpark(self.0) }
+    }
+
+    /// Gives the reference away as the backend's pointer.
+    #[must_use]
+    pub fn into_raw(self) -> NonNull<()> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// Takes over a reference that the backend has counted.
+    ///
+    /// # Safety
+    /// `raw` is a thread of the backend, with a reference that now belongs to the handle.
+    #[must_use]
+    pub const unsafe fn from_raw(raw: NonNull<()>) -> Self {
+        Self(raw)
+    }
+}
+
+impl Clone for ThreadHandle {
+    fn clone(&self) -> Self {
+        // SAFETY: we hold a reference.
+        unsafe { sync_thread_clone(self.0) }
+        Self(self.0)
+    }
+}
+
+impl Drop for ThreadHandle {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours and ends here.
+        unsafe { sync_thread_drop(self.0) }
+    }
+}
+
+/// Sleeps until unparked, until the monotonic deadline (`None`: for ever), or spuriously.
+pub fn park(deadline_ns: Option<u64>) {
+    sync_thread_park(deadline_ns.unwrap_or(u64::MAX));
+}
+
+/// Whether a signal is to be delivered to the calling thread.
+#[must_use]
+pub fn interrupted() -> bool {
+    sync_thread_interrupted()
+}
+
+/// Monotonic time in nanoseconds.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    sync_monotonic_ns()
+}
+
+/// The backend as the lock-free cores see it.
+pub(crate) enum ThreadParker {}
+
+impl Parker for ThreadParker {
+    type Handle = ThreadHandle;
+
+    fn current() -> ThreadHandle {
+        ThreadHandle::current()
+    }
+
+    fn park(deadline_ns: u64) {
+        sync_thread_park(deadline_ns);
+    }
+
+    fn unpark(handle: &ThreadHandle) {
+        handle.unpark();
+    }
+
+    fn now_ns() -> u64 {
+        sync_monotonic_ns()
+    }
+}
+
+pub(crate) type RawMutex = lockfree::mutex::RawMutex<ThreadParker>;
+pub(crate) type WaitRecord = lockfree::mutex::WaitRecord<ThreadParker>;

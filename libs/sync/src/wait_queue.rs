@@ -1,0 +1,307 @@
+//! [`WaitQueue`]: threads that wait for a condition, and pollers that want to hear of a change.
+//!
+//! # Theory
+//! The condition is the caller's; the queue only makes sure that a change followed by a wake is not missed. A waiter
+//! links itself, *then* looks at the condition, then sleeps; a waker changes the condition, *then* looks for waiters.
+//! Both sides put a `SeqCst` fence between the two steps, so at least one sees the other (store-load, Dekker). That
+//! lets a wake of an idle queue cost one fence and one load.
+//!
+//! A waiter re-checks its own record before every sleep, not the park token: the condition may itself have slept (on
+//! a mutex) and eaten the token.
+//!
+//! `wake_one` stands for one item of something. A waiter that was chosen but leaves without success (deadline or
+//! signal) passes the wake on.
+//!
+//! Pollers: the registered [`Notify`]s are an immutable array, replaced as a whole on registration and removal. A wake
+//! takes a reference to the array and calls out without holding any lock, so `notify` may take locks, also ones held
+//! around registration. The price: a `Notify` may be called once more shortly after its registration was dropped.
+
+#![expect(unsafe_code, reason = "waiters are linked on the stack; the notify list is a lazily made Arc")]
+
+use alloc::sync::Arc;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
+
+use lockfree::mutex::Told;
+
+use crate::backend;
+use crate::mutex::Mutex;
+use crate::wait_list::{WaitList, Waiter};
+
+/// Whether a signal ends a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// A pending signal ends it with [`WaitError::Interrupted`].
+    Allowed,
+    /// Signals are not looked at.
+    Ignored,
+}
+
+/// Why a wait ended without its condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitError {
+    /// The deadline passed (ETIMEDOUT, EAGAIN or 0, as the call defines).
+    TimedOut,
+    /// A signal is pending (EINTR, or restart).
+    Interrupted,
+}
+
+/// Somebody who wants to hear that a queue was woken: an epoll item, a poll call.
+pub trait Notify: Send + Sync {
+    /// The condition may have changed. May be called from any thread, several times for one change, concurrently, and
+    /// once more just after the registration was dropped. Must not sleep long; may take `sync` locks; must not
+    /// assume anything about locks its caller holds.
+    fn notify(&self);
+}
+
+type Entries = Arc<[(u64, Arc<dyn Notify>)]>;
+
+#[derive(Default)]
+struct NotifyList {
+    entries: Mutex<(u64, Option<Entries>)>,
+    count: AtomicUsize,
+}
+
+impl NotifyList {
+    fn add(&self, notify: Arc<dyn Notify>) -> u64 {
+        let mut guard = self.entries.lock();
+        let (next_id, entries) = &mut *guard;
+        let id = *next_id;
+        *next_id += 1;
+        let old = entries.iter().flat_map(|all| all.iter().cloned());
+        *entries = Some(old.chain([(id, notify)]).collect());
+        self.count.fetch_add(1, Ordering::Relaxed);
+        id
+    }
+
+    fn remove(&self, id: u64) {
+        let mut guard = self.entries.lock();
+        let old = guard.1.take();
+        let left = old.iter().flat_map(|all| all.iter());
+        guard.1 = (self.count.fetch_sub(1, Ordering::Relaxed) > 1)
+            .then(|| left.filter(|entry| entry.0 != id).cloned().collect());
+        drop(guard);
+        // The last reference to a `Notify` may go here, with no lock held.
+        drop(old);
+    }
+
+    fn notify_all(&self) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let entries = self.entries.lock().1.clone();
+        for (_, notify) in entries.iter().flat_map(|all| all.iter()) {
+            notify.notify();
+        }
+    }
+}
+
+/// A [`Notify`] on a queue. Dropping it unregisters. It keeps nothing of the queue's owner alive and may outlive it.
+#[must_use = "dropping the registration ends it"]
+pub struct Registration {
+    list: Arc<NotifyList>,
+    id: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.list.remove(self.id);
+    }
+}
+
+/// Threads and pollers waiting for a condition. Put it next to the state it is about.
+pub struct WaitQueue {
+    list: WaitList,
+    /// How many threads are between linking themselves and leaving.
+    threads: AtomicUsize,
+    /// Null, or an `Arc<NotifyList>` made by the first registration.
+    notifiers: AtomicPtr<NotifyList>,
+}
+
+impl Default for WaitQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WaitQueue {
+    /// An empty queue.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            list: WaitList::new(),
+            threads: AtomicUsize::new(0),
+            notifiers: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// Waits until `cond` gives a value. `cond` is called first of all, and after every wake; it may take locks and
+    /// sleep. With [`WaitQueue::wake_one`], a `cond` that gives a value should take the item it saw.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    /// [`WaitError::TimedOut`] when the monotonic `deadline_ns` has passed, [`WaitError::Interrupted`] when a signal
+    /// is pending and `interrupt` allows it. Not if `cond` holds at that time.
+    pub fn wait_until<T>(
+        &self,
+        deadline_ns: Option<u64>,
+        interrupt: Interrupt,
+        mut cond: impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
+        if let Some(value) = cond() {
+            return Ok(value);
+        }
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        let result = self.wait_linked(deadline_ns.unwrap_or(u64::MAX), interrupt, &mut cond);
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    /// Waits for ever, deaf to signals, until `cond` gives a value.
+    ///
+    /// Context: may sleep.
+    pub fn wait<T>(&self, cond: impl FnMut() -> Option<T>) -> T {
+        self.wait_until(None, Interrupt::Ignored, cond)
+            .expect("neither a deadline nor signals can end this wait")
+    }
+
+    fn wait_linked<T>(
+        &self,
+        deadline_ns: u64,
+        interrupt: Interrupt,
+        cond: &mut impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
+        loop {
+            let waiter = Waiter::new(0);
+            // SAFETY: ours, on our stack, and we do not leave before it was removed or told.
+            self.list.with(|list| unsafe { list.push_back(&waiter) });
+            fence(Ordering::SeqCst);
+            let end = loop {
+                if let Some(value) = cond() {
+                    break Some(Ok(value));
+                }
+                if waiter.record.told() != Told::Nothing {
+                    break None;
+                }
+                if interrupt == Interrupt::Allowed && backend::interrupted() {
+                    break Some(Err(WaitError::Interrupted));
+                }
+                if deadline_ns != u64::MAX && backend::monotonic_ns() >= deadline_ns {
+                    break Some(Err(WaitError::TimedOut));
+                }
+                backend::park((deadline_ns != u64::MAX).then_some(deadline_ns));
+            };
+            let chosen = !self.list.with(|list| list.remove(&waiter));
+            if chosen {
+                // The waker may still be about to tell us; the record must live until then.
+                let _ = waiter.record.wait();
+            }
+            match end {
+                Some(Err(error)) => return self.leave_without(error, chosen, cond),
+                Some(Ok(value)) => return Ok(value),
+                None => {}
+            }
+        }
+    }
+
+    /// A wait ends in failure. If a wake was spent on it, looks once more, else passes the wake on.
+    fn leave_without<T>(
+        &self,
+        error: WaitError,
+        chosen: bool,
+        cond: &mut impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
+        if !chosen {
+            return Err(error);
+        }
+        cond().ok_or_else(|| {
+            self.list.with(|list| list.hand_front());
+            error
+        })
+    }
+
+    /// Wakes the thread that has waited longest, and calls every registered [`Notify`]. Change the condition first.
+    ///
+    /// Context: thread; may sleep (briefly).
+    pub fn wake_one(&self) {
+        fence(Ordering::SeqCst);
+        if self.threads.load(Ordering::Relaxed) != 0 {
+            self.list.with(|list| list.hand_front());
+        }
+        self.notify_pollers();
+    }
+
+    /// Wakes every waiting thread, and calls every registered [`Notify`]. Change the condition first.
+    ///
+    /// Context: thread; may sleep (briefly).
+    pub fn wake_all(&self) {
+        fence(Ordering::SeqCst);
+        if self.threads.load(Ordering::Relaxed) != 0 {
+            self.list.with(|list| while list.hand_front() {});
+        }
+        self.notify_pollers();
+    }
+
+    /// Registers a poller: from now on every wake calls `notify`. Look at the condition *after* registering.
+    ///
+    /// Works on any queue, wherever it lives: the registration holds only the queue's list of pollers.
+    pub fn register(&self, notify: Arc<dyn Notify>) -> Registration {
+        let list = self.notify_list();
+        let id = list.add(notify);
+        fence(Ordering::SeqCst);
+        Registration { list, id }
+    }
+
+    /// Whether a thread waits or a poller is registered at this instant.
+    #[must_use]
+    pub fn has_waiters(&self) -> bool {
+        self.threads.load(Ordering::Relaxed) != 0
+            || self
+                .notifiers()
+                .is_some_and(|list| list.count.load(Ordering::Relaxed) != 0)
+    }
+
+    fn notify_pollers(&self) {
+        if let Some(list) = self.notifiers() {
+            list.notify_all();
+        }
+    }
+
+    fn notifiers(&self) -> Option<&NotifyList> {
+        // SAFETY: once set, the pointer is an Arc that the queue owns until it is dropped.
+        unsafe { self.notifiers.load(Ordering::Acquire).as_ref() }
+    }
+
+    fn notify_list(&self) -> Arc<NotifyList> {
+        if self.notifiers().is_none() {
+            let fresh = Arc::into_raw(Arc::<NotifyList>::default()).cast_mut();
+            let published = self.notifiers.compare_exchange(
+                ptr::null_mut(),
+                fresh,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            if published.is_err() {
+                // SAFETY: nobody has seen ours.
+                drop(unsafe { Arc::from_raw(fresh) });
+            }
+        }
+        let list = self.notifiers.load(Ordering::Acquire);
+        // SAFETY: set above, and never changed again: an Arc that the queue keeps alive while we add a reference.
+        unsafe {
+            Arc::increment_strong_count(list);
+            Arc::from_raw(list)
+        }
+    }
+}
+
+impl Drop for WaitQueue {
+    fn drop(&mut self) {
+        let list = *self.notifiers.get_mut();
+        if !list.is_null() {
+            // SAFETY: the queue's own reference.
+            drop(unsafe { Arc::from_raw(list) });
+        }
+    }
+}
