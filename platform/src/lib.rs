@@ -11,6 +11,7 @@
 
 pub mod acpi;
 mod bytes;
+pub mod clock;
 pub mod cmdline;
 mod memory;
 pub mod memory_map;
