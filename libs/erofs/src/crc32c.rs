@@ -6,7 +6,9 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 /// Continues the checksum `crc` over `bytes`.
 pub(crate) fn update(crc: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(crc, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc)))
+    bytes.iter().fold(crc, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc))
+    })
 }
 
 fn step(crc: u32) -> u32 {

@@ -7,10 +7,10 @@
 use core::cmp::Ordering;
 use core::iter::FusedIterator;
 
+use crate::BLOCK_SIZE;
 use crate::error::{Damage, Error};
 use crate::inode::{Inode, Kind};
 use crate::layout::{self, Dirent};
-use crate::BLOCK_SIZE;
 
 const ENTRY: usize = size_of::<Dirent>();
 
@@ -54,9 +54,13 @@ impl<'a> Inode<'a> {
         let candidates = partition_point(block_count, |index| {
             Ok(DirBlock::read(self, index)?.entry(self, 0)?.name <= name)
         })?;
-        let Some(index) = candidates.checked_sub(1) else { return Ok(None) };
+        let Some(index) = candidates.checked_sub(1) else {
+            return Ok(None);
+        };
         let block = DirBlock::read(self, index)?;
-        let position = partition_point(block.count as u64, |i| Ok(block.entry(self, i as usize)?.name < name))?;
+        let position = partition_point(block.count as u64, |i| {
+            Ok(block.entry(self, i as usize)?.name < name)
+        })?;
         if position == block.count as u64 {
             return Ok(None);
         }
@@ -75,7 +79,11 @@ impl<'a> Inode<'a> {
     }
 
     fn check_directory(&self) -> Result<(), Error> {
-        if self.kind == Kind::Directory { Ok(()) } else { Err(Error::NotADirectory) }
+        if self.kind == Kind::Directory {
+            Ok(())
+        } else {
+            Err(Error::NotADirectory)
+        }
     }
 }
 
@@ -94,7 +102,10 @@ impl FusedIterator for ReadDir<'_> {}
 impl<'a> ReadDir<'a> {
     /// The entry at the cookie, or the first of the next block: every block has one, so this takes two steps at most.
     fn advance(&self) -> Result<Option<DirEntry<'a>>, Error> {
-        let (mut index, rest) = (self.cookie / BLOCK_SIZE as u64, (self.cookie % BLOCK_SIZE as u64) as usize);
+        let (mut index, rest) = (
+            self.cookie / BLOCK_SIZE as u64,
+            (self.cookie % BLOCK_SIZE as u64) as usize,
+        );
         let mut position = rest.div_ceil(ENTRY);
         while self.cookie < self.dir.size && index < self.dir.size.div_ceil(BLOCK_SIZE as u64) {
             let block = DirBlock::read(&self.dir, index)?;
@@ -118,7 +129,11 @@ impl<'a> DirBlock<'a> {
         if array < ENTRY || array % ENTRY != 0 || array >= bytes.len() {
             return Err(damaged);
         }
-        Ok(DirBlock { bytes, index, count: array / ENTRY })
+        Ok(DirBlock {
+            bytes,
+            index,
+            count: array / ENTRY,
+        })
     }
 
     /// Entry `position`, which is below the count.
@@ -131,7 +146,12 @@ impl<'a> DirBlock<'a> {
             _ => (self.index + 1) * BLOCK_SIZE as u64,
         };
         let kind = Kind::from_file_type(dirent.file_type);
-        Ok(DirEntry { name, nid: dirent.nid.get(), kind, next_cookie: next })
+        Ok(DirEntry {
+            name,
+            nid: dirent.nid.get(),
+            kind,
+            next_cookie: next,
+        })
     }
 
     fn dirent(&self, position: usize) -> Option<&'a Dirent> {
@@ -142,10 +162,14 @@ impl<'a> DirBlock<'a> {
     fn name(&self, position: usize) -> Option<&'a [u8]> {
         let start = usize::from(self.dirent(position)?.name_offset.get());
         let name = if position + 1 < self.count {
-            self.bytes.get(start..usize::from(self.dirent(position + 1)?.name_offset.get()))?
+            self.bytes
+                .get(start..usize::from(self.dirent(position + 1)?.name_offset.get()))?
         } else {
             let rest = self.bytes.get(start..)?;
-            &rest[..rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len())]
+            &rest[..rest
+                .iter()
+                .position(|&byte| byte == 0)
+                .unwrap_or(rest.len())]
         };
         let valid = start >= self.count * ENTRY
             && (1..=layout::NAME_MAX).contains(&name.len())
@@ -156,7 +180,10 @@ impl<'a> DirBlock<'a> {
 
 /// The first index below `len` for which `before` is false, given that it is true below some index and false from
 /// there on. If it is not (a damaged directory), some index.
-fn partition_point(len: u64, mut before: impl FnMut(u64) -> Result<bool, Error>) -> Result<u64, Error> {
+fn partition_point(
+    len: u64,
+    mut before: impl FnMut(u64) -> Result<bool, Error>,
+) -> Result<u64, Error> {
     let (mut low, mut high) = (0, len);
     while low < high {
         let middle = low + (high - low) / 2;

@@ -94,10 +94,17 @@ pub enum Damage {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Error::Truncated { needed, actual } => write!(f, "image is truncated: {actual} bytes of {needed}"),
-            Error::BadMagic(found) => write!(f, "not an EROFS image: magic number is {found:#010x}"),
+            Error::Truncated { needed, actual } => {
+                write!(f, "image is truncated: {actual} bytes of {needed}")
+            }
+            Error::BadMagic(found) => {
+                write!(f, "not an EROFS image: magic number is {found:#010x}")
+            }
             Error::BadChecksum { stored, computed } => {
-                write!(f, "superblock is damaged: checksum {computed:#010x} should be {stored:#010x}")
+                write!(
+                    f,
+                    "superblock is damaged: checksum {computed:#010x} should be {stored:#010x}"
+                )
             }
             Error::Unsupported(what) => what.fmt(f),
             Error::Corrupt { nid, damage } => write!(f, "inode {nid} is damaged: {damage}"),
@@ -111,11 +118,20 @@ impl fmt::Display for Error {
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Unsupported::BlockSize(bits) => write!(f, "blocks of 2^{bits} bytes are not supported, only of 4096"),
-            Unsupported::DirBlockSize(bits) => write!(f, "directory blocks of 2^{bits} blocks are not supported"),
+            Unsupported::BlockSize(bits) => write!(
+                f,
+                "blocks of 2^{bits} bytes are not supported, only of 4096"
+            ),
+            Unsupported::DirBlockSize(bits) => {
+                write!(f, "directory blocks of 2^{bits} blocks are not supported")
+            }
             Unsupported::Features(bits) => write!(f, "image features {bits:#x} are not supported"),
-            Unsupported::Compressed(nid) => write!(f, "inode {nid} is compressed, which is not supported"),
-            Unsupported::Chunked(nid) => write!(f, "inode {nid} is chunk-based, which is not supported"),
+            Unsupported::Compressed(nid) => {
+                write!(f, "inode {nid} is compressed, which is not supported")
+            }
+            Unsupported::Chunked(nid) => {
+                write!(f, "inode {nid} is chunk-based, which is not supported")
+            }
             Unsupported::InodeFormat { nid, format } => {
                 write!(f, "inode {nid} has the unknown format {format:#x}")
             }
@@ -131,8 +147,12 @@ impl fmt::Display for Damage {
             Damage::Mode(mode) => write!(f, "mode {mode:#o} has no known file type"),
             Damage::Time(nsec) => write!(f, "its time has {nsec} nanoseconds"),
             Damage::DataOutside => f.write_str("its data lies outside the image"),
-            Damage::InlineTail => f.write_str("its inline data crosses a block or the end of the image"),
-            Damage::DirBlock(index) => write!(f, "directory block {index} has no valid entry array"),
+            Damage::InlineTail => {
+                f.write_str("its inline data crosses a block or the end of the image")
+            }
+            Damage::DirBlock(index) => {
+                write!(f, "directory block {index} has no valid entry array")
+            }
             Damage::DirName(index) => write!(f, "directory block {index} has an invalid name"),
             Damage::SymlinkTarget => f.write_str("invalid target of a symbolic link"),
             Damage::Xattr => f.write_str("invalid extended attributes"),

@@ -22,10 +22,15 @@ impl<'a> Image<'a> {
     /// [`Error::Truncated`], [`Error::BadMagic`], [`Error::BadChecksum`], [`Error::Unsupported`], or
     /// [`Error::Corrupt`] for the root directory.
     pub fn new(bytes: &'a [u8]) -> Result<Image<'a>, Error> {
-        let truncated = |needed: u64| Error::Truncated { needed, actual: bytes.len() as u64 };
-        let first_block = bytes.get(..BLOCK_SIZE).ok_or(truncated(BLOCK_SIZE as u64))?;
-        let super_block: &SuperBlock =
-            layout::read(first_block, layout::SUPER_OFFSET).expect("the superblock lies inside the first block");
+        let truncated = |needed: u64| Error::Truncated {
+            needed,
+            actual: bytes.len() as u64,
+        };
+        let first_block = bytes
+            .get(..BLOCK_SIZE)
+            .ok_or(truncated(BLOCK_SIZE as u64))?;
+        let super_block: &SuperBlock = layout::read(first_block, layout::SUPER_OFFSET)
+            .expect("the superblock lies inside the first block");
         check_format(super_block)?;
         check_sum(first_block, super_block)?;
         let size = u64::from(super_block.blocks.get()) * BLOCK_SIZE as u64;
@@ -46,7 +51,10 @@ impl<'a> Image<'a> {
         let root = self.inode(nid)?;
         match root.kind {
             Kind::Directory => Ok(root),
-            _ => Err(Error::Corrupt { nid, damage: Damage::RootNotADirectory }),
+            _ => Err(Error::Corrupt {
+                nid,
+                damage: Damage::RootNotADirectory,
+            }),
         }
     }
 
@@ -83,7 +91,8 @@ impl<'a> Image<'a> {
     /// Offset of the inode `nid`, which may lie outside the image.
     pub(crate) fn inode_offset(&self, nid: u64) -> Option<u64> {
         let base = u64::from(self.super_block.meta_block.get()) * BLOCK_SIZE as u64;
-        nid.checked_mul(layout::INODE_SLOT as u64)?.checked_add(base)
+        nid.checked_mul(layout::INODE_SLOT as u64)?
+            .checked_add(base)
     }
 }
 
@@ -95,7 +104,9 @@ fn check_format(sb: &SuperBlock) -> Result<(), Error> {
         return Err(Error::Unsupported(Unsupported::BlockSize(sb.block_bits)));
     }
     if sb.dir_block_bits != 0 {
-        return Err(Error::Unsupported(Unsupported::DirBlockSize(sb.dir_block_bits)));
+        return Err(Error::Unsupported(Unsupported::DirBlockSize(
+            sb.dir_block_bits,
+        )));
     }
     match sb.feature_incompat.get() & !layout::INCOMPAT_ZERO_PADDING {
         0 => Ok(()),
@@ -108,7 +119,11 @@ fn check_sum(first_block: &[u8], sb: &SuperBlock) -> Result<(), Error> {
         return Ok(());
     }
     let (stored, computed) = (sb.checksum.get(), checksum(first_block));
-    if stored == computed { Ok(()) } else { Err(Error::BadChecksum { stored, computed }) }
+    if stored == computed {
+        Ok(())
+    } else {
+        Err(Error::BadChecksum { stored, computed })
+    }
 }
 
 /// Checksum of the superblock: the first block from the superblock on, the checksum field taken as zero.

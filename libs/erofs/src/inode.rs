@@ -2,10 +2,10 @@
 //!
 //! [`Inode::read`] checks where the data lies, so that reading it later cannot fail.
 
+use crate::BLOCK_SIZE;
 use crate::error::{Damage, Error, Unsupported};
 use crate::image::Image;
 use crate::layout::{self, CompactInode, ExtendedInode, Format, mode};
-use crate::BLOCK_SIZE;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
@@ -42,12 +42,18 @@ const KINDS: [(Kind, u16, u8); 7] = [
 impl Kind {
     /// From the type bits of a mode.
     pub fn from_mode(mode: u16) -> Option<Kind> {
-        KINDS.iter().find(|kind| kind.1 == mode & mode::TYPE).map(|kind| kind.0)
+        KINDS
+            .iter()
+            .find(|kind| kind.1 == mode & mode::TYPE)
+            .map(|kind| kind.0)
     }
 
     /// From a directory entry's type.
     pub fn from_file_type(file_type: u8) -> Option<Kind> {
-        KINDS.iter().find(|kind| kind.2 == file_type).map(|kind| kind.0)
+        KINDS
+            .iter()
+            .find(|kind| kind.2 == file_type)
+            .map(|kind| kind.0)
     }
 
     /// The type bits of a mode.
@@ -61,7 +67,10 @@ impl Kind {
     }
 
     fn row(self) -> (Kind, u16, u8) {
-        *KINDS.iter().find(|kind| kind.0 == self).expect("every kind has a row")
+        *KINDS
+            .iter()
+            .find(|kind| kind.0 == self)
+            .expect("every kind has a row")
     }
 }
 
@@ -77,7 +86,10 @@ pub struct DeviceNumber {
 impl DeviceNumber {
     /// From the 32-bit form on disk: the minor number's low 8 bits, the major number, the rest of the minor.
     pub fn decode(raw: u32) -> DeviceNumber {
-        DeviceNumber { major: (raw >> 8) & 0xfff, minor: (raw & 0xff) | ((raw >> 12) & 0xf_ff00) }
+        DeviceNumber {
+            major: (raw >> 8) & 0xfff,
+            minor: (raw & 0xff) | ((raw >> 12) & 0xf_ff00),
+        }
     }
 
     /// The 32-bit form; `None` when a part is too large for it.
@@ -154,7 +166,9 @@ impl<'a> Inode<'a> {
     /// Reads and checks the inode `nid`.
     pub(crate) fn read(image: Image<'a>, nid: u64) -> Result<Inode<'a>, Error> {
         let corrupt = |damage| Error::Corrupt { nid, damage };
-        let offset = image.inode_offset(nid).ok_or(corrupt(Damage::InodeOutside))?;
+        let offset = image
+            .inode_offset(nid)
+            .ok_or(corrupt(Damage::InodeOutside))?;
         let raw = Raw::read(image, nid, offset)?;
         let kind = Kind::from_mode(raw.mode).ok_or(corrupt(Damage::Mode(raw.mode)))?;
         if raw.mtime_nsec >= 1_000_000_000 {
@@ -162,7 +176,9 @@ impl<'a> Inode<'a> {
         }
         let xattr_start = offset + raw.len;
         let xattr_len = layout::xattr_body_size(raw.xattr_count) as u64;
-        let xattr_body = image.slice(xattr_start, xattr_len).ok_or(corrupt(Damage::Xattr))?;
+        let xattr_body = image
+            .slice(xattr_start, xattr_len)
+            .ok_or(corrupt(Damage::Xattr))?;
         let mut inode = Inode {
             nid,
             kind,
@@ -223,13 +239,18 @@ impl<'a> Inode<'a> {
     /// # Errors
     /// [`Error::NotARegularFile`].
     pub fn block(&self, index: u64) -> Result<Option<BlockRef<'a>>, Error> {
-        let Some(offset) = index.checked_mul(BLOCK) else { return Ok(None) };
+        let Some(offset) = index.checked_mul(BLOCK) else {
+            return Ok(None);
+        };
         let bytes = self.slice_at(offset)?;
         if bytes.is_empty() {
             return Ok(None);
         }
         let used = &bytes[..bytes.len().min(BLOCK_SIZE)];
-        Ok(Some(self.page_at(offset, used.len()).map_or(BlockRef::Tail(used), BlockRef::InPlace)))
+        Ok(Some(
+            self.page_at(offset, used.len())
+                .map_or(BlockRef::Tail(used), BlockRef::InPlace),
+        ))
     }
 
     /// The target of a symbolic link.
@@ -244,27 +265,39 @@ impl<'a> Inode<'a> {
         let valid = (1..=layout::SYMLINK_MAX as u64).contains(&self.size)
             && target.len() as u64 == self.size
             && !target.contains(&0);
-        if valid { Ok(target) } else { Err(self.corrupt(Damage::SymlinkTarget)) }
+        if valid {
+            Ok(target)
+        } else {
+            Err(self.corrupt(Damage::SymlinkTarget))
+        }
     }
 
     /// The bytes of directory block `index`.
     pub(crate) fn dir_block(&self, index: u64) -> &'a [u8] {
-        let bytes = index.checked_mul(BLOCK).map_or(&[][..], |offset| self.data.from(offset));
+        let bytes = index
+            .checked_mul(BLOCK)
+            .map_or(&[][..], |offset| self.data.from(offset));
         &bytes[..bytes.len().min(BLOCK_SIZE)]
     }
 
     pub(crate) fn corrupt(&self, damage: Damage) -> Error {
-        Error::Corrupt { nid: self.nid, damage }
+        Error::Corrupt {
+            nid: self.nid,
+            damage,
+        }
     }
 
     /// The page of the image with the data at `offset`, if it can be mapped: aligned, whole, and zero after `used`
     /// bytes ("the remaining bytes in the partial page at the end of the mapping are zeroed", mmap(2)).
     fn page_at(&self, offset: u64, used: usize) -> Option<&'a [u8; BLOCK_SIZE]> {
         let blocks = self.data.blocks;
-        let offset = usize::try_from(offset).ok().filter(|&offset| offset < blocks.len())?;
+        let offset = usize::try_from(offset)
+            .ok()
+            .filter(|&offset| offset < blocks.len())?;
         let start = blocks.as_ptr().addr() - self.image.bytes().as_ptr().addr() + offset;
         let page: &[u8; BLOCK_SIZE] = self.image.bytes().get(start..)?.first_chunk()?;
-        let mappable = page.as_ptr().addr().is_multiple_of(BLOCK_SIZE) && page[used..].iter().all(|&byte| byte == 0);
+        let mappable = page.as_ptr().addr().is_multiple_of(BLOCK_SIZE)
+            && page[used..].iter().all(|&byte| byte == 0);
         mappable.then_some(page)
     }
 }
@@ -283,34 +316,51 @@ impl<'a> Data<'a> {
                 return unsupported(Unsupported::Compressed(nid));
             }
             layout::LAYOUT_CHUNKED => return unsupported(Unsupported::Chunked(nid)),
-            _ => return unsupported(Unsupported::InodeFormat { nid, format: raw.format.encode() }),
+            _ => {
+                return unsupported(Unsupported::InodeFormat {
+                    nid,
+                    format: raw.format.encode(),
+                });
+            }
         };
         if meta_end % BLOCK + tail_len > BLOCK {
             return Err(corrupt(Damage::InlineTail));
         }
-        let tail = image.slice(meta_end, tail_len).ok_or(corrupt(Damage::InlineTail))?;
+        let tail = image
+            .slice(meta_end, tail_len)
+            .ok_or(corrupt(Damage::InlineTail))?;
         let blocks_len = raw.size - tail_len;
         if blocks_len == 0 {
             return Ok(Data { blocks: &[], tail });
         }
         let start = u64::from(raw.union) * BLOCK;
-        let blocks = image.slice(start, blocks_len).ok_or(corrupt(Damage::DataOutside))?;
+        let blocks = image
+            .slice(start, blocks_len)
+            .ok_or(corrupt(Damage::DataOutside))?;
         Ok(Data { blocks, tail })
     }
 
     /// The longest run of bytes from `offset` on.
     fn from(&self, offset: u64) -> &'a [u8] {
-        let Ok(offset) = usize::try_from(offset) else { return &[] };
+        let Ok(offset) = usize::try_from(offset) else {
+            return &[];
+        };
         match self.blocks.get(offset..) {
             Some(bytes) if !bytes.is_empty() => bytes,
-            _ => offset.checked_sub(self.blocks.len()).and_then(|offset| self.tail.get(offset..)).unwrap_or(&[]),
+            _ => offset
+                .checked_sub(self.blocks.len())
+                .and_then(|offset| self.tail.get(offset..))
+                .unwrap_or(&[]),
         }
     }
 }
 
 impl Raw {
     fn read(image: Image<'_>, nid: u64, offset: u64) -> Result<Raw, Error> {
-        let outside = Error::Corrupt { nid, damage: Damage::InodeOutside };
+        let outside = Error::Corrupt {
+            nid,
+            damage: Damage::InodeOutside,
+        };
         let start = usize::try_from(offset).map_err(|_| outside)?;
         // Both forms begin with the format; the compact one is the shorter.
         let compact: &CompactInode = layout::read(image.bytes(), start).ok_or(outside)?;
@@ -318,7 +368,9 @@ impl Raw {
         match Format::decode(format) {
             None => Err(Error::Unsupported(Unsupported::InodeFormat { nid, format })),
             Some(format) if !format.extended => Ok(Raw::from_compact(image, format, compact)),
-            Some(format) => layout::read(image.bytes(), start).map(|raw| Raw::from_extended(format, raw)).ok_or(outside),
+            Some(format) => layout::read(image.bytes(), start)
+                .map(|raw| Raw::from_extended(format, raw))
+                .ok_or(outside),
         }
     }
 
@@ -333,7 +385,10 @@ impl Raw {
             gid: u32::from(raw.gid.get()),
             nlink: u32::from(raw.nlink.get()),
             size: u64::from(raw.size.get()),
-            mtime: sb.build_time.get().wrapping_add(u64::from(raw.mtime_delta.get())) as i64,
+            mtime: sb
+                .build_time
+                .get()
+                .wrapping_add(u64::from(raw.mtime_delta.get())) as i64,
             mtime_nsec: sb.build_time_nsec.get(),
             union: raw.union.get(),
         }

@@ -241,7 +241,10 @@ impl Format {
         if raw & !0xf != 0 {
             return None;
         }
-        Some(Format { extended: raw & 1 != 0, layout: (raw >> 1) as u8 })
+        Some(Format {
+            extended: raw & 1 != 0,
+            layout: (raw >> 1) as u8,
+        })
     }
 
     /// The field.
@@ -251,8 +254,13 @@ impl Format {
 }
 
 /// Reads a structure at `offset`, when it lies wholly inside `bytes`.
-pub(crate) fn read<T: FromBytes + KnownLayout + Immutable + Unaligned>(bytes: &[u8], offset: usize) -> Option<&T> {
-    T::ref_from_prefix(bytes.get(offset..)?).ok().map(|(value, _)| value)
+pub(crate) fn read<T: FromBytes + KnownLayout + Immutable + Unaligned>(
+    bytes: &[u8],
+    offset: usize,
+) -> Option<&T> {
+    T::ref_from_prefix(bytes.get(offset..)?)
+        .ok()
+        .map(|(value, _)| value)
 }
 
 const _: () = {

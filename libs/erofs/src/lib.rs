@@ -3,6 +3,8 @@
 //! * [`Image`] and [`Inode`] read an image that lies in memory, without copying: names, symbolic links, extended
 //!   attributes and file blocks are slices of it. [`Inode::block`] gives a page of a file as an aligned page of
 //!   the image, which the kernel maps into the program.
+//! * `write` (cargo feature `write`, host only) builds images from a tree description. `fsck.erofs` and the
+//!   Linux kernel accept them.
 //!
 //! The format is described in Linux's `Documentation/filesystems/erofs.rst` and `fs/erofs/erofs_fs.h`.
 //!
@@ -24,7 +26,7 @@
 //!
 //! Neighbours: `vfs` mounts an [`Image`] as the root file system; `cli` writes images.
 
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "write")), no_std)]
 
 extern crate alloc;
 
@@ -35,6 +37,9 @@ mod image;
 mod inode;
 pub mod layout;
 mod xattr;
+
+#[cfg(feature = "write")]
+pub mod write;
 
 pub use dir::{DirEntry, ReadDir};
 pub use error::{Damage, Error, Unsupported};

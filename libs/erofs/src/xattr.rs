@@ -1,9 +1,9 @@
 //! Extended attributes, inline after the inode and shared between inodes.
 
+use crate::BLOCK_SIZE;
 use crate::error::{Damage, Error};
 use crate::inode::Inode;
 use crate::layout::{self, XattrEntry, XattrHeader};
-use crate::BLOCK_SIZE;
 
 /// One extended attribute. Its full name is `prefix` followed by `suffix`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +45,19 @@ impl<'a> Inode<'a> {
     /// [`Damage::Xattr`].
     pub fn xattrs(&self) -> Result<Xattrs<'a>, Error> {
         let damaged = self.corrupt(Damage::Xattr);
-        let mut all = Xattrs { inode: *self, shared: &[], inline: &[] };
+        let mut all = Xattrs {
+            inode: *self,
+            shared: &[],
+            inline: &[],
+        };
         if self.xattr_body.is_empty() {
             return Ok(all);
         }
         let header: &XattrHeader = layout::read(self.xattr_body, 0).ok_or(damaged)?;
         let entries = &self.xattr_body[size_of::<XattrHeader>()..];
-        (all.shared, all.inline) = entries.split_at_checked(usize::from(header.shared_count) * 4).ok_or(damaged)?;
+        (all.shared, all.inline) = entries
+            .split_at_checked(usize::from(header.shared_count) * 4)
+            .ok_or(damaged)?;
         Ok(all)
     }
 
@@ -82,7 +88,11 @@ impl<'a> Iterator for Xattrs<'a> {
                 }
                 Some((entry, suffix, value)) => {
                     if let Some(prefix) = prefix(entry.name_index) {
-                        return Some(Ok(Xattr { prefix, suffix, value }));
+                        return Some(Ok(Xattr {
+                            prefix,
+                            suffix,
+                            value,
+                        }));
                     }
                 }
             }
@@ -128,5 +138,8 @@ fn read_entry(bytes: &[u8]) -> Option<RawXattr<'_>> {
 }
 
 fn prefix(index: u8) -> Option<&'static str> {
-    layout::XATTR_PREFIXES.iter().find(|prefix| prefix.0 == index).map(|prefix| prefix.1)
+    layout::XATTR_PREFIXES
+        .iter()
+        .find(|prefix| prefix.0 == index)
+        .map(|prefix| prefix.1)
 }
