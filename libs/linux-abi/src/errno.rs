@@ -164,6 +164,11 @@ impl Errno {
     /// Not a real errno: like [`Errno::ERESTARTSYS`], but only restarted when no handler ran.
     pub const ERESTARTNOHAND: Self = Self(514);
 
+    /// Operation not supported; the same number as [`Errno::ENOTSUP`].
+    pub const EOPNOTSUPP: Self = Self(95);
+    /// Operation would block; the same number as [`Errno::EAGAIN`].
+    pub const EWOULDBLOCK: Self = Self(11);
+
     /// The value a system call returns for this error.
     #[must_use]
     pub const fn to_ret(self) -> isize {

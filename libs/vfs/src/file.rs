@@ -1,0 +1,382 @@
+//! [`File`]: what an open file can do, and [`OpenFile`]: what a descriptor refers to.
+//!
+//! `OpenFile` is Linux's *open file description*: it is shared by `dup` and `fork`, and holds the position, the status flags,
+//! the access mode and the place in the tree it was opened at. Its position is locked only for files that have one, so a
+//! blocked `read` on a pipe does not hold up others.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use sync::{Mutex, WaitQueue};
+
+use crate::inode::{Append, Inode};
+use crate::io::{IoctlArg, Sink, Source};
+use crate::mount::Location;
+use crate::types::{Access, DirEntry, Events, FileKind, OFFSET_MAX, OpenFlags};
+use crate::{Errno, Result};
+
+/// An open file. `position` is the file position for those that have one; streams ignore it.
+pub trait File: Any + Send + Sync {
+    /// Reads at `*position` and moves it. 0 = end of file.
+    ///
+    /// # Errors
+    /// `EAGAIN` when it would block and `flags` say not to, `ERESTARTSYS` when a signal came first, `EFAULT`, `EINVAL`, `EIO`.
+    fn read(&self, position: &mut u64, sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize>;
+
+    /// Writes at `*position` (or at the end, with `O_APPEND` in `flags`) and moves it.
+    ///
+    /// # Errors
+    /// As `read`; `EPIPE` when nobody will ever read it (the caller sends `SIGPIPE`), `ENOSPC`, `EFBIG`.
+    fn write(&self, position: &mut u64, source: &mut dyn Source, flags: OpenFlags) -> Result<usize>;
+
+    /// Whether the file has a position: `lseek`, `pread` work.
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    /// What is ready right now.
+    fn poll(&self) -> Events {
+        Events::READABLE | Events::WRITABLE
+    }
+
+    /// Visits the queues that are woken when [`File::poll`] may have changed. None = always ready, `epoll` refuses it (`EPERM`).
+    fn poll_queues(&self, _visit: &mut dyn FnMut(&WaitQueue)) {}
+
+    /// Device-specific request.
+    ///
+    /// # Errors
+    /// `ENOTTY` for a request the file does not know, `EINVAL`, `EFAULT`.
+    fn ioctl(&self, _request: u32, _arg: IoctlArg<'_>) -> Result<usize> {
+        Err(Errno::ENOTTY)
+    }
+
+    /// Brings everything to stable storage.
+    ///
+    /// # Errors
+    /// `EINVAL` for files without storage, `EIO`.
+    fn fsync(&self) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+
+    /// The inode whose content this is, for `mmap`, `lseek` from the end, `ftruncate`; `None` for files without content.
+    fn content(&self) -> Option<&Arc<dyn Inode>> {
+        None
+    }
+
+    /// Called once, when the last descriptor of an [`OpenFile`] is gone.
+    fn release(&self) {}
+}
+
+/// Where `lseek` counts from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SeekFrom {
+    /// The start.
+    Start(i64),
+    /// The current position.
+    Current(i64),
+    /// The end.
+    End(i64),
+    /// The next data at or after the offset.
+    Data(i64),
+    /// The next hole at or after the offset.
+    Hole(i64),
+}
+
+/// The open file of a regular file or directory: everything is done by the inode.
+pub struct InodeFile {
+    inode: Arc<dyn Inode>,
+}
+
+impl InodeFile {
+    /// An open file of `inode`.
+    #[must_use]
+    pub fn new(inode: Arc<dyn Inode>) -> Self {
+        Self { inode }
+    }
+}
+
+impl File for InodeFile {
+    fn read(&self, position: &mut u64, sink: &mut dyn Sink, _flags: OpenFlags) -> Result<usize> {
+        if self.inode.kind() == FileKind::Directory {
+            return Err(Errno::EISDIR);
+        }
+        let n = self.inode.read_at(*position, sink)?;
+        *position += n as u64;
+        Ok(n)
+    }
+
+    fn write(&self, position: &mut u64, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
+        let append = if flags.contains(OpenFlags::APPEND) { Append::Yes } else { Append::No };
+        self.inode.write_at(position, append, source)
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn fsync(&self) -> Result<()> {
+        self.inode.sync()
+    }
+
+    fn content(&self) -> Option<&Arc<dyn Inode>> {
+        Some(&self.inode)
+    }
+}
+
+/// An open file description.
+pub struct OpenFile {
+    file: Arc<dyn File>,
+    location: Location,
+    /// Access mode and status flags as `F_GETFL` shows them.
+    flags: AtomicU32,
+    position: Mutex<u64>,
+}
+
+impl OpenFile {
+    /// Wraps `file`, opened at `location` with `flags`.
+    #[must_use]
+    pub fn new(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Arc<Self> {
+        let kept = flags.difference(OpenFlags::ONLY_AT_OPEN);
+        Arc::new(Self { file, location, flags: AtomicU32::new(kept.bits()), position: Mutex::new(0) })
+    }
+
+    /// The file behind it.
+    #[must_use]
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// The file behind it, if it is a `T`.
+    #[must_use]
+    pub fn downcast<T: File>(&self) -> Option<&T> {
+        let any: &dyn Any = &*self.file;
+        any.downcast_ref()
+    }
+
+    /// Where in the tree it was opened.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The inode it was opened from.
+    #[must_use]
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        self.location.inode()
+    }
+
+    /// Access mode and status flags.
+    #[must_use]
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// Replaces the status flags that `F_SETFL` may change.
+    pub fn set_status(&self, flags: OpenFlags) {
+        let new = flags.intersection(OpenFlags::SETTABLE).bits();
+        let _ = self.flags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+            Some(old & !OpenFlags::SETTABLE.bits() | new)
+        });
+    }
+
+    /// Sets or clears `O_NONBLOCK` (`FIONBIO`).
+    pub fn set_nonblocking(&self, on: Nonblocking) {
+        match on {
+            Nonblocking::On => self.flags.fetch_or(OpenFlags::NONBLOCK.bits(), Ordering::Relaxed),
+            Nonblocking::Off => self.flags.fetch_and(!OpenFlags::NONBLOCK.bits(), Ordering::Relaxed),
+        };
+    }
+
+    /// Fails unless the file was opened for `access`.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn require(&self, access: Access) -> Result<()> {
+        let flags = self.flags();
+        let denied = flags.contains(OpenFlags::PATH)
+            || access.contains(Access::READ) && !flags.can_read()
+            || access.contains(Access::WRITE) && !flags.can_write();
+        if denied { Err(Errno::EBADF) } else { Ok(()) }
+    }
+
+    /// Fails for `O_PATH` handles, which only name a place.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn require_open(&self) -> Result<()> {
+        self.require(Access::empty())
+    }
+
+    /// `read`: at the file's position.
+    ///
+    /// # Errors
+    /// `EBADF`, and those of [`File::read`].
+    pub fn read(&self, sink: &mut dyn Sink) -> Result<usize> {
+        self.require(Access::READ)?;
+        self.with_position(|position| self.file.read(position, sink, self.flags()))
+    }
+
+    /// `write`: at the file's position, or at the end with `O_APPEND`.
+    ///
+    /// # Errors
+    /// `EBADF`, and those of [`File::write`].
+    pub fn write(&self, source: &mut dyn Source) -> Result<usize> {
+        self.require(Access::WRITE)?;
+        self.with_position(|position| self.file.write(position, source, self.flags()))
+    }
+
+    /// `pread`: at `offset`; the position stays.
+    ///
+    /// # Errors
+    /// `EBADF`, `ESPIPE`, and those of [`File::read`].
+    pub fn read_at(&self, offset: u64, sink: &mut dyn Sink) -> Result<usize> {
+        self.require(Access::READ)?;
+        self.require_seekable()?;
+        let mut position = offset;
+        self.file.read(&mut position, sink, self.flags())
+    }
+
+    /// `pwrite`: at `offset` (but at the end with `O_APPEND`, as Linux does); the position stays.
+    ///
+    /// # Errors
+    /// `EBADF`, `ESPIPE`, and those of [`File::write`].
+    pub fn write_at(&self, offset: u64, source: &mut dyn Source) -> Result<usize> {
+        self.require(Access::WRITE)?;
+        self.require_seekable()?;
+        let mut position = offset;
+        self.file.write(&mut position, source, self.flags())
+    }
+
+    /// Fails for streams.
+    ///
+    /// # Errors
+    /// `ESPIPE`.
+    pub fn require_seekable(&self) -> Result<()> {
+        if self.file.seekable() { Ok(()) } else { Err(Errno::ESPIPE) }
+    }
+
+    /// The current position.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        *self.position.lock()
+    }
+
+    fn with_position<T>(&self, act: impl FnOnce(&mut u64) -> Result<T>) -> Result<T> {
+        if self.file.seekable() { act(&mut self.position.lock()) } else { act(&mut 0) }
+    }
+
+    /// `lseek`.
+    ///
+    /// # Errors
+    /// `EBADF`, `ESPIPE`, `EINVAL` for a negative result, `EOVERFLOW`, `ENXIO`.
+    pub fn seek(&self, from: SeekFrom) -> Result<u64> {
+        self.require_open()?;
+        self.require_seekable()?;
+        let mut position = self.position.lock();
+        *position = self.seek_target(*position, from)?;
+        Ok(*position)
+    }
+
+    fn seek_target(&self, position: u64, from: SeekFrom) -> Result<u64> {
+        let content = self.file.content();
+        let size = || content.map_or(Err(Errno::EINVAL), |inode| Ok(inode.metadata().size));
+        let hole_or_data = |offset: i64| u64::try_from(offset).map_err(|_| Errno::ENXIO);
+        match from {
+            SeekFrom::Start(offset) => add_offset(0, offset),
+            SeekFrom::Current(offset) => add_offset(position, offset),
+            SeekFrom::End(offset) => add_offset(size()?, offset),
+            SeekFrom::Data(offset) => content.ok_or(Errno::EINVAL)?.seek_data(hole_or_data(offset)?),
+            SeekFrom::Hole(offset) => content.ok_or(Errno::EINVAL)?.seek_hole(hole_or_data(offset)?),
+        }
+    }
+
+    /// `getdents`: visits the entries after the position, with `.` and `..`, until `visit` breaks; an entry for which `visit`
+    /// breaks is visited again next time.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `ENOENT` when the directory is removed.
+    pub fn read_dir(&self, visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>) -> Result<()> {
+        self.require(Access::READ)?;
+        if self.inode().kind() != FileKind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let mut position = self.position.lock();
+        while *position < DOTS {
+            let (name, place): (&[u8], _) =
+                if *position == 0 { (b".", self.location.clone()) } else { (b"..", self.location.parent_or_self()) };
+            let entry =
+                DirEntry { ino: place.inode().metadata().ino, kind: FileKind::Directory, name, next: *position + 1 };
+            if visit(entry).is_break() {
+                return Ok(());
+            }
+            *position += 1;
+        }
+        self.inode().read_dir(*position - DOTS, &mut |entry| {
+            let next = entry.next + DOTS;
+            let flow = visit(DirEntry { next, ..entry });
+            if flow.is_continue() {
+                *position = next;
+            }
+            flow
+        })
+    }
+
+    /// `ftruncate`.
+    ///
+    /// # Errors
+    /// `EINVAL` for files without content or not open for writing, and those of [`Inode::truncate`].
+    pub fn truncate(&self, size: u64) -> Result<()> {
+        self.require_open()?;
+        self.require(Access::WRITE).map_err(|_| Errno::EINVAL)?;
+        let content = self.file.content().ok_or(Errno::EINVAL)?;
+        if content.kind() != FileKind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        content.truncate(size)
+    }
+
+    /// The text `/proc/self/fd/N` shows.
+    #[must_use]
+    pub fn path(&self, root: &Location) -> Vec<u8> {
+        self.location.path_from(root)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.file.release();
+    }
+}
+
+/// The two states of `O_NONBLOCK`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nonblocking {
+    /// Calls do not block.
+    On,
+    /// Calls may block.
+    Off,
+}
+
+/// Cookies of `.` and `..` come before the directory's own.
+const DOTS: u64 = 2;
+
+fn add_offset(base: u64, offset: i64) -> Result<u64> {
+    let target = base.checked_add_signed(offset).ok_or(Errno::EINVAL)?;
+    if target <= OFFSET_MAX { Ok(target) } else { Err(Errno::EOVERFLOW) }
+}
+
+/// The file behind an `O_PATH` descriptor: nothing can be done with it.
+pub struct PathHandle;
+
+impl File for PathHandle {
+    fn read(&self, _position: &mut u64, _sink: &mut dyn Sink, _flags: OpenFlags) -> Result<usize> {
+        Err(Errno::EBADF)
+    }
+
+    fn write(&self, _position: &mut u64, _source: &mut dyn Source, _flags: OpenFlags) -> Result<usize> {
+        Err(Errno::EBADF)
+    }
+}

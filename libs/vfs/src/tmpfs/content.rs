@@ -1,0 +1,481 @@
+//! The pages of a regular file: a sparse map of own pages over an optional read-only lower file.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use addr::PAGE_SIZE;
+use frame::{Frame, Mappable};
+use sync::{Mutex, RwLock};
+
+use super::TmpFs;
+use crate::inode::{Allocate, Append, Inode, MapKind};
+use crate::io::{LimitedSink, Sink, Source};
+use crate::page::{copy_in, copy_out};
+use crate::types::OFFSET_MAX;
+use crate::{Errno, Result};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// `F_SEAL_SEAL`: no more seals.
+pub const SEAL_SEAL: u32 = 0x1;
+/// `F_SEAL_SHRINK`
+pub const SEAL_SHRINK: u32 = 0x2;
+/// `F_SEAL_GROW`
+pub const SEAL_GROW: u32 = 0x4;
+/// `F_SEAL_WRITE`
+pub const SEAL_WRITE: u32 = 0x8;
+/// `F_SEAL_FUTURE_WRITE`
+pub const SEAL_FUTURE_WRITE: u32 = 0x10;
+const SEALS: u32 = 0x1f;
+/// Not a memfd: seals cannot be asked for.
+const UNSEALABLE: u32 = 1 << 31;
+
+/// The lower file that pages not written here come from.
+pub(super) struct Lower {
+    pub(super) inode: Arc<dyn Inode>,
+    pub(super) pages: Arc<dyn Mappable>,
+}
+
+/// The page map. Bytes of a page beyond `size` are zero.
+struct Pages {
+    size: u64,
+    own: BTreeMap<u64, Frame>,
+    lower: Option<Lower>,
+    /// Bytes of the lower file that still show through.
+    lower_end: u64,
+}
+
+/// What a stretch of the file consists of.
+enum Stretch {
+    Page(Frame),
+    /// Bytes of the lower file up to this offset.
+    Lower(Arc<dyn Inode>, u64),
+    /// Zeros up to this offset.
+    Hole(u64),
+}
+
+/// Content of a regular file.
+pub(super) struct Content {
+    pages: RwLock<Pages>,
+    /// Orders writes, truncations and allocations. The only lock held while program memory is touched.
+    writer: Mutex<()>,
+    seals: AtomicU32,
+}
+
+/// A page's worth of a write.
+struct Piece {
+    index: u64,
+    offset: usize,
+    len: usize,
+}
+
+impl Content {
+    pub(super) fn new(lower: Option<Lower>) -> Self {
+        let size = lower.as_ref().map_or(0, |lower| lower.inode.metadata().size);
+        let pages = Pages { size, own: BTreeMap::new(), lower, lower_end: size };
+        Self { pages: RwLock::new(pages), writer: Mutex::new(()), seals: AtomicU32::new(UNSEALABLE) }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.pages.read().size
+    }
+
+    /// 512-byte blocks in use.
+    pub(super) fn blocks(&self) -> u64 {
+        let pages = self.pages.read();
+        (pages.own.len() as u64 + pages.lower_end.div_ceil(PAGE)) * (PAGE / 512)
+    }
+
+    /// Pages of its own.
+    pub(super) fn own_pages(&self) -> u64 {
+        self.pages.read().own.len() as u64
+    }
+
+    pub(super) fn allow_seals(&self, seals: u32) {
+        self.seals.store(seals, Ordering::Relaxed);
+    }
+
+    pub(super) fn seals(&self) -> Result<u32> {
+        match self.seals.load(Ordering::Relaxed) {
+            UNSEALABLE => Err(Errno::EINVAL),
+            seals => Ok(seals),
+        }
+    }
+
+    pub(super) fn add_seals(&self, seals: u32) -> Result<()> {
+        let _writer = self.writer.lock();
+        let old = self.seals()?;
+        if seals & !SEALS != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if old & SEAL_SEAL != 0 {
+            return Err(Errno::EPERM);
+        }
+        self.seals.store(old | seals, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn check_seal(&self, seals: u32) -> Result<()> {
+        let held = self.seals().unwrap_or(0);
+        if held & seals != 0 { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    pub(super) fn read(&self, offset: u64, sink: &mut dyn Sink) -> Result<usize> {
+        let mut done = 0;
+        while sink.remaining() > 0 {
+            let position = offset + done as u64;
+            let Some((stretch, size)) = self.stretch(position) else { break };
+            let copied = match copy_stretch(stretch, position, size, sink) {
+                Ok(0) => break,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+                Ok(n) => n,
+            };
+            done += copied;
+        }
+        Ok(done)
+    }
+
+    /// What is at `position`, and the size of the file; `None` at the end.
+    fn stretch(&self, position: u64) -> Option<(Stretch, u64)> {
+        let pages = self.pages.read();
+        if position >= pages.size {
+            return None;
+        }
+        let index = position / PAGE;
+        if let Some(frame) = pages.own.get(&index) {
+            return Some((Stretch::Page(frame.clone()), pages.size));
+        }
+        let next_own = pages.own.range(index..).next().map_or(pages.size, |(next, _)| (next * PAGE).min(pages.size));
+        let stretch = match &pages.lower {
+            Some(lower) if position < pages.lower_end => Stretch::Lower(lower.inode.clone(), next_own.min(pages.lower_end)),
+            _ => Stretch::Hole(next_own),
+        };
+        Some((stretch, pages.size))
+    }
+
+    /// Writes at `*position`, or the end; the caller updates times.
+    pub(super) fn write(
+        &self,
+        fs: &TmpFs,
+        position: &mut u64,
+        append: Append,
+        source: &mut dyn Source,
+    ) -> Result<usize> {
+        let _writer = self.writer.lock();
+        self.check_seal(SEAL_WRITE | SEAL_FUTURE_WRITE)?;
+        let size = self.size();
+        if append == Append::Yes {
+            *position = size;
+        }
+        let limit = if self.check_seal(SEAL_GROW).is_err() { size } else { OFFSET_MAX };
+        let room = usize::try_from(limit.saturating_sub(*position)).unwrap_or(usize::MAX);
+        let wanted = source.remaining().min(room);
+        if wanted == 0 && source.remaining() > 0 {
+            return Err(if limit == size { Errno::EPERM } else { Errno::EFBIG });
+        }
+        let mut done = 0;
+        while done < wanted {
+            let piece = piece_at(*position, wanted - done);
+            match self.write_piece(fs, &piece, source) {
+                Ok(n) => {
+                    done += n;
+                    *position += n as u64;
+                    self.grow_to(*position);
+                    if n < piece.len {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_piece(&self, fs: &TmpFs, piece: &Piece, source: &mut dyn Source) -> Result<usize> {
+        if piece.len == PAGE_SIZE && !self.pages.read().own.contains_key(&piece.index) {
+            return self.write_new_page(fs, piece.index, source);
+        }
+        let frame = self.own_page(fs, piece.index)?;
+        copy_in(&frame, piece.offset, piece.len, source)
+    }
+
+    /// Fills a whole page before anybody sees it, so that it need not be zeroed first.
+    fn write_new_page(&self, fs: &TmpFs, index: u64, source: &mut dyn Source) -> Result<usize> {
+        let frame = Frame::alloc_uninit()?;
+        let n = copy_in(&frame, 0, PAGE_SIZE, source)?;
+        if n < PAGE_SIZE {
+            // A short source: what came goes into a page that is whole.
+            let page = self.own_page(fs, index)?;
+            copy_out(&frame, 0, n, &mut FrameSink { frame: &page, at: 0 })?;
+            return Ok(n);
+        }
+        fs.charge()?;
+        let mut pages = self.pages.write();
+        if let Some(page) = pages.own.get(&index).cloned() {
+            drop(pages);
+            fs.uncharge(1);
+            copy_out(&frame, 0, n, &mut FrameSink { frame: &page, at: 0 })?;
+        } else {
+            pages.own.insert(index, frame);
+        }
+        Ok(n)
+    }
+
+    /// The page `index` of this file's own, made from below or zeroed if it is not there.
+    fn own_page(&self, fs: &TmpFs, index: u64) -> Result<Frame> {
+        if let Some(frame) = self.pages.read().own.get(&index) {
+            return Ok(frame.clone());
+        }
+        let mut pages = self.pages.write();
+        if let Some(frame) = pages.own.get(&index) {
+            return Ok(frame.clone());
+        }
+        fs.charge()?;
+        let made = pages.copy_from_below(index);
+        match made {
+            Ok(frame) => {
+                pages.own.insert(index, frame.clone());
+                Ok(frame)
+            }
+            Err(error) => {
+                fs.uncharge(1);
+                Err(error)
+            }
+        }
+    }
+
+    fn grow_to(&self, end: u64) {
+        let mut pages = self.pages.write();
+        if end > pages.size {
+            pages.size = end;
+        }
+    }
+
+    /// Sets the size.
+    pub(super) fn truncate(&self, fs: &TmpFs, size: u64) -> Result<()> {
+        if size > OFFSET_MAX {
+            return Err(Errno::EFBIG);
+        }
+        let _writer = self.writer.lock();
+        let old = self.size();
+        if size < old {
+            self.check_seal(SEAL_SHRINK)?;
+            self.shrink(fs, size)
+        } else if size > old {
+            self.check_seal(SEAL_GROW)?;
+            let mut pages = self.pages.write();
+            pages.zero_tail(old);
+            pages.size = size;
+            Ok(())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn shrink(&self, fs: &TmpFs, size: u64) -> Result<()> {
+        let cut = !size.is_multiple_of(PAGE);
+        if cut && size < self.pages.read().lower_end {
+            // The rest of this page must read as zeros if the file grows again.
+            self.own_page(fs, size / PAGE)?;
+        }
+        let mut pages = self.pages.write();
+        pages.lower_end = pages.lower_end.min(size.next_multiple_of(PAGE));
+        pages.size = size;
+        pages.zero_tail(size);
+        let gone = pages.own.split_off(&size.div_ceil(PAGE));
+        drop(pages);
+        fs.uncharge(gone.len() as u64);
+        Ok(())
+    }
+
+    /// `fallocate`.
+    pub(super) fn allocate(&self, fs: &TmpFs, how: Allocate, range: Range<u64>) -> Result<()> {
+        if range.end > OFFSET_MAX {
+            return Err(Errno::EFBIG);
+        }
+        let _writer = self.writer.lock();
+        let size = self.size();
+        let grows = matches!(how, Allocate::Grow | Allocate::ZeroRange) && range.end > size;
+        if grows {
+            self.check_seal(SEAL_GROW)?;
+        }
+        if matches!(how, Allocate::PunchHole | Allocate::ZeroRange) {
+            self.check_seal(SEAL_WRITE | SEAL_FUTURE_WRITE)?;
+            self.zero(fs, range.start..range.end.min(size))?;
+        } else {
+            self.reserve(fs, range.clone())?;
+        }
+        if grows {
+            self.grow_to(range.end);
+        }
+        Ok(())
+    }
+
+    fn reserve(&self, fs: &TmpFs, range: Range<u64>) -> Result<()> {
+        let needed = (range.end - range.start).div_ceil(PAGE);
+        if needed > fs.options.max_pages {
+            return Err(Errno::ENOSPC);
+        }
+        for index in range.start / PAGE..range.end.div_ceil(PAGE) {
+            if index * PAGE >= self.pages.read().lower_end {
+                self.own_page(fs, index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a range read as zeros; whole own pages are freed where nothing shows through from below.
+    fn zero(&self, fs: &TmpFs, range: Range<u64>) -> Result<()> {
+        let mut position = range.start;
+        while position < range.end {
+            let piece = piece_at(position, (range.end - position).min(PAGE) as usize);
+            position += piece.len as u64;
+            let mut pages = self.pages.write();
+            let shows_lower = piece.index * PAGE < pages.lower_end;
+            if piece.len == PAGE_SIZE && !shows_lower {
+                let gone = pages.own.remove(&piece.index);
+                drop(pages);
+                fs.uncharge(u64::from(gone.is_some()));
+            } else if shows_lower || pages.own.contains_key(&piece.index) {
+                drop(pages);
+                self.own_page(fs, piece.index)?.fill_zero(piece.offset..piece.offset + piece.len);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn seek_data(&self, offset: u64) -> Result<u64> {
+        let pages = self.pages.read();
+        if offset >= pages.size {
+            return Err(Errno::ENXIO);
+        }
+        if offset < pages.lower_end || pages.own.contains_key(&(offset / PAGE)) {
+            return Ok(offset);
+        }
+        let next = pages.own.range(offset / PAGE..).next().map(|(index, _)| index * PAGE);
+        next.filter(|next| *next < pages.size).ok_or(Errno::ENXIO)
+    }
+
+    pub(super) fn seek_hole(&self, offset: u64) -> Result<u64> {
+        let pages = self.pages.read();
+        if offset >= pages.size {
+            return Err(Errno::ENXIO);
+        }
+        let mut hole = offset;
+        while hole < pages.size && (hole < pages.lower_end || pages.own.contains_key(&(hole / PAGE))) {
+            hole = (hole / PAGE + 1) * PAGE;
+        }
+        Ok(hole.min(pages.size))
+    }
+
+    /// A page for a mapping.
+    pub(super) fn map_page(&self, fs: &TmpFs, index: u64, kind: MapKind) -> Result<Frame> {
+        {
+            let pages = self.pages.read();
+            if index >= pages.size.div_ceil(PAGE) {
+                return Err(Errno::EIO);
+            }
+            if let Some(frame) = pages.own.get(&index) {
+                return Ok(frame.clone());
+            }
+            if kind == MapKind::Private {
+                return pages.page_below(index);
+            }
+        }
+        self.own_page(fs, index)
+    }
+
+    /// A page for a mapping, if it is at hand.
+    pub(super) fn ready_page(&self, index: u64, kind: MapKind) -> Option<Frame> {
+        let pages = self.pages.try_read()?;
+        if index >= pages.size.div_ceil(PAGE) {
+            return None;
+        }
+        if let Some(frame) = pages.own.get(&index) {
+            return Some(frame.clone());
+        }
+        let lower = pages.lower.as_ref()?;
+        let shows = kind == MapKind::Private && (index + 1) * PAGE <= pages.lower_end;
+        if shows { lower.pages.ready_frame(index) } else { None }
+    }
+}
+
+impl Pages {
+    /// A private copy of what shows through at page `index`.
+    fn copy_from_below(&self, index: u64) -> Result<Frame> {
+        match &self.lower {
+            Some(lower) if index * PAGE < self.lower_end => {
+                let copy = lower.pages.frame(index)?.duplicate()?;
+                let visible = (self.lower_end - index * PAGE).min(PAGE) as usize;
+                copy.fill_zero(visible..PAGE_SIZE);
+                Ok(copy)
+            }
+            _ => Ok(Frame::alloc_zeroed()?),
+        }
+    }
+
+    /// The lower file's page itself where all of it may be seen, else a copy.
+    fn page_below(&self, index: u64) -> Result<Frame> {
+        match &self.lower {
+            Some(lower) if index * PAGE < self.lower_end => {
+                let whole = lower.pages.mapping_size().min((index + 1) * PAGE) <= self.lower_end;
+                if whole { lower.pages.frame(index) } else { self.copy_from_below(index) }
+            }
+            _ => Ok(Frame::alloc_zeroed()?),
+        }
+    }
+
+    /// Clears what a mapping may have left behind the end `size` in its page.
+    fn zero_tail(&mut self, size: u64) {
+        if let Some(frame) = self.own.get(&(size / PAGE)) {
+            frame.fill_zero((size % PAGE) as usize..PAGE_SIZE);
+        }
+    }
+}
+
+fn piece_at(position: u64, wanted: usize) -> Piece {
+    let offset = (position % PAGE) as usize;
+    Piece { index: position / PAGE, offset, len: wanted.min(PAGE_SIZE - offset) }
+}
+
+fn copy_stretch(stretch: Stretch, position: u64, size: u64, sink: &mut dyn Sink) -> Result<usize> {
+    let span = |end: u64| usize::try_from(end - position).unwrap_or(usize::MAX).min(sink.remaining());
+    match stretch {
+        Stretch::Page(frame) => {
+            let offset = (position % PAGE) as usize;
+            let len = span(size.min((position / PAGE + 1) * PAGE));
+            copy_out(&frame, offset, len, sink)
+        }
+        Stretch::Lower(inode, end) => {
+            let len = span(end);
+            inode.read_at(position, &mut LimitedSink::new(sink, len))
+        }
+        Stretch::Hole(end) => {
+            let len = span(end);
+            sink.write_zeroes(len)
+        }
+    }
+}
+
+/// A [`Sink`] into one frame.
+struct FrameSink<'a> {
+    frame: &'a Frame,
+    at: usize,
+}
+
+impl Sink for FrameSink<'_> {
+    fn write(&mut self, data: &[u8]) -> Result<usize> {
+        let n = data.len().min(self.remaining());
+        self.frame.write(self.at, &data[..n]);
+        self.at += n;
+        Ok(n)
+    }
+
+    fn remaining(&self) -> usize {
+        PAGE_SIZE - self.at
+    }
+}
