@@ -1,0 +1,23 @@
+//! Memory: frames, kernel heap, kernel mappings, address spaces.
+//!
+//! | file | what |
+//! |---|---|
+//! | `boot.rs` | `init`: from the loader's memory map to the final page tables |
+//! | `frames.rs` | the frame allocator: per-CPU stocks in front of the buddy allocator; the back end of `frame::Frame` |
+//! | `heap.rs` | the kernel heap (`GlobalAlloc`) |
+//! | `kernel_space.rs` | kernel page tables, MMIO, kernel stacks |
+//! | `space/` | `AddressSpace`: areas, page faults, mmap and its relatives |
+//! | `shared.rs` | shared anonymous memory |
+//!
+//! Logic that can be tested without a machine is in the crates `frame-alloc`, `page-table` and `vma`.
+//! Next stop on the reading path: `boot.rs` of this folder, then `space/mod.rs`.
+
+mod boot;
+mod frames;
+mod gather;
+mod heap;
+mod kernel_space;
+
+pub use boot::{MemoryKind, MemoryRegion, drop_identity_map, init};
+pub use frames::{ContiguousFrames, MemoryInfo, memory_info};
+pub use kernel_space::{KernelStack, kernel_cr3, map_mmio};
