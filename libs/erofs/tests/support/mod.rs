@@ -1,6 +1,7 @@
 //! What the tests share: page-aligned images, the walk over everything in an image, and erofs-utils.
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod sample;
 pub(crate) mod walk;
 
 use std::path::Path;

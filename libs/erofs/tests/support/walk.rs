@@ -18,11 +18,12 @@ pub(crate) fn walk(bytes: &[u8]) -> usize {
     let mut seen = HashSet::new();
     let mut read = 0;
     while let Some(nid) = queue.pop() {
-        if seen.len() < INODES_MAX && seen.insert(nid) {
-            if let Ok(inode) = image.inode(nid) {
-                read += 1;
-                visit(&inode, &mut queue);
-            }
+        if seen.len() < INODES_MAX
+            && seen.insert(nid)
+            && let Ok(inode) = image.inode(nid)
+        {
+            read += 1;
+            visit(&inode, &mut queue);
         }
     }
     read
