@@ -1,1 +1,20 @@
-//! Guest and scenario tests: they boot the kernel with real programs.
+//! Boot tests: each runs one real program on the host and inside oxv and compares output and exit code.
+//!
+//! * [`case`]: what a test is; [`cases`] lists them all.
+//! * [`toolchain`]: compiles the programs of `tests/guest/` into `target/guest/`.
+//! * [`run`]: starts a program on the host or under `oxv run`, with a time limit.
+//! * [`compare`]: what differs, in words.
+//! * [`bad_input`], [`tty`]: tests that look at `oxv` itself: its messages, its terminal.
+//!
+//! `tests/boot.rs` turns them into trials of a test harness. Environment: `OXV` and `OXV_KERNEL` name the host program and
+//! the kernel (both are set by `cargo xtask`), `OXV_ALLOW_MISSING=1` skips tests whose tools are not installed, `OXV_HOST_ONLY=1`
+//! runs the programs on the host alone, `OXV_SOAK=N` replaces the tests by N boots of a mixed list.
+
+pub mod bad_input;
+pub mod case;
+pub mod cases;
+pub mod compare;
+pub mod paths;
+pub mod run;
+pub mod toolchain;
+pub mod tty;

@@ -1,0 +1,97 @@
+//! Small C programs that check themselves, line by line, against Linux's rules.
+
+use crate::case::{Build, Case, Program};
+
+/// The cases of this file.
+pub(super) fn all() -> Vec<Case> {
+    let mut cases = vec![
+        Case::c("signals_sync.c"),
+        Case::c("sigaltstack.c"),
+        Case::c("signals_async.c"),
+        Case::c("registers.c"),
+        Case::c("memory.c"),
+        Case::c("threads.c"),
+        Case::c("threads1000.c").memory("512M"),
+        Case::c("pipes.c"),
+        Case::c("epoll.c"),
+        Case::c("files.c"),
+        Case::c("system.c"),
+        Case::c("clock.c"),
+        Case::c("efault.c"),
+        Case::c("stack.c"),
+        Case::c("malloc.c").memory("1G"),
+    ];
+    cases.extend(ways_of_linking());
+    cases.extend(ways_of_ending());
+    cases.extend(streams());
+    // The same tests against another C library and another way of linking.
+    for source in ["threads.c", "pipes.c", "memory.c", "signals_sync.c"] {
+        let stem = source.strip_suffix(".c").unwrap_or(source);
+        cases.push(Case::new(format!("static/{stem}"), Program::Source(source, Build::Static)).cpus(&[2]));
+    }
+    cases.push(Case::new("musl/files", Program::Source("files.c", Build::MuslStatic)).cpus(&[2]));
+    cases
+}
+
+fn ways_of_linking() -> Vec<Case> {
+    let builds = [
+        ("dynamic", Build::Dynamic),
+        ("non-pie", Build::NonPie),
+        ("static", Build::Static),
+        ("static-pie", Build::StaticPie),
+        ("musl-static", Build::MuslStatic),
+        ("musl-dynamic", Build::MuslDynamic),
+    ];
+    let hello = |(name, build)| {
+        let program = Program::Source("hello.c", build);
+        Case::new(format!("hello/{name}"), program).args(["one", "two words", ""]).exit(4).with_stderr()
+    };
+    builds.into_iter().map(hello).collect()
+}
+
+/// How a program ends and what exit code that gives.
+fn ways_of_ending() -> Vec<Case> {
+    let ways: [(&str, &[&str], i32); 22] = [
+        ("return", &["return"], 0),
+        ("exit-7", &["exit", "7"], 7),
+        ("exit-300", &["exit", "300"], 44),
+        ("_exit", &["_exit"], 42),
+        ("abort", &["abort"], 134),
+        ("null", &["null"], 139),
+        ("noncanonical", &["noncanonical"], 139),
+        ("kernel-address", &["kernel-address"], 139),
+        ("direct-map", &["direct-map"], 139),
+        ("readonly", &["readonly"], 139),
+        ("jump", &["jump"], 139),
+        ("noexec", &["noexec"], 139),
+        ("hlt", &["hlt"], 139),
+        ("cli", &["cli"], 139),
+        ("ud2", &["ud2"], 132),
+        ("int3", &["int3"], 133),
+        ("fpe", &["fpe"], 136),
+        ("thread-null", &["thread-null"], 139),
+        ("thread-exit", &["thread-exit"], 9),
+        ("sigterm", &["signal", "15"], 143),
+        ("sigchld", &["signal", "17"], 0),
+        ("overflow", &["overflow"], 139),
+    ];
+    let case = |&(name, args, exit): &(&str, &[&str], i32)| {
+        let program = Program::Source("die.c", Build::Dynamic);
+        Case::new(format!("die/{name}"), program).args(args.iter().copied()).exit(exit).cpus(&[1, 4])
+    };
+    ways.iter().map(case).collect()
+}
+
+fn streams() -> Vec<Case> {
+    let stream = |name: &str, args: &[&str]| {
+        let program = Program::Source("stream.c", Build::Dynamic);
+        Case::new(format!("stream/{name}"), program).args(args.iter().copied()).seconds(180)
+    };
+    vec![
+        stream("stdout-100MB", &["out", "100000000", "7"]),
+        stream("stdin-50MB", &["sum"]).stdin_file(super::big_file),
+        stream("through-50MB", &["in"]).stdin_file(super::big_file).cpus(&[2]),
+        stream("stdin-empty", &["sum"]),
+        stream("stdin-text", &["in"]).stdin("no newline at the end"),
+    ]
+}

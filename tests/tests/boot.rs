@@ -1,0 +1,110 @@
+//! The boot tests as trials of a test harness: `cargo xtask guest [FILTER]`.
+//!
+//! A case's program runs once on the host, when its first trial starts, and once in the guest per number of virtual CPUs.
+
+use guest_tests::case::Case;
+use guest_tests::run::{self, Outcome};
+use guest_tests::toolchain::Unavailable;
+use guest_tests::{bad_input, cases, compare, tty};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+
+/// A case and what its program did on the host.
+struct Subject {
+    case: Case,
+    host: OnceLock<Result<Outcome, Unavailable>>,
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(2);
+    let trials = match soak_count() {
+        Some(count) => soak(count),
+        None => compared(cases::all()).chain(checks()).collect(),
+    };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn soak_count() -> Option<usize> {
+    std::env::var("OXV_SOAK").ok()?.parse().ok()
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some()
+}
+
+/// One trial per case and number of CPUs.
+fn compared(cases: Vec<Case>) -> impl Iterator<Item = Trial> {
+    cases.into_iter().flat_map(|case| {
+        let cpus = case.cpus.clone();
+        let subject = Arc::new(Subject { case, host: OnceLock::new() });
+        cpus.into_iter().map(move |cpus| trial(format!("{}/{cpus}cpu", subject.case.name), &subject, cpus))
+    })
+}
+
+fn trial(name: String, subject: &Arc<Subject>, cpus: u32) -> Trial {
+    let subject = Arc::clone(subject);
+    let slow = subject.case.slow;
+    let log_name = name.clone();
+    Trial::test(name, move || check(&log_name, &subject, cpus)).with_ignored_flag(slow)
+}
+
+fn checks() -> impl Iterator<Item = Trial> {
+    let host_only = is_set("OXV_HOST_ONLY");
+    let checks = if host_only { tty::all() } else { bad_input::all().into_iter().chain(tty::all()).collect() };
+    checks.into_iter().map(|check| Trial::test(check.name, move || (check.run)().map_err(Failed::from)))
+}
+
+/// `count` boots: programs and CPU counts in turn, so that neighbours differ.
+fn soak(count: usize) -> Vec<Trial> {
+    let subjects: Vec<_> = cases::soak().into_iter().map(|case| Arc::new(Subject { case, host: OnceLock::new() })).collect();
+    let boot = |n: usize| {
+        let subject = &subjects[n % subjects.len()];
+        let cpus = [1, 2, 4][(n / subjects.len() + n) % 3];
+        trial(format!("soak/{n:04}/{}/{cpus}cpu", subject.case.name), subject, cpus)
+    };
+    (0..count).map(boot).collect()
+}
+
+/// Runs in the guest and compares with the host.
+fn check(name: &str, subject: &Subject, cpus: u32) -> Result<(), Failed> {
+    let case = &subject.case;
+    let host = match subject.host.get_or_init(|| run::host(case)) {
+        Ok(host) => host,
+        Err(Unavailable::Missing(..)) if is_set("OXV_ALLOW_MISSING") => return Ok(()),
+        Err(error) => return Err(error.to_string().into()),
+    };
+    if host.exit != Some(case.exit) {
+        let output = compare::tail(&host.stdout, 15) + &compare::tail(&host.stderr, 15);
+        return Err(format!("on the host: exit code {:?}, expected {}\n{output}", host.exit, case.exit).into());
+    }
+    if is_set("OXV_HOST_ONLY") {
+        return Ok(());
+    }
+    let guest = run::guest(case, cpus).map_err(|error| error.to_string())?;
+    match compare::difference(case, host, &guest) {
+        None => Ok(()),
+        Some(difference) => Err(failure(name, case, cpus, &guest, &difference).into()),
+    }
+}
+
+/// Everything needed to look into a failure.
+fn failure(name: &str, case: &Case, cpus: u32, guest: &Outcome, difference: &str) -> String {
+    let mut text = format!("{difference}\n");
+    let kept = run::keep_log(name, &guest.stderr);
+    let command = run::guest_command(case, cpus).map(|command| run::shown(&command)).unwrap_or_default();
+    let input = match &case.stdin {
+        guest_tests::case::Stdin::Empty => " < /dev/null".to_owned(),
+        guest_tests::case::Stdin::Text(input) => format!(" <<< {input:?}"),
+        guest_tests::case::Stdin::File(file) => format!(" < {}", file().display()),
+    };
+    let _infallible = write!(
+        text,
+        "after {:.1} s; log: {}\nagain: {command}{input}\nlast lines of the log:\n{}",
+        guest.elapsed.as_secs_f64(),
+        kept.display(),
+        compare::tail(&guest.stderr, 15)
+    );
+    text
+}
