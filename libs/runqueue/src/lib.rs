@@ -1,3 +1,28 @@
-//! The per-CPU run queue: decaying run-time measure, classes, thread state word.
+//! The scheduler's logic, without hardware: who runs next, for how long, and who may wake whom.
+//!
+//! - [`RunQueue`]: the ready threads of one CPU, ordered by class and by the measure R.
+//! - [`SchedEntity`]: the scheduler's part of a thread; [`Policy`]: what `sched_setscheduler` and `nice` choose.
+//! - [`ThreadState`]: the atomic word that decides, across CPUs, who enqueues a thread that is woken.
+//! - [`measure`]: R in fixed point.
+//!
+//! Neighbours: `kernel::thread` wires it to timers, interrupts and the context switch. The idea is in
+//! Kivity et al., "OSv: optimizing the operating system for virtual machines" (USENIX ATC 2014), section 2.4.
+#![cfg_attr(not(any(test, loom)), no_std)]
 
-#![cfg_attr(not(test), no_std)]
+extern crate alloc;
+
+mod entity;
+pub mod measure;
+mod queue;
+mod state;
+
+pub use entity::{Policy, SchedEntity};
+pub use queue::{Enqueue, RunQueue, Scheduled};
+pub use state::{Park, Placement, SwitchedOut, ThreadState, Unpark};
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod simulation;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,236 @@
+//! [`SchedEntity`]: the scheduler's part of a thread.
+//!
+//! # Theory
+//! All fields are relaxed atomics, but only one CPU writes them at any time, the one the thread's state word gives the
+//! thread to: the CPU it runs on, the CPU whose run queue it is in, or the CPU that takes it off its incoming list.
+//! That hand-over (state word, incoming list) orders the accesses. Exception: `requested`, which anybody may set; it
+//! becomes effective when the owner looks next.
+//!
+//! R is only meaningful with the factor (`c`, `shift`) and the time (`stamp`) it was last right at; while the thread
+//! sleeps nothing is updated.
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use pairing_heap::HeapLink;
+
+use crate::measure::{Factor, Price, price_of_nice, renormalised};
+
+const NO_CPU: u32 = u32::MAX;
+/// The rank of the normal class; real-time priority n has rank `RANK_NORMAL − n`.
+const RANK_NORMAL: u32 = 100;
+const RANK_IDLE: u32 = 101;
+/// How long a `SCHED_RR` thread runs before its equals.
+pub(crate) const QUANTUM_NS: u64 = 100_000_000;
+
+/// A scheduling policy with its parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// `SCHED_FIFO`, priority 1 to 99.
+    Fifo(u8),
+    /// `SCHED_RR`, priority 1 to 99.
+    RoundRobin(u8),
+    /// `SCHED_OTHER` and `SCHED_BATCH`, nice −20 to 19.
+    Normal(i8),
+    /// `SCHED_IDLE`: only when nothing else is ready.
+    Idle,
+}
+
+impl Policy {
+    const fn encode(self) -> u32 {
+        match self {
+            Self::Fifo(priority) => priority as u32,
+            Self::RoundRobin(priority) => 1 << 8 | priority as u32,
+            Self::Normal(nice) => 2 << 8 | nice.cast_unsigned() as u32,
+            Self::Idle => 3 << 8,
+        }
+    }
+
+    const fn decode(word: u32) -> Self {
+        let low = (word & 0xff) as u8;
+        match word >> 8 {
+            0 => Self::Fifo(low),
+            1 => Self::RoundRobin(low),
+            2 => Self::Normal(low.cast_signed()),
+            _ => Self::Idle,
+        }
+    }
+
+    /// Small ranks run first.
+    pub(crate) const fn rank(self) -> u32 {
+        match self {
+            Self::Fifo(priority) | Self::RoundRobin(priority) => {
+                RANK_NORMAL - if priority > 99 { 99 } else { priority as u32 }
+            }
+            Self::Normal(_) => RANK_NORMAL,
+            Self::Idle => RANK_IDLE,
+        }
+    }
+
+    pub(crate) const fn price(self) -> Price {
+        match self {
+            Self::Normal(nice) => price_of_nice(nice),
+            _ => price_of_nice(0),
+        }
+    }
+
+    pub(crate) const fn is_real_time(self) -> bool {
+        matches!(self, Self::Fifo(_) | Self::RoundRobin(_))
+    }
+}
+
+/// Embedded in every thread.
+pub struct SchedEntity {
+    pub(crate) link: HeapLink,
+    /// The policy somebody asked for.
+    requested: AtomicU32,
+    /// The policy in force, its rank and its price.
+    policy: AtomicU32,
+    rank: AtomicU32,
+    price: AtomicU32,
+    /// R, and where and when it was right.
+    runtime: AtomicU64,
+    c: AtomicU64,
+    shift: AtomicU64,
+    stamp_ns: AtomicU64,
+    cpu: AtomicU32,
+    /// What is left of a `SCHED_RR` quantum.
+    quantum_ns: AtomicU64,
+    /// Order among equals.
+    sequence: AtomicI64,
+    /// CPU time used since the thread began.
+    cpu_time_ns: AtomicU64,
+}
+
+macro_rules! field {
+    ($get:ident, $set:ident, $field:ident, $type:ty) => {
+        pub(crate) fn $get(&self) -> $type {
+            self.$field.load(Ordering::Relaxed)
+        }
+        pub(crate) fn $set(&self, value: $type) {
+            self.$field.store(value, Ordering::Relaxed);
+        }
+    };
+}
+
+impl SchedEntity {
+    /// A thread that has not run.
+    #[must_use]
+    pub const fn new(policy: Policy) -> Self {
+        Self {
+            link: HeapLink::new(),
+            requested: AtomicU32::new(policy.encode()),
+            policy: AtomicU32::new(policy.encode()),
+            rank: AtomicU32::new(policy.rank()),
+            price: AtomicU32::new(policy.price()),
+            runtime: AtomicU64::new(0),
+            c: AtomicU64::new(1 << 32),
+            shift: AtomicU64::new(0),
+            stamp_ns: AtomicU64::new(0),
+            cpu: AtomicU32::new(NO_CPU),
+            quantum_ns: AtomicU64::new(QUANTUM_NS),
+            sequence: AtomicI64::new(0),
+            cpu_time_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Starts a new thread with its creator's R, so that creating threads gains no CPU time. For a thread that was
+    /// never enqueued; called by the creator, about itself.
+    pub fn inherit(&self, creator: &Self) {
+        self.set_runtime(creator.runtime());
+        self.set_factor(creator.factor(), creator.stamp_ns.load(Ordering::Relaxed), creator.cpu());
+    }
+
+    /// Asks for a policy. In force when the thread is next charged or enqueued; for a thread in a run queue, at once
+    /// if its CPU calls [`crate::RunQueue::requeue`]. Any context, any CPU.
+    pub fn set_policy(&self, policy: Policy) {
+        self.requested.store(policy.encode(), Ordering::Relaxed);
+    }
+
+    /// The policy last asked for.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy::decode(self.requested.load(Ordering::Relaxed))
+    }
+
+    /// CPU time used, as of the last [`crate::RunQueue::account`].
+    #[must_use]
+    pub fn cpu_time_ns(&self) -> u64 {
+        self.cpu_time_ns.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread is in a run queue. Exact for that queue's CPU, a hint elsewhere.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        self.link.is_linked()
+    }
+
+    field!(runtime, set_runtime, runtime, u64);
+    field!(rank, set_rank, rank, u32);
+    field!(sequence, set_sequence, sequence, i64);
+    field!(quantum_ns, set_quantum_ns, quantum_ns, u64);
+
+    pub(crate) fn price(&self) -> Price {
+        self.price.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn cpu(&self) -> u32 {
+        self.cpu.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn factor(&self) -> Factor {
+        Factor::from_parts(self.c.load(Ordering::Relaxed), self.shift.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_factor(&self, factor: Factor, now_ns: u64, cpu: u32) {
+        self.c.store(factor.c(), Ordering::Relaxed);
+        self.shift.store(factor.shift(), Ordering::Relaxed);
+        self.stamp_ns.store(now_ns, Ordering::Relaxed);
+        self.cpu.store(cpu, Ordering::Relaxed);
+    }
+
+    /// Puts the requested policy in force.
+    pub(crate) fn refresh_policy(&self) {
+        let word = self.requested.load(Ordering::Relaxed);
+        if word != self.policy.load(Ordering::Relaxed) {
+            let policy = Policy::decode(word);
+            self.policy.store(word, Ordering::Relaxed);
+            self.set_rank(policy.rank());
+            self.price.store(policy.price(), Ordering::Relaxed);
+        }
+    }
+
+    /// The policy in force.
+    pub(crate) fn effective(&self) -> Policy {
+        Policy::decode(self.policy.load(Ordering::Relaxed))
+    }
+
+    /// Brings R to the present of a CPU: after sleep or migration.
+    pub(crate) fn arrive(&self, cpu: u32, factor: Factor, now_ns: u64) {
+        let runtime = if self.cpu() == cpu {
+            renormalised(self.runtime(), factor.shift().saturating_sub(self.factor().shift()))
+        } else {
+            let elapsed = now_ns.saturating_sub(self.stamp_ns.load(Ordering::Relaxed));
+            factor.import(self.runtime(), self.factor(), elapsed)
+        };
+        self.set_runtime(runtime);
+        self.set_factor(factor, now_ns, cpu);
+    }
+
+    /// Charges the thread for running.
+    pub(crate) fn charge(&self, charge: u64, ran_ns: u64) {
+        self.set_runtime(self.runtime().saturating_add(charge));
+        self.set_quantum_ns(self.quantum_ns().saturating_sub(ran_ns));
+        let used = self.cpu_time_ns.load(Ordering::Relaxed);
+        self.cpu_time_ns.store(used.saturating_add(ran_ns), Ordering::Relaxed);
+    }
+
+    /// Whether `self` runs strictly before `other`.
+    pub(crate) fn before(&self, other: &Self) -> bool {
+        self.key() < other.key()
+    }
+
+    fn key(&self) -> (u32, u64, i64) {
+        let rank = self.rank();
+        let runtime = if rank < RANK_NORMAL { 0 } else { self.runtime() };
+        (rank, runtime, self.sequence())
+    }
+}

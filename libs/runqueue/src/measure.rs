@@ -1,0 +1,186 @@
+//! The measure R in fixed point.
+//!
+//! # Theory
+//! R is an exponentially decaying share of CPU time, time constant τ. Nothing is decayed: a CPU has a [`Factor`] c that
+//! grows, `c' = c·e^(t/τ)` over a time t, and a thread that ran during t gets `p·(c' − c)`, p being its price (small p:
+//! more CPU). Only ratios R/c matter. In base two, with h = τ·ln 2: `c' = c·2^(t/h)`, so whole half-lives are shifts,
+//! and renormalising, when c passes its bound, is a shift of c and of every R of that CPU by the same number of bits;
+//! `shift` counts those bits, so that a sleeper's R is brought up to date by one shift when it wakes.
+//!
+//! Units: c is Q32 (1.0 = 2³²) and stays in [2³², 2⁵²). R has the unit of c. A price is Q16. R ≤ p·c·(1+ε) < 2⁵⁹.
+//! Charges and shifts are monotone: more time never means less R, and shifting keeps the (weak) order.
+
+/// Time constant of the decay.
+pub const TAU_NS: u64 = 200_000_000;
+/// A running thread is kept until its R is this much run time above the next one's.
+pub const HYSTERESIS_NS: u64 = 2_000_000;
+/// What a thread pays, in run time, for displacing a running one.
+pub const SWITCH_PENALTY_NS: u64 = 10_000;
+
+const ONE: u64 = 1 << 32;
+const LIMIT_BITS: u32 = 52;
+/// Nanoseconds to half-lives in Q32: 2⁸² / (τ·ln 2).
+const HALF_LIVES_PER_NS: u128 = 34_882_225_695_213_020;
+const HALF_LIVES_SHIFT: u32 = 50;
+/// τ·ln 2.
+const HALF_LIFE_NS: u128 = 138_629_436;
+
+/// What one nanosecond-unit of R costs a thread, Q16.
+pub type Price = u32;
+/// The price of nice 0.
+pub const PRICE_ONE: Price = 1 << 16;
+
+/// 1.25^nice: one step of nice is worth a quarter more or less CPU.
+#[must_use]
+pub const fn price_of_nice(nice: i8) -> Price {
+    let steps = if nice < 0 { -(nice as i32) } else { nice as i32 };
+    let mut power: u64 = 1 << 32;
+    let mut step = 0;
+    while step < steps {
+        power = if nice < 0 { power * 4 / 5 } else { power * 5 / 4 };
+        step += 1;
+    }
+    (power >> 16) as Price
+}
+
+/// Half-lives in `t_ns`: whole, and the rest in Q32.
+fn half_lives(t_ns: u64) -> (u32, u64) {
+    let x = (u128::from(t_ns) * HALF_LIVES_PER_NS) >> HALF_LIVES_SHIFT;
+    let whole = u32::try_from(x >> 32).unwrap_or(u32::MAX).min(1 << 20);
+    (whole, (x & u128::from(u32::MAX)) as u64)
+}
+
+/// 2^f − 1 for f in [0, 1), Q32; the Taylor series of e^(f·ln 2) − 1 by Horner's rule. Relative error below 10⁻⁶.
+fn exp2_minus_one(f: u64) -> u64 {
+    const TERMS: [u64; 8] = [
+        5676, 65_510, 661_577, 5_726_720, 41_309_550, 238_388_332, 1_031_764_991, 2_977_044_472,
+    ];
+    TERMS.iter().fold(0, |sum, term| ((sum + term) * f) >> 32).min(ONE - 1)
+}
+
+/// log2(y) for y ≥ 1, both Q32: the series of artanh on the mantissa. Relative error below 10⁻⁵.
+fn log2(y: u64) -> u64 {
+    const TERMS: [u64; 6] = [
+        1_126_605_094, 1_376_961_782, 1_770_379_434, 2_478_531_207, 4_130_885_346, 12_392_656_037,
+    ];
+    let whole = 31 - y.leading_zeros();
+    let mantissa = y >> whole;
+    let s = ((mantissa - ONE) << 32) / (mantissa + ONE);
+    let s2 = (s * s) >> 32;
+    let sum = TERMS.iter().fold(0, |sum, term| ((sum * s2) >> 32) + term);
+    (u64::from(whole) << 32) + ((u128::from(sum) * u128::from(s)) >> 32) as u64
+}
+
+fn mul_q32(a: u64, b: u64) -> u64 {
+    ((u128::from(a) * u128::from(b)) >> 32) as u64
+}
+
+/// `r >> bits`, also for many bits.
+#[must_use]
+pub fn renormalised(r: u64, bits: u64) -> u64 {
+    u32::try_from(bits).ok().and_then(|bits| r.checked_shr(bits)).unwrap_or(0)
+}
+
+/// A CPU's factor c, and how many bits it was renormalised by since boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Factor {
+    c: u64,
+    shift: u64,
+}
+
+/// What a step in time did to a factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Step {
+    /// All R of the CPU must be shifted right by so many bits first.
+    pub renormalise: u32,
+    /// c' − c after that.
+    pub growth: u64,
+}
+
+impl Step {
+    /// The R a thread pays for this step.
+    #[must_use]
+    pub fn charge(self, price: Price) -> u64 {
+        ((u128::from(self.growth) * u128::from(price)) >> 16) as u64
+    }
+}
+
+impl Default for Factor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Factor {
+    /// c = 1.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { c: ONE, shift: 0 }
+    }
+
+    /// A factor as it was read from a [`Factor`]'s parts.
+    #[must_use]
+    pub const fn from_parts(c: u64, shift: u64) -> Self {
+        Self { c, shift }
+    }
+
+    /// c in Q32.
+    #[must_use]
+    pub const fn c(self) -> u64 {
+        self.c
+    }
+
+    /// Bits of renormalisation since boot.
+    #[must_use]
+    pub const fn shift(self) -> u64 {
+        self.shift
+    }
+
+    /// Lets `t_ns` pass, renormalising if c would pass its bound.
+    pub fn advance(&mut self, t_ns: u64) -> Step {
+        let (doublings, rest) = half_lives(t_ns);
+        let top = 63 - self.c.leading_zeros() + doublings;
+        let renormalise = if top + 2 > LIMIT_BITS { top - 32 } else { 0 };
+        let old = renormalised(self.c, u64::from(renormalise));
+        let doubled = if doublings >= renormalise {
+            self.c << (doublings - renormalise)
+        } else {
+            self.c >> (renormalise - doublings)
+        };
+        self.c = doubled + mul_q32(doubled, exp2_minus_one(rest));
+        self.shift += u64::from(renormalise);
+        Step { renormalise, growth: self.c - old }
+    }
+
+    /// The R of `t_ns` of run time at this factor, for times much shorter than τ.
+    #[must_use]
+    pub fn short_run(self, t_ns: u64, price: Price) -> u64 {
+        let per_tau = (u128::from(self.c) * u128::from(price)) >> 16;
+        (per_tau * u128::from(t_ns) / u128::from(TAU_NS)) as u64
+    }
+
+    /// How long a thread must run to earn `gap` of R: never too short, about 1 % and 1 µs too long.
+    #[must_use]
+    pub fn time_to_earn(self, gap: u64, price: Price) -> u64 {
+        let per_tau = ((u128::from(self.c) * u128::from(price)) >> 16).max(1);
+        let ratio = (u128::from(gap) << 32) / per_tau;
+        let y = u64::try_from(ratio + u128::from(ONE)).unwrap_or(u64::MAX);
+        let exact = ((u128::from(log2(y)) * HALF_LIFE_NS) >> 32) as u64;
+        exact + exact / 100 + 1000
+    }
+
+    /// Brings an R to this factor that was `r` at the factor `then`, `elapsed_ns` ago, on another CPU.
+    #[must_use]
+    pub fn import(self, r: u64, then: Factor, elapsed_ns: u64) -> u64 {
+        let (halvings, rest) = half_lives(elapsed_ns);
+        let share = (u128::from(r) << 32) / u128::from(then.c.max(1));
+        // 2^−f = 2^(1−f) / 2 for f > 0.
+        let decayed = match rest {
+            0 => share,
+            _ => (share * u128::from(ONE + exp2_minus_one(ONE - rest))) >> 33,
+        };
+        let left = decayed.checked_shr(halvings).unwrap_or(0);
+        ((left * u128::from(self.c)) >> 32) as u64
+    }
+}

@@ -1,0 +1,212 @@
+//! Deterministic simulation of one CPU: who gets how much, as snapshots.
+//!
+//! The simulated CPU does what a kernel does: account, enqueue the woken, preempt if asked to, run until the next
+//! event. Nothing depends on the host.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::{Enqueue, Policy, RunQueue, SchedEntity, Scheduled};
+
+const MS: u64 = 1_000_000;
+
+struct Task {
+    entity: SchedEntity,
+    name: &'static str,
+    /// Runs so long, then sleeps so long, for ever. Zero sleep: a hog.
+    run_ns: u64,
+    sleep_ns: u64,
+}
+
+// SAFETY: always the same field.
+#[expect(unsafe_code, reason = "implements the run queue's contract")]
+unsafe impl Scheduled for Task {
+    fn sched_entity(&self) -> &SchedEntity {
+        &self.entity
+    }
+}
+
+fn hog(name: &'static str, policy: Policy) -> Task {
+    sleeper(name, policy, u64::MAX, 0)
+}
+
+fn sleeper(name: &'static str, policy: Policy, run_ns: u64, sleep_ns: u64) -> Task {
+    Task { entity: SchedEntity::new(policy), name, run_ns, sleep_ns }
+}
+
+struct Cpu {
+    queue: RunQueue<Task>,
+    now: u64,
+    current: Option<Arc<Task>>,
+    /// Run time left in the current's burst, by task.
+    left: Vec<(Arc<Task>, u64)>,
+    asleep: Vec<(u64, Arc<Task>)>,
+    switches: usize,
+}
+
+impl Cpu {
+    fn new(tasks: Vec<Task>) -> Self {
+        let mut queue = RunQueue::new(0);
+        let tasks: Vec<_> = tasks.into_iter().map(Arc::new).collect();
+        for task in &tasks {
+            put(&mut queue, task, Enqueue::Woken);
+        }
+        let left = tasks.into_iter().map(|task| (task.clone(), task.run_ns)).collect();
+    }
+
+    fn left(&mut self, task: &Arc<Task>) -> &mut u64 {
+        let entry = self.left.iter_mut().find(|entry| Arc::ptr_eq(&entry.0, task));
+        &mut entry.expect("every task is listed").1
+    }
+
+    fn run_until(&mut self, end: u64) {
+        while self.now < end {
+            self.reschedule();
+            let next = self.next_event().min(end);
+            let ran = next - self.now;
+            if let Some(task) = self.current.clone() {
+                *self.left(&task) -= ran;
+            }
+            self.now = next;
+        }
+        self.queue.account(self.current.as_deref(), self.now);
+    }
+
+    fn next_event(&mut self) -> u64 {
+        let wake = self.asleep.iter().map(|entry| entry.0).min().unwrap_or(u64::MAX);
+        let Some(task) = self.current.clone() else {
+            return wake;
+        };
+        let preempt = self.queue.next_preemption(&task).unwrap_or(u64::MAX);
+        let done = self.now.saturating_add(*self.left(&task));
+        wake.min(preempt.max(self.now + 1)).min(done)
+    }
+
+    fn reschedule(&mut self) {
+        self.queue.account(self.current.as_deref(), self.now);
+        let now = self.now;
+        for (_, task) in self.asleep.extract_if(.., |entry| entry.0 <= now) {
+            put(&mut self.queue, &task, Enqueue::Woken);
+        }
+        self.stop_current();
+        if self.current.is_none() {
+            self.current = self.queue.pick_next();
+            self.switches += 1;
+        }
+    }
+
+    fn stop_current(&mut self) {
+        let Some(task) = self.current.take() else {
+            return;
+        };
+        if *self.left(&task) == 0 {
+            *self.left(&task) = task.run_ns;
+            self.asleep.push((self.now + task.sleep_ns, task));
+        } else if self.queue.should_preempt(&task) {
+            put(&mut self.queue, &task, Enqueue::Preempted);
+        } else {
+            self.current = Some(task);
+        }
+    }
+
+    /// "name=ms", in the order given.
+    fn report(&self) -> String {
+        let mut text = String::new();
+        for (task, _) in &self.left {
+            write!(text, "{}={} ", task.name, (task.entity.cpu_time_ns() + MS / 2) / MS)
+                .expect("writing to a string");
+        }
+        text.trim_end().to_owned()
+    }
+}
+
+fn put(queue: &mut RunQueue<Task>, task: &Arc<Task>, why: Enqueue) {
+    // SAFETY: the simulation keeps each task in one place.
+    #[expect(unsafe_code, reason = "the simulation keeps each task in one place")]
+    unsafe {
+        queue.enqueue(task.clone(), why);
+    }
+}
+
+fn simulate(ms: u64, tasks: Vec<Task>) -> (String, usize) {
+    let mut cpu = Cpu::new(tasks);
+    cpu.run_until(ms * MS);
+    (cpu.report(), cpu.switches)
+}
+
+#[test]
+fn three_hogs_share_equally() {
+    let normal = Policy::Normal(0);
+    let tasks = vec![hog("a", normal), hog("b", normal), hog("c", normal)];
+    assert_eq!(simulate(3000, tasks), ("?".to_owned(), 0));
+}
+
+#[test]
+fn a_lone_hog_is_never_switched() {
+    assert_eq!(simulate(3_600_000, vec![hog("a", Policy::Normal(0))]), ("a=3600000".to_owned(), 1));
+}
+
+#[test]
+fn nice_gives_the_ratio_of_the_weights() {
+    let tasks = vec![hog("0", Policy::Normal(0)), hog("5", Policy::Normal(5)), hog("-5", Policy::Normal(-5))];
+    assert_eq!(simulate(10_000, tasks).0, "?");
+}
+
+#[test]
+fn a_light_sleeper_gets_all_it_asks_for() {
+    let normal = Policy::Normal(0);
+    let tasks = vec![hog("hog", normal), sleeper("light", normal, MS, 9 * MS)];
+    assert_eq!(simulate(5000, tasks).0, "?");
+}
+
+#[test]
+fn a_greedy_sleeper_gets_half() {
+    let normal = Policy::Normal(0);
+    let tasks = vec![hog("hog", normal), sleeper("greedy", normal, 90 * MS, 10 * MS)];
+    assert_eq!(simulate(10_000, tasks).0, "?");
+}
+
+#[test]
+fn shares_stay_fair_across_renormalisation() {
+    let normal = Policy::Normal(0);
+    let mut cpu = Cpu::new(vec![hog("a", normal), hog("b", normal)]);
+    while cpu.queue.factor().shift() == 0 {
+        let next = cpu.now + MS;
+        cpu.run_until(next);
+    }
+    let before = cpu.report();
+    let next = cpu.now + 1000 * MS;
+    cpu.run_until(next);
+    assert_eq!((before.as_str(), cpu.report().as_str()), ("?", "?"));
+}
+
+#[test]
+fn an_idle_class_thread_gets_only_what_is_left() {
+    let tasks = vec![
+        hog("idle", Policy::Idle),
+        sleeper("half", Policy::Normal(19), 5 * MS, 5 * MS),
+    ];
+    assert_eq!(simulate(1000, tasks).0, "?");
+}
+
+#[test]
+fn real_time_takes_what_it_wants() {
+    let tasks = vec![
+        sleeper("fifo", Policy::Fifo(1), 30 * MS, 10 * MS),
+        hog("rest", Policy::Normal(-20)),
+    ];
+    assert_eq!(simulate(4000, tasks).0, "?");
+}
+
+#[test]
+fn a_fresh_thread_runs_ln2_tau_before_a_hog_runs_again() {
+    let normal = Policy::Normal(0);
+    let mut cpu = Cpu::new(vec![hog("hog", normal)]);
+    cpu.run_until(2000 * MS);
+    let fresh = Arc::new(hog("fresh", normal));
+    cpu.left.push((fresh.clone(), u64::MAX));
+    put(&mut cpu.queue, &fresh, Enqueue::Woken);
+    cpu.reschedule();
+    let until = cpu.queue.next_preemption(&fresh).expect("the hog waits") - cpu.now;
+    assert_eq!(until / MS, 0);
+}

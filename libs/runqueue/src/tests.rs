@@ -1,0 +1,265 @@
+//! Properties of the measure, the run queue's rules, the state word's table.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::measure::{Factor, HYSTERESIS_NS, PRICE_ONE, TAU_NS, price_of_nice};
+use crate::{
+    Enqueue, Park, Placement, Policy, RunQueue, SchedEntity, Scheduled, SwitchedOut, ThreadState,
+    Unpark,
+};
+
+const MS: u64 = 1_000_000;
+
+struct Thread {
+    name: u32,
+    entity: SchedEntity,
+}
+
+// SAFETY: always the same field.
+#[expect(unsafe_code, reason = "implements the run queue's contract")]
+unsafe impl Scheduled for Thread {
+    fn sched_entity(&self) -> &SchedEntity {
+        &self.entity
+    }
+}
+
+fn thread(name: u32, policy: Policy) -> Arc<Thread> {
+    Arc::new(Thread { name, entity: SchedEntity::new(policy) })
+}
+
+fn enqueue(queue: &mut RunQueue<Thread>, thread: &Arc<Thread>, why: Enqueue) {
+    // SAFETY: the tests enqueue a thread once.
+    #[expect(unsafe_code, reason = "the test holds the thread")]
+    unsafe {
+        queue.enqueue(thread.clone(), why);
+    }
+}
+
+fn drain(queue: &mut RunQueue<Thread>) -> Vec<u32> {
+    std::iter::from_fn(|| queue.pick_next()).map(|thread| thread.name).collect()
+}
+
+fn exact_factor(t_ns: u64) -> f64 {
+    (t_ns as f64 / TAU_NS as f64).exp()
+}
+
+proptest! {
+    #[test]
+    fn the_factor_follows_the_exponential(t in 1_000_u64..2_000_000_000) {
+        let mut factor = Factor::new();
+        let step = factor.advance(t);
+        prop_assert_eq!(step.renormalise, 0);
+        let got = factor.c() as f64 / 2f64.powi(32);
+        prop_assert!((got / exact_factor(t) - 1.0).abs() < 1e-5, "{} {}", got, exact_factor(t));
+        let growth = step.growth as f64 / 2f64.powi(32);
+        let exact = (t as f64 / TAU_NS as f64).exp_m1();
+        prop_assert!((growth / exact - 1.0).abs() < 1e-4, "{} {}", growth, exact);
+    }
+
+    #[test]
+    fn many_steps_are_one_long_step(steps in prop::collection::vec(0_u64..50 * MS, 1..200)) {
+        let (mut many, mut one) = (Factor::new(), Factor::new());
+        for step in &steps {
+            let _ = many.advance(*step);
+        }
+        let _ = one.advance(steps.iter().sum());
+        let log = |factor: Factor| (factor.c() as f64).log2() + factor.shift() as f64;
+        prop_assert!((log(many) - log(one)).abs() < 1e-3);
+    }
+
+    #[test]
+    fn the_factor_stays_in_bounds(steps in prop::collection::vec(any::<u64>(), 1..50)) {
+        let mut factor = Factor::new();
+        for step in steps {
+            let _ = factor.advance(step);
+            prop_assert!(factor.c() >= 1 << 32 && factor.c() < 1 << 52);
+        }
+    }
+
+    #[test]
+    fn more_time_never_costs_less(start in 0_u64..1 << 40, a in 0_u64..1 << 33, b in 0_u64..1 << 20) {
+        let mut before = Factor::new();
+        let _ = before.advance(start);
+        let (mut short, mut long) = (before, before);
+        let (short_step, long_step) = (short.advance(a), long.advance(a + b));
+        if short_step.renormalise == long_step.renormalise {
+            prop_assert!(short_step.charge(PRICE_ONE) <= long_step.charge(PRICE_ONE));
+        }
+    }
+
+    #[test]
+    fn time_to_earn_is_never_early_and_little_late(
+        start in 0_u64..3_000 * MS, run in 1_000_u64..600 * MS, nice in -20_i8..20,
+    ) {
+        let mut factor = Factor::new();
+        let _ = factor.advance(start);
+        let price = price_of_nice(nice);
+        let mut later = factor;
+        let step = later.advance(run);
+        prop_assume!(step.renormalise == 0);
+        let time = factor.time_to_earn(step.charge(price), price);
+        prop_assert!(time + 2 >= run, "{} < {}", time, run);
+        prop_assert!(time <= run + run / 50 + 5_000, "{} > {}", time, run);
+    }
+
+    #[test]
+    fn import_keeps_the_share_and_decays_it(
+        here in 0_u64..3_000 * MS, there in 0_u64..3_000 * MS, asleep in 0_u64..2_000 * MS,
+    ) {
+        let (mut source, mut target) = (Factor::new(), Factor::new());
+        let _ = source.advance(there);
+        let _ = target.advance(here);
+        let r = source.c() / 2;
+        let expected = 0.5 * target.c() as f64 / exact_factor(asleep);
+        let got = target.import(r, source, asleep) as f64;
+        prop_assert!((got - expected).abs() <= expected * 1e-3 + target.c() as f64 / 2f64.powi(30));
+    }
+
+    #[test]
+    fn picks_are_in_order_of_rank_and_r(runs in prop::collection::vec((0_u64..300, -20_i8..20), 1..40)) {
+        let mut queue = RunQueue::new(0);
+        let mut now = 0;
+        let threads: Vec<_> = (0..).zip(&runs).map(|(n, (_, nice))| thread(n, Policy::Normal(*nice))).collect();
+        for (thread, (run, _)) in threads.iter().zip(&runs) {
+            queue.account(None, now);
+            now += run * MS;
+            queue.account(Some(&**thread), now);
+        }
+        for thread in &threads {
+            enqueue(&mut queue, thread, Enqueue::Woken);
+        }
+        let mut last = 0;
+        while let Some(next) = queue.pick_next() {
+            prop_assert!(next.entity.runtime() >= last);
+            last = next.entity.runtime();
+        }
+    }
+}
+
+#[test]
+fn prices_step_by_a_quarter() {
+    assert_eq!(price_of_nice(0), PRICE_ONE);
+    for nice in -20..19 {
+        let ratio = f64::from(price_of_nice(nice + 1)) / f64::from(price_of_nice(nice));
+        assert!((ratio - 1.25).abs() < 0.01, "nice {nice}: {ratio}");
+    }
+}
+
+#[test]
+fn classes_are_strict() {
+    let mut queue = RunQueue::new(0);
+    let policies =
+        [Policy::Idle, Policy::Normal(19), Policy::Normal(-20), Policy::Fifo(1), Policy::RoundRobin(99)];
+    for (name, policy) in (0..).zip(policies) {
+        enqueue(&mut queue, &thread(name, policy), Enqueue::Woken);
+    }
+    assert_eq!(queue.load(), 5);
+    assert_eq!(drain(&mut queue), [4, 3, 1, 2, 0]);
+}
+
+#[test]
+fn a_preempted_fifo_thread_stays_first_among_its_equals() {
+    let mut queue = RunQueue::new(0);
+    let all: Vec<_> = (0..3).map(|name| thread(name, Policy::Fifo(10))).collect();
+    enqueue(&mut queue, &all[0], Enqueue::Woken);
+    enqueue(&mut queue, &all[1], Enqueue::Woken);
+    enqueue(&mut queue, &all[2], Enqueue::Preempted);
+    assert_eq!(drain(&mut queue), [2, 0, 1]);
+    enqueue(&mut queue, &all[0], Enqueue::Woken);
+    enqueue(&mut queue, &all[1], Enqueue::Yielded);
+    assert_eq!(drain(&mut queue), [0, 1]);
+}
+
+#[test]
+fn round_robin_threads_alternate_by_quantum() {
+    let mut queue = RunQueue::new(0);
+    let (a, b) = (thread(0, Policy::RoundRobin(5)), thread(1, Policy::RoundRobin(5)));
+    enqueue(&mut queue, &a, Enqueue::Woken);
+    enqueue(&mut queue, &b, Enqueue::Woken);
+    let running = queue.pick_next().expect("a is queued");
+    assert_eq!(running.name, 0);
+    assert_eq!(queue.next_preemption(&running), Some(100 * MS));
+    queue.account(Some(&*running), 99 * MS);
+    assert!(!queue.should_preempt(&running));
+    queue.account(Some(&*running), 100 * MS);
+    assert!(queue.should_preempt(&running));
+    enqueue(&mut queue, &running, Enqueue::Preempted);
+    assert_eq!(drain(&mut queue), [1, 0]);
+}
+
+#[test]
+fn a_new_policy_moves_a_queued_thread() {
+    let mut queue = RunQueue::new(0);
+    let (a, b) = (thread(0, Policy::Normal(0)), thread(1, Policy::Normal(0)));
+    enqueue(&mut queue, &a, Enqueue::Woken);
+    enqueue(&mut queue, &b, Enqueue::Woken);
+    b.entity.set_policy(Policy::Fifo(3));
+    // SAFETY: there is one queue.
+    #[expect(unsafe_code, reason = "the test owns the only queue")]
+    let moved = unsafe { queue.requeue(&b) };
+    assert!(moved);
+    assert_eq!(drain(&mut queue), [1, 0]);
+}
+
+#[test]
+fn a_woken_thread_preempts_only_past_the_hysteresis() {
+    let mut queue = RunQueue::new(0);
+    let (hog, fresh) = (thread(0, Policy::Normal(0)), thread(1, Policy::Normal(0)));
+    enqueue(&mut queue, &hog, Enqueue::Woken);
+    let hog = queue.pick_next().expect("the hog is queued");
+    queue.account(Some(&*hog), HYSTERESIS_NS / 2);
+    enqueue(&mut queue, &fresh, Enqueue::Woken);
+    assert!(!queue.should_preempt(&hog));
+    let when = queue.next_preemption(&hog).expect("somebody waits");
+    queue.account(Some(&*hog), when);
+    assert!(queue.should_preempt(&hog));
+    assert!(when < HYSTERESIS_NS * 11 / 10);
+}
+
+#[test]
+fn migration_takes_an_allowed_thread_and_keeps_its_share() {
+    let (mut from, mut to) = (RunQueue::new(0), RunQueue::new(1));
+    let all: Vec<_> = (0..4).map(|name| thread(name, Policy::Normal(0))).collect();
+    from.account(Some(&*all[2]), 150 * MS);
+    to.account(None, 900 * MS);
+    from.account(None, 900 * MS);
+    for thread in &all {
+        enqueue(&mut from, thread, Enqueue::Woken);
+    }
+    assert!(from.take_for_migration(|_| false).is_none());
+    let moved = from.take_for_migration(|thread| thread.name == 2).expect("it is queued");
+    let share = moved.entity.runtime() as f64 / from.factor().c() as f64;
+    enqueue(&mut to, &moved, Enqueue::Woken);
+    let share_now = moved.entity.runtime() as f64 / to.factor().c() as f64;
+    assert!((share / share_now - 1.0).abs() < 1e-3, "{share} {share_now}");
+    assert_eq!((from.load(), to.load()), (3, 1));
+}
+
+#[test]
+fn state_transitions_follow_the_table() {
+    let state = ThreadState::new();
+    assert_eq!(state.unpark(), Unpark::TokenSet);
+    state.dequeued();
+    state.switched_in();
+    assert_eq!(state.prepare_park(), Park::TokenConsumed);
+    assert_eq!(state.prepare_park(), Park::Committed);
+    assert_eq!(state.unpark(), Unpark::MustEnqueue(Placement::Home));
+    assert_eq!(state.switched_out(), SwitchedOut::AlreadyWoken);
+    state.dequeued();
+    state.switched_in();
+    state.preempted();
+    state.migrating();
+    state.dequeued();
+    state.switched_in();
+    assert_eq!(state.prepare_park(), Park::Committed);
+    assert_eq!(state.switched_out(), SwitchedOut::Asleep);
+    assert!(state.is_sleeping());
+    assert_eq!(state.unpark(), Unpark::MustEnqueue(Placement::Anywhere));
+    assert_eq!(state.unpark(), Unpark::TokenSet);
+    state.dequeued();
+    state.switched_in();
+    state.exit();
+    assert_eq!(state.unpark(), Unpark::Exited);
+}
