@@ -16,8 +16,7 @@
 //! threads therefore alternate at twice that.
 #![expect(unsafe_code, reason = "queued threads are held as raw references")]
 
-use alloc::sync::Arc;
-
+use lockfree::mpsc::OwningPtr;
 use pairing_heap::{HeapLink, HeapNode, PairingHeap};
 
 use crate::entity::{Policy, QUANTUM_NS, SchedEntity};
@@ -59,23 +58,29 @@ unsafe impl<T: Scheduled> HeapNode for ByKey<T> {
 }
 
 /// The ready threads of one CPU. See the module.
-pub struct RunQueue<T: Scheduled> {
+pub struct RunQueue<P: OwningPtr>
+where
+    P::Target: Scheduled,
+{
     cpu: u32,
-    heap: PairingHeap<ByKey<T>>,
+    heap: PairingHeap<ByKey<P::Target>>,
     factor: Factor,
     /// The time `factor` is right at.
     now_ns: u64,
     first_sequence: i64,
     last_sequence: i64,
     /// The thread that was preempted last, only to be compared.
-    displaced: *const T,
+    displaced: *const P::Target,
     running: bool,
 }
 
 // SAFETY: the queue holds counted references to threads; it is used by one CPU at a time.
-unsafe impl<T: Scheduled + Send + Sync> Send for RunQueue<T> {}
+unsafe impl<P: OwningPtr + Send> Send for RunQueue<P> where P::Target: Scheduled + Sync {}
 
-impl<T: Scheduled> RunQueue<T> {
+impl<P: OwningPtr> RunQueue<P>
+where
+    P::Target: Scheduled,
+{
     /// An empty queue. Every CPU has a different number.
     #[must_use]
     pub const fn new(cpu: u32) -> Self {
@@ -111,19 +116,19 @@ impl<T: Scheduled> RunQueue<T> {
 
     /// The thread that would run next.
     #[must_use]
-    pub fn first(&self) -> Option<&T> {
+    pub fn first(&self) -> Option<&P::Target> {
         self.heap.first().map(|first| &first.0)
     }
 
     /// Lets time pass: charges the running thread for it (`None`: the CPU was idle).
-    pub fn account(&mut self, current: Option<&T>, now_ns: u64) {
+    pub fn account(&mut self, current: Option<&P::Target>, now_ns: u64) {
         let ran_ns = now_ns.saturating_sub(self.now_ns);
         self.now_ns = self.now_ns.max(now_ns);
         let step = self.factor.advance(ran_ns);
         if step.renormalise != 0 {
             self.renormalise(u64::from(step.renormalise));
         }
-        let Some(entity) = current.map(T::sched_entity) else {
+        let Some(entity) = current.map(Scheduled::sched_entity) else {
             return;
         };
         if entity.cpu() != self.cpu {
@@ -150,18 +155,20 @@ impl<T: Scheduled> RunQueue<T> {
     /// # Safety
     /// The thread is in no run queue and this CPU alone may link it: it has just made it `Ready`
     /// (`ThreadState::dequeued` or `ThreadState::preempted`).
-    pub unsafe fn enqueue(&mut self, thread: Arc<T>, why: Enqueue) {
-        let entity = thread.sched_entity();
+    pub unsafe fn enqueue(&mut self, thread: P, why: Enqueue) {
+        let thread = thread.into_raw();
+        // SAFETY: alive as long as the reference given up here.
+        let entity = unsafe { &*thread }.sched_entity();
         entity.arrive(self.cpu, self.factor, self.now_ns);
         entity.refresh_policy();
         match why {
             Enqueue::Woken => {}
-            Enqueue::Preempted => self.displaced = Arc::as_ptr(&thread),
+            Enqueue::Preempted => self.displaced = thread,
             Enqueue::Yielded => self.give_way(entity),
         }
         self.number(entity, why);
-        // SAFETY: not linked, by the caller's promise; alive as long as the reference given up here.
-        unsafe { self.heap.insert(Arc::into_raw(thread).cast::<ByKey<T>>()) };
+        // SAFETY: not linked, by the caller's promise.
+        unsafe { self.heap.insert(thread.cast::<ByKey<P::Target>>()) };
     }
 
     /// Chooses the place among equals. POSIX: a preempted FIFO thread, or RR thread with quantum left, stays first.
@@ -191,30 +198,28 @@ impl<T: Scheduled> RunQueue<T> {
     }
 
     /// Takes the thread that is to run now. None: idle.
-    pub fn pick_next(&mut self) -> Option<Arc<T>> {
+    pub fn pick_next(&mut self) -> Option<P> {
         let picked = self.take_first();
         self.running = picked.is_some();
         let displaced = core::mem::replace(&mut self.displaced, core::ptr::null());
-        if let Some(thread) = &picked
-            && !displaced.is_null()
-            && !core::ptr::eq(displaced, Arc::as_ptr(thread))
-        {
-            let entity = thread.sched_entity();
+        let picked = picked?;
+        if !displaced.is_null() && !core::ptr::eq(displaced, picked) {
+            // SAFETY: its reference is ours to give out below.
+            let entity = unsafe { &*picked }.sched_entity();
             entity.charge(self.factor.short_run(SWITCH_PENALTY_NS, PRICE_ONE), 0);
         }
-        picked
+        // SAFETY: `enqueue` gave up a reference for every linked thread.
+        Some(unsafe { P::from_raw(picked) })
     }
 
-    fn take_first(&mut self) -> Option<Arc<T>> {
-        let thread = self.heap.pop()?;
-        // SAFETY: `enqueue` gave up a reference for every linked thread.
-        Some(unsafe { Arc::from_raw(thread.cast::<T>()) })
+    fn take_first(&mut self) -> Option<*const P::Target> {
+        Some(self.heap.pop()?.cast())
     }
 
     /// Whether another thread should run instead of the running one. Call [`RunQueue::account`] first.
     #[must_use]
-    pub fn should_preempt(&self, current: &T) -> bool {
-        let Some(first) = self.first().map(T::sched_entity) else {
+    pub fn should_preempt(&self, current: &P::Target) -> bool {
+        let Some(first) = self.first().map(Scheduled::sched_entity) else {
             return false;
         };
         let current = current.sched_entity();
@@ -234,7 +239,7 @@ impl<T: Scheduled> RunQueue<T> {
 
     /// When [`RunQueue::should_preempt`] will become true if nothing else happens; None: never. Never too early.
     #[must_use]
-    pub fn next_preemption(&self, current: &T) -> Option<u64> {
+    pub fn next_preemption(&self, current: &P::Target) -> Option<u64> {
         let first = self.first()?.sched_entity();
         let current = current.sched_entity();
         if first.rank() < current.rank() {
@@ -257,7 +262,7 @@ impl<T: Scheduled> RunQueue<T> {
 
     /// Takes one thread that may go to another CPU; the first one of the queue only if it is the only one allowed, and
     /// real-time threads last. The caller makes it `Waking` and pushes it on the other's incoming list.
-    pub fn take_for_migration(&mut self, mut allowed: impl FnMut(&T) -> bool) -> Option<Arc<T>> {
+    pub fn take_for_migration(&mut self, mut allowed: impl FnMut(&P::Target) -> bool) -> Option<P> {
         let found = {
             let mut candidates = self.heap.iter().filter(|thread| allowed(&thread.0));
             let first = candidates.next()?;
@@ -266,18 +271,19 @@ impl<T: Scheduled> RunQueue<T> {
         };
         // SAFETY: found in this heap just now, so alive and linked in it.
         unsafe { self.heap.remove(&*found) };
+        let thread = found.cast::<P::Target>();
+        // SAFETY: alive by the reference that is given out below.
+        unsafe { &*thread }.sched_entity().set_factor(self.factor, self.now_ns, self.cpu);
         // SAFETY: `enqueue` gave up a reference for every linked thread.
-        let thread = unsafe { Arc::from_raw(found.cast::<T>()) };
-        thread.sched_entity().set_factor(self.factor, self.now_ns, self.cpu);
-        Some(thread)
+        Some(unsafe { P::from_raw(thread) })
     }
 
     /// Puts a queued thread in its new place after [`SchedEntity::set_policy`]; false if it is not queued.
     ///
     /// # Safety
     /// If the thread is in a run queue, it is in this one.
-    pub unsafe fn requeue(&mut self, thread: &T) -> bool {
-        let node = core::ptr::from_ref(thread).cast::<ByKey<T>>();
+    pub unsafe fn requeue(&mut self, thread: &P::Target) -> bool {
+        let node = core::ptr::from_ref(thread).cast::<ByKey<P::Target>>();
         // SAFETY: the wrapper is transparent; the caller's promise.
         if !unsafe { self.heap.remove(&*node) } {
             return false;
@@ -296,8 +302,14 @@ impl<T: Scheduled> RunQueue<T> {
     }
 }
 
-impl<T: Scheduled> Drop for RunQueue<T> {
+impl<P: OwningPtr> Drop for RunQueue<P>
+where
+    P::Target: Scheduled,
+{
     fn drop(&mut self) {
-        while self.take_first().is_some() {}
+        while let Some(thread) = self.take_first() {
+            // SAFETY: `enqueue` gave up a reference for every linked thread.
+            drop(unsafe { P::from_raw(thread) });
+        }
     }
 }

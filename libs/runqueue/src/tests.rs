@@ -29,7 +29,7 @@ fn thread(name: u32, policy: Policy) -> Arc<Thread> {
     Arc::new(Thread { name, entity: SchedEntity::new(policy) })
 }
 
-fn enqueue(queue: &mut RunQueue<Thread>, thread: &Arc<Thread>, why: Enqueue) {
+fn enqueue(queue: &mut RunQueue<Arc<Thread>>, thread: &Arc<Thread>, why: Enqueue) {
     // SAFETY: the tests enqueue a thread once.
     #[expect(unsafe_code, reason = "the test holds the thread")]
     unsafe {
@@ -37,7 +37,7 @@ fn enqueue(queue: &mut RunQueue<Thread>, thread: &Arc<Thread>, why: Enqueue) {
     }
 }
 
-fn drain(queue: &mut RunQueue<Thread>) -> Vec<u32> {
+fn drain(queue: &mut RunQueue<Arc<Thread>>) -> Vec<u32> {
     std::iter::from_fn(|| queue.pick_next()).map(|thread| thread.name).collect()
 }
 
