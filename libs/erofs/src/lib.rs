@@ -2,7 +2,7 @@
 //!
 //! * [`Image`] and [`Inode`] read an image that lies in memory, without copying: names, symbolic links, extended
 //!   attributes and file blocks are slices of it. [`Inode::block`] gives a page of a file as an aligned page of
-//!   the image, which the kernel maps into the program.
+//!   the image, which the kernel maps into the program. The reader allocates nothing.
 //! * `write` (cargo feature `write`, host only) builds images from a tree description. `fsck.erofs` and the
 //!   Linux kernel accept them.
 //!
@@ -27,8 +27,6 @@
 //! Neighbours: `vfs` mounts an [`Image`] as the root file system; `cli` writes images.
 
 #![cfg_attr(not(any(test, feature = "write")), no_std)]
-
-extern crate alloc;
 
 mod crc32c;
 mod dir;

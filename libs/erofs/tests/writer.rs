@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use erofs::write::{Content, Entry, Node, Options, Sharing, Tree, WriteError, plan};
+use erofs::write::{Attributes, Content, Entry, Node, Options, Sharing, Tree, WriteError, plan};
 use erofs::{BlockRef, Image};
 use support::sample::{attributes, contents, device, resolve, sample, verify};
 use support::{Aligned, build, fsck};
@@ -189,6 +189,43 @@ fn fsck_extracts_what_was_put_in() {
             _ => assert!(extracted.symlink_metadata().is_ok(), "{path:?}"),
         }
     }
+}
+
+#[test]
+fn a_root_that_does_not_fit_beside_the_superblock_gets_blocks_of_its_own() {
+    let xattrs = [(b"user.large".to_vec(), vec![1; 3000])].into();
+    let mut tree = Tree::new();
+    let attributes = Attributes {
+        xattrs,
+        ..attributes(0o755)
+    };
+    tree.insert("/", Entry::directory(attributes)).unwrap();
+    for i in 0..5000 {
+        tree.insert(format!("/{i}"), Entry::bytes("x", Attributes::file(0o644)))
+            .unwrap();
+    }
+    let bytes = build(&tree, &Options::default());
+    let image = Image::new(&bytes).unwrap();
+    verify(&image, &tree);
+    assert!(image.root_nid() >= 128);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &bytes).unwrap();
+    fsck(file.path());
+}
+
+#[test]
+fn an_empty_tree_is_an_image_of_one_block() {
+    let bytes = build(&Tree::new(), &Options::default());
+    assert_eq!(bytes.len(), 4096);
+    let names: Vec<_> = Image::new(&bytes)
+        .unwrap()
+        .root()
+        .unwrap()
+        .read_dir(0)
+        .unwrap()
+        .map(|entry| entry.unwrap().name)
+        .collect();
+    assert_eq!(names, [&b"."[..], b".."]);
 }
 
 #[test]
