@@ -14,13 +14,18 @@
 
 extern crate alloc;
 
+pub mod anon;
+pub mod byte_queue;
 pub mod dentry;
+pub mod erofs_fs;
 pub mod file;
 pub mod inode;
 pub mod io;
 pub mod mount;
 pub mod ops;
 pub mod page;
+pub mod pipe;
+pub mod tmpfs;
 pub mod types;
 pub mod walk;
 
@@ -32,6 +37,11 @@ pub use mount::{Location, Mount, MountTable};
 pub use types::{
     Access, Clock, Credentials, DirEntry, Events, FileKind, Metadata, NewInode, OpenFlags, SetAttributes, StatFs, Timespec,
 };
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tree_tests;
 
 /// What every operation of this crate returns: a value, or the error number the system call gives.
 pub type Result<T> = core::result::Result<T, Errno>;

@@ -11,8 +11,8 @@
 //!
 //! # Locks
 //! Per node: the directory or page map (`RwLock`), attributes (`Mutex`), and for files a writer lock that orders writes and is
-//! the only one held while program memory is touched; page faults never take it. Two directories are locked in the order of
-//! inode numbers. The instance table is sharded; its locks are leaves.
+//! the only one held while program memory is touched; page faults never take it. Operations that lock several directories
+//! (rename, rmdir) take `shape` first, so their order among each other does not matter. The instance table is sharded; its locks are leaves.
 //!
 //! Neighbours: `erofs_fs` is the usual lower tree; [`TmpFs::add_device`] makes this devfs too.
 
@@ -70,6 +70,8 @@ pub struct TmpFs {
     options: Options,
     used_pages: AtomicU64,
     next_ino: AtomicU64,
+    /// Held while directories move or go: these lock several directories at once.
+    shape: Mutex<()>,
     /// Nodes that stand for objects of the lower tree, by lower inode number.
     instances: [Mutex<HashMap<u64, Instance>>; SHARDS],
 }
@@ -116,7 +118,8 @@ impl TmpFs {
             options,
             used_pages: AtomicU64::new(0),
             next_ino: AtomicU64::new(first_ino),
-            instances: [const { Mutex::new(HashMap::with_hasher(hashbrown::DefaultHashBuilder::new())) }; SHARDS],
+            shape: Mutex::new(()),
+            instances: core::array::from_fn(|_| Mutex::new(HashMap::new())),
         })
     }
 

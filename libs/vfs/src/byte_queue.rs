@@ -1,0 +1,176 @@
+//! [`ByteQueue`]: a first-in first-out queue of bytes in page frames, behind pipes, socket pairs and terminals.
+//!
+//! Grows and shrinks by whole frames; one spare frame is kept so that a steady flow does not allocate. The owner's lock
+//! protects it and decides about limits.
+
+use alloc::collections::VecDeque;
+
+use addr::PAGE_SIZE;
+use frame::Frame;
+
+use crate::io::{Sink, Source};
+use crate::page::{copy_in, copy_out};
+use crate::Result;
+
+/// A queue of bytes.
+#[derive(Default)]
+pub struct ByteQueue {
+    frames: VecDeque<Frame>,
+    spare: Option<Frame>,
+    /// Offset of the first byte in the first frame.
+    head: usize,
+    len: usize,
+}
+
+impl ByteQueue {
+    /// An empty queue.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { frames: VecDeque::new(), spare: None, head: 0, len: 0 }
+    }
+
+    /// Bytes in it.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends up to `limit` bytes from `source`; returns how many.
+    ///
+    /// # Errors
+    /// `ENOMEM`, `EFAULT`, if nothing was appended.
+    pub fn fill(&mut self, source: &mut dyn Source, limit: usize) -> Result<usize> {
+        let wanted = source.remaining().min(limit);
+        let mut done = 0;
+        while done < wanted {
+            match self.fill_frame(source, wanted - done) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn fill_frame(&mut self, source: &mut dyn Source, wanted: usize) -> Result<usize> {
+        let end = self.head + self.len;
+        let offset = end % PAGE_SIZE;
+        if end == self.frames.len() * PAGE_SIZE {
+            let frame = self.spare.take().map_or_else(Frame::alloc_uninit, Ok)?;
+            self.frames.push_back(frame);
+        }
+        let frame = &self.frames[end / PAGE_SIZE];
+        let result = copy_in(frame, offset, wanted.min(PAGE_SIZE - offset), source);
+        self.len += *result.as_ref().unwrap_or(&0);
+        self.drop_empty();
+        result
+    }
+
+    /// Moves bytes to `sink` until it is full or the queue is empty; returns how many.
+    ///
+    /// # Errors
+    /// `EFAULT`, if nothing was moved.
+    pub fn drain(&mut self, sink: &mut dyn Sink) -> Result<usize> {
+        let mut done = 0;
+        while self.len > 0 && sink.remaining() > 0 {
+            let run = self.len.min(PAGE_SIZE - self.head).min(sink.remaining());
+            match copy_out(&self.frames[0], self.head, run, sink) {
+                Ok(0) => break,
+                Ok(n) => {
+                    self.consume(n);
+                    done += n;
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.head += n;
+        self.len -= n;
+        if self.head == PAGE_SIZE {
+            self.head = 0;
+            self.spare = self.frames.pop_front();
+        }
+        self.drop_empty();
+    }
+
+    /// An empty queue keeps no frame but the spare one.
+    fn drop_empty(&mut self) {
+        if self.len == 0 {
+            self.head = 0;
+            if let Some(frame) = self.frames.pop_front() {
+                self.spare = Some(frame);
+            }
+            self.frames.clear();
+        }
+    }
+
+    /// Forgets everything in it.
+    pub fn clear(&mut self) {
+        self.len = 0;
+        self.drop_empty();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::VecSink;
+    use std::vec::Vec;
+
+    #[test]
+    fn bytes_come_out_in_order_across_frames() {
+        let mut queue = ByteQueue::new();
+        let data: Vec<u8> = (0..20_000u32).map(|i| i as u8).collect();
+        assert_eq!(queue.fill(&mut data.as_slice(), usize::MAX), Ok(20_000));
+        let mut first = VecSink::new(5_000);
+        assert_eq!(queue.drain(&mut first), Ok(5_000));
+        assert_eq!(queue.fill(&mut data.as_slice(), 3_000), Ok(3_000));
+        let mut rest = VecSink::new(usize::MAX);
+        assert_eq!(queue.drain(&mut rest), Ok(18_000));
+        let mut all = first.into_vec();
+        all.extend(rest.into_vec());
+        assert_eq!(all[..20_000], data[..]);
+        assert_eq!(all[20_000..], data[..3_000]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn an_emptied_queue_starts_over_in_its_spare_frame() {
+        let mut queue = ByteQueue::new();
+        for _ in 0..10_000 {
+            assert_eq!(queue.fill(&mut b"abc".as_slice(), 3), Ok(3));
+            assert_eq!(queue.drain(&mut VecSink::new(10)), Ok(3));
+        }
+        assert_eq!(queue.frames.len(), 0);
+    }
+
+    #[test]
+    fn a_source_that_fails_leaves_the_queue_as_it_was() {
+        struct Bad;
+        impl Source for Bad {
+            fn read(&mut self, _: &mut [u8]) -> Result<usize> {
+                Err(crate::Errno::EFAULT)
+            }
+            fn remaining(&self) -> usize {
+                100
+            }
+        }
+        let mut queue = ByteQueue::new();
+        assert_eq!(queue.fill(&mut Bad, 100), Err(crate::Errno::EFAULT));
+        assert_eq!(queue.len(), 0);
+        assert_eq!(queue.fill(&mut b"x".as_slice(), 1), Ok(1));
+        assert_eq!(queue.fill(&mut Bad, 100), Err(crate::Errno::EFAULT));
+        assert_eq!(queue.len(), 1);
+    }
+}

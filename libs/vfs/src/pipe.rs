@@ -1,0 +1,327 @@
+//! Pipes and FIFOs, as `pipe(7)` describes them: 64 KiB, writes of up to `PIPE_BUF` bytes are atomic.
+//!
+//! One lock per pipe protects the bytes and the counts of readers and writers. It is held while the program's memory is
+//! touched; page faults never need it. Blocked readers and writers wait on queues of their own.
+
+use alloc::format;
+use alloc::sync::Arc;
+
+use addr::PAGE_SIZE;
+use sync::{Interrupt, Mutex, WaitQueue};
+
+use crate::anon::AnonInode;
+use crate::byte_queue::ByteQueue;
+use crate::file::{File, OpenFile};
+use crate::io::{IoctlArg, Sink, Source};
+use crate::mount::Location;
+use crate::types::{Clock, Events, FileKind, Metadata, OpenFlags, PIPEFS_MAGIC};
+use crate::{Errno, Result};
+
+/// Writes of up to this many bytes are not interleaved with others.
+pub const PIPE_BUF: usize = 4096;
+/// Capacity of a new pipe.
+pub const DEFAULT_CAPACITY: usize = 64 << 10;
+/// Largest capacity that can be set.
+pub const MAX_CAPACITY: usize = 1 << 20;
+
+/// `ioctl`: bytes that can be read.
+pub const FIONREAD: u32 = 0x541b;
+
+/// A pipe.
+pub struct Pipe {
+    state: Mutex<State>,
+    readable: WaitQueue,
+    writable: WaitQueue,
+    /// FIFO opens waiting for the other side.
+    opened: WaitQueue,
+}
+
+struct State {
+    bytes: ByteQueue,
+    capacity: usize,
+    readers: u32,
+    writers: u32,
+    /// How many readers and writers there have ever been.
+    reader_opens: u64,
+    writer_opens: u64,
+}
+
+/// Which directions an open end has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Directions {
+    read: bool,
+    write: bool,
+}
+
+impl Directions {
+    fn of(flags: OpenFlags) -> Self {
+        Self { read: flags.can_read(), write: flags.can_write() }
+    }
+}
+
+/// An open end of a pipe.
+pub struct PipeEnd {
+    pipe: Arc<Pipe>,
+    directions: Directions,
+}
+
+impl State {
+    fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.bytes.len())
+    }
+}
+
+impl Pipe {
+    /// A pipe without ends.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let state = State {
+            bytes: ByteQueue::new(),
+            capacity: DEFAULT_CAPACITY,
+            readers: 0,
+            writers: 0,
+            reader_opens: 0,
+            writer_opens: 0,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            readable: WaitQueue::new(),
+            writable: WaitQueue::new(),
+            opened: WaitQueue::new(),
+        })
+    }
+
+    fn attach(self: &Arc<Self>, directions: Directions) -> Arc<PipeEnd> {
+        let mut state = self.state.lock();
+        if directions.read {
+            state.readers += 1;
+            state.reader_opens += 1;
+        }
+        if directions.write {
+            state.writers += 1;
+            state.writer_opens += 1;
+        }
+        drop(state);
+        self.opened.wake_all();
+        Arc::new(PipeEnd { pipe: self.clone(), directions })
+    }
+
+    fn detach(&self, directions: Directions) {
+        let mut state = self.state.lock();
+        state.readers -= u32::from(directions.read);
+        state.writers -= u32::from(directions.write);
+        if state.readers + state.writers == 0 {
+            state.bytes.clear();
+        }
+        drop(state);
+        self.readable.wake_all();
+        self.writable.wake_all();
+    }
+
+    /// `F_GETPIPE_SZ`.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.state.lock().capacity
+    }
+
+    /// `F_SETPIPE_SZ`: rounds up to a power of two of pages; returns the new capacity.
+    ///
+    /// # Errors
+    /// `EINVAL` for zero or absurd sizes, `EPERM` above the limit, `EBUSY` when more bytes are in the pipe.
+    pub fn set_capacity(&self, wanted: usize) -> Result<usize> {
+        if wanted == 0 || wanted > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        let capacity = wanted.max(PAGE_SIZE).next_power_of_two();
+        if capacity > MAX_CAPACITY {
+            return Err(Errno::EPERM);
+        }
+        let mut state = self.state.lock();
+        if capacity < state.bytes.len() {
+            return Err(Errno::EBUSY);
+        }
+        state.capacity = capacity;
+        drop(state);
+        self.writable.wake_all();
+        Ok(capacity)
+    }
+
+    /// One attempt to read; `None` = would block.
+    fn try_read(&self, sink: &mut dyn Sink) -> Option<Result<usize>> {
+        let mut state = self.state.lock();
+        if state.bytes.is_empty() {
+            return (state.writers == 0).then_some(Ok(0));
+        }
+        let result = state.bytes.drain(sink);
+        drop(state);
+        self.writable.wake_all();
+        Some(result)
+    }
+
+    /// One attempt to write; `None` = would block. `atomic` = all or nothing.
+    fn try_write(&self, source: &mut dyn Source, atomic: bool) -> Option<Result<usize>> {
+        let mut state = self.state.lock();
+        if state.readers == 0 {
+            return Some(Err(Errno::EPIPE));
+        }
+        let room = state.room();
+        if room == 0 || atomic && room < source.remaining() {
+            return None;
+        }
+        let result = state.bytes.fill(source, room);
+        drop(state);
+        self.readable.wake_all();
+        Some(result)
+    }
+
+    fn read(&self, sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+        if sink.remaining() == 0 {
+            return Ok(0);
+        }
+        if flags.nonblocking() {
+            return self.try_read(sink).unwrap_or(Err(Errno::EAGAIN));
+        }
+        wait_interruptibly(&self.readable, || self.try_read(sink))?
+    }
+
+    fn write(&self, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
+        let total = source.remaining();
+        let atomic = total <= PIPE_BUF;
+        let mut done = 0;
+        while done < total {
+            let step = if flags.nonblocking() {
+                self.try_write(source, atomic).unwrap_or(Err(Errno::EAGAIN))
+            } else {
+                wait_interruptibly(&self.writable, || self.try_write(source, atomic)).and_then(|result| result)
+            };
+            match step {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn poll(&self, directions: Directions) -> Events {
+        let state = self.state.lock();
+        let mut events = Events::empty();
+        if directions.read {
+            events.set(Events::READABLE, !state.bytes.is_empty());
+            events.set(Events::HUP, state.writers == 0 && state.writer_opens > 0);
+        }
+        if directions.write {
+            events.set(Events::WRITABLE, state.room() >= PIPE_BUF.min(state.capacity));
+            events.set(Events::ERR, state.readers == 0);
+        }
+        events
+    }
+}
+
+/// Waits until `cond` gives a value.
+///
+/// # Errors
+/// `ERESTARTSYS` when a signal came first.
+pub(crate) fn wait_interruptibly<T>(queue: &WaitQueue, cond: impl FnMut() -> Option<T>) -> Result<T> {
+    queue.wait_until(None, Interrupt::Allowed, cond).map_err(|_| Errno::ERESTARTSYS)
+}
+
+impl PipeEnd {
+    /// The pipe.
+    #[must_use]
+    pub fn pipe(&self) -> &Arc<Pipe> {
+        &self.pipe
+    }
+}
+
+impl File for PipeEnd {
+    fn read(&self, _position: &mut u64, sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+        self.pipe.read(sink, flags)
+    }
+
+    fn write(&self, _position: &mut u64, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
+        self.pipe.write(source, flags)
+    }
+
+    fn poll(&self) -> Events {
+        self.pipe.poll(self.directions)
+    }
+
+    fn poll_queues(&self, visit: &mut dyn FnMut(&WaitQueue)) {
+        if self.directions.read {
+            visit(&self.pipe.readable);
+        }
+        if self.directions.write {
+            visit(&self.pipe.writable);
+        }
+    }
+
+    fn ioctl(&self, request: u32, arg: IoctlArg<'_>) -> Result<usize> {
+        match request {
+            FIONREAD => {
+                let len = self.pipe.state.lock().bytes.len();
+                arg.store_i32(len as i32).map(|()| 0)
+            }
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+
+    fn release(&self) {
+        self.pipe.detach(self.directions);
+    }
+}
+
+/// `pipe2`: a new pipe's reading and writing end. `flags` may hold `O_NONBLOCK`.
+#[must_use]
+pub fn create(ino: u64, clock: Clock, flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
+    let pipe = Pipe::new();
+    let now = clock();
+    let metadata =
+        Metadata { atime: now, mtime: now, ctime: now, btime: now, ..Metadata::new(0, ino, FileKind::Fifo, 0o600) };
+    let again = pipe.clone();
+    let reopen = Arc::new(move |flags| open_fifo(&again, flags));
+    let inode = AnonInode::new(metadata, PIPEFS_MAGIC, Some(reopen));
+    let place = Location::nameless(inode, &format!("pipe:[{ino}]"));
+    let open = |mode| {
+        let flags = flags | mode;
+        OpenFile::new(pipe.attach(Directions::of(flags)), place.clone(), flags)
+    };
+    (open(OpenFlags::RDONLY), open(OpenFlags::WRONLY))
+}
+
+/// Opens a FIFO as `fifo(7)` says: each side waits for the other.
+///
+/// # Errors
+/// `ENXIO` for a nonblocking writer without a reader, `ERESTARTSYS`.
+pub fn open_fifo(pipe: &Arc<Pipe>, flags: OpenFlags) -> Result<Arc<dyn File>> {
+    let directions = Directions::of(flags);
+    let (write_only, read_only) = (!directions.read, !directions.write);
+    if write_only && flags.nonblocking() && pipe.state.lock().readers == 0 {
+        return Err(Errno::ENXIO);
+    }
+    let (readers_before, writers_before) = {
+        let state = pipe.state.lock();
+        (state.reader_opens, state.writer_opens)
+    };
+    let end = pipe.attach(directions);
+    if flags.nonblocking() {
+        return Ok(end);
+    }
+    let met = wait_interruptibly(&pipe.opened, || {
+        let state = pipe.state.lock();
+        let reader = !write_only || state.readers > 0 || state.reader_opens > readers_before;
+        let writer = !read_only || state.writers > 0 || state.writer_opens > writers_before;
+        (reader && writer).then_some(())
+    });
+    match met {
+        Ok(()) => Ok(end),
+        Err(error) => {
+            pipe.detach(directions);
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

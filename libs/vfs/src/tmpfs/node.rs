@@ -1,0 +1,646 @@
+//! [`Node`]: an object of a tmpfs, and its [`Inode`] operations.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use addr::PAGE_SIZE;
+use frame::{Frame, Mappable, MappingId};
+use sync::{Mutex, OnceCell, RwLock, RwLockWriteGuard};
+
+use super::content::{Content, Lower};
+use super::directory::{Directory, Found};
+use super::{Opener, TmpFs};
+use crate::file::File;
+use crate::inode::{Allocate, Append, Inode, MapKind, RenameMode, XattrMode, open_plain};
+use crate::io::{Sink, Source};
+use crate::pipe::{self, Pipe};
+use crate::types::{DirEntry, FileKind, Metadata, Name, NewInode, OpenFlags, SetAttributes, StatFs};
+use crate::{Errno, Result};
+
+/// Attributes that can change.
+struct Attributes {
+    metadata: Metadata,
+    /// Set here; when `None` those from below count.
+    xattrs: Option<BTreeMap<Name, Box<[u8]>>>,
+}
+
+/// What a node holds, by kind.
+enum Body {
+    Directory(RwLock<Directory>),
+    Regular(Content),
+    Symlink(Box<[u8]>),
+    /// A named pipe, made at the first open.
+    Fifo(OnceCell<Arc<Pipe>>),
+    /// A device or socket; devices of this file system have an opener.
+    Special(Option<Opener>),
+}
+
+/// An object of a tmpfs.
+pub struct Node {
+    fs: Arc<TmpFs>,
+    ino: u64,
+    kind: FileKind,
+    me: Weak<Node>,
+    attributes: Mutex<Attributes>,
+    body: Body,
+    /// The object of the lower tree it stands for.
+    lower: Option<Arc<dyn Inode>>,
+    dirty: AtomicBool,
+}
+
+type Write<'a> = RwLockWriteGuard<'a, Directory>;
+
+impl Node {
+    pub(super) fn new(fs: &Arc<TmpFs>, ino: u64, new: &NewInode, opener: Option<Opener>) -> Arc<Self> {
+        let now = fs.now();
+        let metadata = Metadata {
+            uid: new.uid,
+            gid: new.gid,
+            rdev: new.rdev,
+            nlink: if new.kind == FileKind::Directory { 2 } else { 1 },
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            ..Metadata::new(fs.options.dev, ino, new.kind, new.mode)
+        };
+        let body = match new.kind {
+            FileKind::Directory => Body::Directory(RwLock::new(Directory::new(None))),
+            FileKind::Regular => Body::Regular(Content::new(None)),
+            FileKind::Fifo => Body::Fifo(OnceCell::new()),
+            _ => Body::Special(opener),
+        };
+        Self::build(fs, metadata, body, None)
+    }
+
+    fn new_symlink(fs: &Arc<TmpFs>, ino: u64, target: &[u8], new: &NewInode) -> Arc<Self> {
+        let plain = Self::new(fs, ino, new, None);
+        let metadata = Metadata { size: target.len() as u64, ..plain.metadata() };
+        Self::build(fs, metadata, Body::Symlink(Box::from(target)), None)
+    }
+
+    /// The node that stands for an object of the lower tree.
+    pub(super) fn from_lower(fs: &Arc<TmpFs>, lower: Arc<dyn Inode>) -> Arc<Self> {
+        let metadata = Metadata { dev: fs.options.dev, ..lower.metadata() };
+        let body = match metadata.kind {
+            FileKind::Directory => Body::Directory(RwLock::new(Directory::new(Some(lower.clone())))),
+            FileKind::Regular => Body::Regular(Content::new(
+                lower.clone().mappable(MapKind::Private).map(|pages| Lower { inode: lower.clone(), pages }),
+            )),
+            FileKind::Symlink => Body::Symlink(lower.readlink().unwrap_or_default().into_boxed_slice()),
+            FileKind::Fifo => Body::Fifo(OnceCell::new()),
+            _ => Body::Special(None),
+        };
+        Self::build(fs, metadata, body, Some(lower))
+    }
+
+    fn build(fs: &Arc<TmpFs>, metadata: Metadata, body: Body, lower: Option<Arc<dyn Inode>>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            fs: fs.clone(),
+            ino: metadata.ino,
+            kind: metadata.kind,
+            me: me.clone(),
+            attributes: Mutex::new(Attributes { metadata, xattrs: None }),
+            body,
+            lower,
+            dirty: AtomicBool::new(false),
+        })
+    }
+
+    /// Its inode number.
+    #[must_use]
+    pub fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    pub(super) fn content(&self) -> Option<&Content> {
+        match &self.body {
+            Body::Regular(content) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// Notes that this differs from the object below.
+    pub(super) fn mark_dirty(&self) {
+        if self.lower.is_some() && !self.dirty.swap(true, Ordering::AcqRel) {
+            self.fs.keep(self.me.upgrade().expect("a node in use is alive"));
+        }
+    }
+
+    fn require_content(&self) -> Result<&Content> {
+        match &self.body {
+            Body::Regular(content) => Ok(content),
+            Body::Directory(_) => Err(Errno::EISDIR),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn directory(&self) -> Result<&RwLock<Directory>> {
+        match &self.body {
+            Body::Directory(directory) => Ok(directory),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    fn resolve(&self, found: Found) -> Arc<Self> {
+        match found {
+            Found::Own(node) => node,
+            Found::Lower(lower) => self.fs.instance(lower),
+        }
+    }
+
+    fn find(&self, directory: &Directory, name: &[u8]) -> Result<Arc<Self>> {
+        directory.find(name).map(|found| self.resolve(found))
+    }
+
+    /// Notes a change of the content.
+    fn touch(&self) {
+        let now = self.fs.now();
+        let mut attributes = self.attributes.lock();
+        attributes.metadata.mtime = now;
+        attributes.metadata.ctime = now;
+    }
+
+    /// Notes a change of the directory's names, and of its number of subdirectories.
+    fn names_changed(&self, subdirectories: i32) {
+        self.mark_dirty();
+        self.touch();
+        if subdirectories != 0 {
+            let mut attributes = self.attributes.lock();
+            attributes.metadata.nlink = attributes.metadata.nlink.saturating_add_signed(subdirectories);
+        }
+    }
+
+    /// Notes that the node has `change` more names.
+    fn links_changed(&self, change: i32) {
+        let now = self.fs.now();
+        let left = {
+            let mut attributes = self.attributes.lock();
+            attributes.metadata.nlink = attributes.metadata.nlink.saturating_add_signed(change);
+            attributes.metadata.ctime = now;
+            attributes.metadata.nlink
+        };
+        if left > 0 {
+            self.mark_dirty();
+        } else if self.lower.is_some() {
+            self.dirty.store(true, Ordering::Release);
+            self.fs.let_go(self.ino);
+        }
+    }
+
+    /// Notes that the last name of a directory is gone.
+    fn directory_gone(&self) {
+        self.attributes.lock().metadata.nlink = 0;
+        if self.lower.is_some() {
+            self.dirty.store(true, Ordering::Release);
+            self.fs.let_go(self.ino);
+        }
+    }
+
+    pub(super) fn add_device(&self, name: &[u8], new: &NewInode, opener: Opener) -> Result<()> {
+        let mut directory = self.directory()?.write();
+        directory.require_free(name)?;
+        let ino = self.fs.next_ino.fetch_add(1, Ordering::Relaxed);
+        directory.insert(name, Self::new(&self.fs, ino, new, Some(opener)));
+        Ok(())
+    }
+
+    fn add(&self, name: &[u8], make: impl FnOnce(u64) -> Arc<Self>) -> Result<Arc<dyn Inode>> {
+        let mut directory = self.directory()?.write();
+        directory.require_free(name)?;
+        let node = make(self.fs.next_ino.fetch_add(1, Ordering::Relaxed));
+        directory.insert(name, node.clone());
+        drop(directory);
+        self.names_changed(i32::from(node.kind == FileKind::Directory));
+        Ok(node)
+    }
+
+    /// `other` as a node of this very file system.
+    fn sibling<'a>(&self, other: &'a Arc<dyn Inode>) -> Result<&'a Self> {
+        let any: &dyn Any = &**other;
+        let node = any.downcast_ref::<Self>().ok_or(Errno::EXDEV)?;
+        if Arc::ptr_eq(&node.fs, &self.fs) { Ok(node) } else { Err(Errno::EXDEV) }
+    }
+
+    /// Locks this directory and another one, in the order of their numbers; the second is `None` if they are one.
+    fn lock_both<'a>(&'a self, other: &'a Self) -> Result<(Write<'a>, Option<Write<'a>>)> {
+        let (mine, theirs) = (self.directory()?, other.directory()?);
+        if core::ptr::eq(self, other) {
+            return Ok((mine.write(), None));
+        }
+        if self.ino < other.ino {
+            let first = mine.write();
+            Ok((first, Some(theirs.write())))
+        } else {
+            let first = theirs.write();
+            Ok((mine.write(), Some(first)))
+        }
+    }
+
+    /// Fails unless `source` may take the place of `target`.
+    fn check_replace(source: &Self, target: &Self) -> Result<()> {
+        match (source.kind == FileKind::Directory, &target.body) {
+            (true, Body::Directory(directory)) => {
+                if directory.read().is_empty()? { Ok(()) } else { Err(Errno::ENOTEMPTY) }
+            }
+            (true, _) => Err(Errno::ENOTDIR),
+            (false, Body::Directory(_)) => Err(Errno::EISDIR),
+            (false, _) => Ok(()),
+        }
+    }
+
+    fn exchange(&self, old: &[u8], to: &Self, new: &[u8]) -> Result<()> {
+        let _shape = self.fs.shape.lock();
+        let (mut here, mut there) = self.lock_both(to)?;
+        let source = self.find(&here, old)?;
+        let target = to.find(there.as_deref().unwrap_or(&here), new)?;
+        if Arc::ptr_eq(&source, &target) {
+            return Ok(());
+        }
+        here.replace(old, target.clone());
+        there.as_deref_mut().unwrap_or(&mut here).replace(new, source.clone());
+        let gained = i32::from(target.kind == FileKind::Directory) - i32::from(source.kind == FileKind::Directory);
+        drop((here, there));
+        self.names_changed(gained);
+        to.names_changed(-gained);
+        source.links_changed(0);
+        target.links_changed(0);
+        Ok(())
+    }
+
+    fn rename_over(&self, old: &[u8], to: &Self, new: &[u8], mode: RenameMode) -> Result<()> {
+        let _shape = self.fs.shape.lock();
+        let (mut here, mut there) = self.lock_both(to)?;
+        let source = self.find(&here, old)?;
+        let destination = there.as_deref().unwrap_or(&here);
+        if destination.is_removed() {
+            return Err(Errno::ENOENT);
+        }
+        let target = match to.find(destination, new) {
+            Ok(_) if mode == RenameMode::NoReplace => return Err(Errno::EEXIST),
+            Ok(target) if Arc::ptr_eq(&target, &source) => return Ok(()),
+            // The directory that `old` is in, which is not empty (and locked).
+            Ok(target) if core::ptr::eq(&*target, self) => return Err(Errno::ENOTEMPTY),
+            Ok(target) => {
+                Self::check_replace(&source, &target)?;
+                Some(target)
+            }
+            Err(Errno::ENOENT) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(Body::Directory(gone)) = target.as_ref().map(|target| &target.body) {
+            gone.write().mark_removed();
+        }
+        here.remove(old);
+        let destination = there.as_deref_mut().unwrap_or(&mut here);
+        if target.is_some() {
+            destination.replace(new, source.clone());
+        } else {
+            destination.insert(new, source.clone());
+        }
+        drop((here, there));
+        self.settle_rename(to, &source, target.as_deref());
+        Ok(())
+    }
+
+    /// Brings link counts and times up to date after a rename.
+    fn settle_rename(&self, to: &Self, source: &Self, target: Option<&Self>) {
+        let moved = i32::from(source.kind == FileKind::Directory);
+        let replaced = target.map_or(0, |target| i32::from(target.kind == FileKind::Directory));
+        self.names_changed(-moved);
+        to.names_changed(moved - replaced);
+        source.links_changed(0);
+        match target {
+            Some(gone) if gone.kind == FileKind::Directory => gone.directory_gone(),
+            Some(gone) => gone.links_changed(-1),
+            None => {}
+        }
+    }
+
+    fn with_xattrs<T>(&self, act: impl FnOnce(&mut BTreeMap<Name, Box<[u8]>>) -> Result<T>) -> Result<T> {
+        let from_below = self.xattrs_below()?;
+        let mut attributes = self.attributes.lock();
+        act(attributes.xattrs.get_or_insert(from_below))
+    }
+
+    fn xattrs_below(&self) -> Result<BTreeMap<Name, Box<[u8]>>> {
+        let Some(lower) = &self.lower else { return Ok(BTreeMap::new()) };
+        let names = match lower.list_xattr() {
+            Err(Errno::EOPNOTSUPP) => return Ok(BTreeMap::new()),
+            names => names?,
+        };
+        let mut all = BTreeMap::new();
+        for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            all.insert(Box::from(name), lower.get_xattr(name)?.into_boxed_slice());
+        }
+        Ok(all)
+    }
+
+    /// Extended attributes of the `user.` class are for files and directories only (`xattr(7)`).
+    fn check_xattr(&self, name: &[u8]) -> Result<()> {
+        let plain = matches!(self.kind, FileKind::Regular | FileKind::Directory);
+        match name.split(|byte| *byte == b'.').next() {
+            Some(b"user") if !plain => Err(Errno::EPERM),
+            Some(b"user" | b"trusted" | b"security") if name.contains(&b'.') => Ok(()),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+}
+
+impl Node {
+    fn take_children(&mut self) -> Vec<Arc<Self>> {
+        match &mut self.body {
+            Body::Directory(directory) => directory.get_mut().take_nodes(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Drop for Node {
+    /// Lets the nodes below go one by one: a tree can be deeper than the stack.
+    fn drop(&mut self) {
+        let mut below = self.take_children();
+        while let Some(node) = below.pop() {
+            if let Some(mut last) = Arc::into_inner(node) {
+                below.extend(last.take_children());
+            }
+        }
+        if let Some(content) = self.content() {
+            self.fs.uncharge(content.own_pages());
+        }
+        if self.lower.is_some() && !*self.dirty.get_mut() {
+            self.fs.prune(self.ino);
+        }
+    }
+}
+
+impl Inode for Node {
+    fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    fn metadata(&self) -> Metadata {
+        let mut metadata = self.attributes.lock().metadata;
+        match &self.body {
+            Body::Regular(content) => {
+                metadata.size = content.size();
+                metadata.blocks = content.blocks();
+            }
+            Body::Directory(directory) => metadata.size = 20 * (2 + directory.read().own_len() as u64),
+            _ => {}
+        }
+        metadata
+    }
+
+    fn statfs(&self) -> StatFs {
+        self.fs.statfs()
+    }
+
+    fn set_attributes(&self, changes: &SetAttributes) -> Result<()> {
+        let now = self.fs.now();
+        {
+            let metadata = &mut self.attributes.lock().metadata;
+            metadata.mode = changes.mode.unwrap_or(metadata.mode);
+            metadata.uid = changes.uid.unwrap_or(metadata.uid);
+            metadata.gid = changes.gid.unwrap_or(metadata.gid);
+            metadata.atime = changes.atime.unwrap_or(metadata.atime);
+            metadata.mtime = changes.mtime.unwrap_or(metadata.mtime);
+            metadata.ctime = now;
+        }
+        self.mark_dirty();
+        Ok(())
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let found = self.directory()?.read().find(name)?;
+        Ok(self.resolve(found))
+    }
+
+    fn create(&self, name: &[u8], new: &NewInode) -> Result<Arc<dyn Inode>> {
+        self.add(name, |ino| Self::new(&self.fs, ino, new, None))
+    }
+
+    fn create_unnamed(&self, new: &NewInode) -> Result<Arc<dyn Inode>> {
+        self.directory()?;
+        let node = self.fs.make(new);
+        node.attributes.lock().metadata.nlink = 0;
+        Ok(node)
+    }
+
+    fn symlink(&self, name: &[u8], target: &[u8], new: &NewInode) -> Result<Arc<dyn Inode>> {
+        self.add(name, |ino| Self::new_symlink(&self.fs, ino, target, new))
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        let node = self.sibling(target)?.me.upgrade().ok_or(Errno::ENOENT)?;
+        if node.kind == FileKind::Directory {
+            return Err(Errno::EPERM);
+        }
+        let mut directory = self.directory()?.write();
+        directory.require_free(name)?;
+        directory.insert(name, node.clone());
+        drop(directory);
+        node.links_changed(1);
+        self.names_changed(0);
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        let mut directory = self.directory()?.write();
+        let node = self.find(&directory, name)?;
+        if node.kind == FileKind::Directory {
+            return Err(Errno::EISDIR);
+        }
+        directory.remove(name);
+        drop(directory);
+        node.links_changed(-1);
+        self.names_changed(0);
+        Ok(())
+    }
+
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        let _shape = self.fs.shape.lock();
+        let mut directory = self.directory()?.write();
+        let node = self.find(&directory, name)?;
+        {
+            let mut gone = node.directory()?.write();
+            if !gone.is_empty()? {
+                return Err(Errno::ENOTEMPTY);
+            }
+            gone.mark_removed();
+        }
+        directory.remove(name);
+        drop(directory);
+        node.directory_gone();
+        self.names_changed(-1);
+        Ok(())
+    }
+
+    fn rename(&self, old: &[u8], new_dir: &Arc<dyn Inode>, new: &[u8], mode: RenameMode) -> Result<()> {
+        let to = self.sibling(new_dir)?;
+        match mode {
+            RenameMode::Exchange => self.exchange(old, to, new),
+            _ => self.rename_over(old, to, new, mode),
+        }
+    }
+
+    fn readlink(&self) -> Result<Vec<u8>> {
+        match &self.body {
+            Body::Symlink(target) => Ok(target.to_vec()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn read_dir(&self, cookie: u64, visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>) -> Result<()> {
+        let directory = self.directory()?.read();
+        if directory.is_removed() {
+            return Err(Errno::ENOENT);
+        }
+        directory.visit(cookie, visit)
+    }
+
+    fn open(self: Arc<Self>, flags: OpenFlags) -> Result<Arc<dyn File>> {
+        match &self.body {
+            Body::Regular(_) | Body::Directory(_) => Ok(open_plain(self)),
+            Body::Fifo(pipe) => pipe::open_fifo(pipe.get_or_init(Pipe::new), flags),
+            Body::Special(Some(opener)) => opener(flags),
+            Body::Special(None) => Err(Errno::ENXIO),
+            Body::Symlink(_) => Err(Errno::ELOOP),
+        }
+    }
+
+    fn read_at(&self, offset: u64, sink: &mut dyn Sink) -> Result<usize> {
+        self.require_content()?.read(offset, sink)
+    }
+
+    fn write_at(&self, position: &mut u64, append: Append, source: &mut dyn Source) -> Result<usize> {
+        let content = self.require_content()?;
+        self.mark_dirty();
+        let n = content.write(&self.fs, position, append, source)?;
+        if n > 0 {
+            self.touch();
+        }
+        Ok(n)
+    }
+
+    fn truncate(&self, size: u64) -> Result<()> {
+        let content = self.require_content()?;
+        self.mark_dirty();
+        content.truncate(&self.fs, size)?;
+        self.touch();
+        Ok(())
+    }
+
+    fn allocate(&self, how: Allocate, offset: u64, len: u64) -> Result<()> {
+        let content = self.require_content().map_err(|_| Errno::ENODEV)?;
+        let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
+        self.mark_dirty();
+        content.allocate(&self.fs, how, offset..end)?;
+        self.touch();
+        Ok(())
+    }
+
+    fn seek_data(&self, offset: u64) -> Result<u64> {
+        self.require_content()?.seek_data(offset)
+    }
+
+    fn seek_hole(&self, offset: u64) -> Result<u64> {
+        self.require_content()?.seek_hole(offset)
+    }
+
+    fn mappable(self: Arc<Self>, kind: MapKind) -> Option<Arc<dyn Mappable>> {
+        self.content()?;
+        Some(Arc::new(Mapping { node: self, kind }))
+    }
+
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let attributes = self.attributes.lock();
+        match (&attributes.xattrs, &self.lower) {
+            (Some(all), _) => all.get(name).map(|value| value.to_vec()).ok_or(Errno::ENODATA),
+            (None, Some(lower)) => match lower.get_xattr(name) {
+                Err(Errno::EOPNOTSUPP) => Err(Errno::ENODATA),
+                value => value,
+            },
+            (None, None) => Err(Errno::ENODATA),
+        }
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
+        self.check_xattr(name)?;
+        self.with_xattrs(|all| {
+            match (all.contains_key(name), mode) {
+                (true, XattrMode::Create) => return Err(Errno::EEXIST),
+                (false, XattrMode::Replace) => return Err(Errno::ENODATA),
+                _ => all.insert(Box::from(name), Box::from(value)),
+            };
+            Ok(())
+        })?;
+        self.mark_dirty();
+        Ok(())
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.with_xattrs(|all| all.remove(name).map(drop).ok_or(Errno::ENODATA))?;
+        self.mark_dirty();
+        Ok(())
+    }
+
+    fn list_xattr(&self) -> Result<Vec<u8>> {
+        self.with_xattrs(|all| {
+            let mut names = Vec::new();
+            for name in all.keys() {
+                names.extend_from_slice(name);
+                names.push(0);
+            }
+            Ok(names)
+        })
+    }
+
+    fn seals(&self) -> Result<u32> {
+        self.content().ok_or(Errno::EINVAL)?.seals()
+    }
+
+    fn add_seals(&self, seals: u32) -> Result<()> {
+        self.content().ok_or(Errno::EINVAL)?.add_seals(seals)
+    }
+}
+
+/// A file's pages as `mmap` sees them.
+struct Mapping {
+    node: Arc<Node>,
+    kind: MapKind,
+}
+
+impl Mapping {
+    fn content(&self) -> &Content {
+        self.node.content().expect("only regular files are mapped")
+    }
+}
+
+impl Mappable for Mapping {
+    fn frame(&self, index: u64) -> Result<Frame> {
+        if self.kind == MapKind::Shared {
+            self.node.mark_dirty();
+        }
+        self.content().map_page(&self.node.fs, index, self.kind)
+    }
+
+    fn ready_frame(&self, index: u64) -> Option<Frame> {
+        self.content().ready_page(index, self.kind)
+    }
+
+    fn mapping_size(&self) -> u64 {
+        self.content().size()
+    }
+
+    fn mapping_id(&self) -> MappingId {
+        MappingId { device: self.node.fs.options.dev, inode: self.node.ino }
+    }
+}
+
+const _: () = assert!(PAGE_SIZE == 4096, "statfs and st_blksize say 4096");

@@ -1,0 +1,266 @@
+//! Tests of the writable layer over a read-only tree, of mappings, seals and attributes.
+
+use std::string::String;
+use std::sync::Arc;
+use std::vec::Vec;
+
+use super::{Options, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, TmpFs};
+use crate::inode::{Allocate, Inode, MapKind, XattrMode};
+use crate::testing::{Tree, clock, image};
+use crate::{Errno, FileKind, OpenFlags, RenameMode};
+
+fn big() -> Vec<u8> {
+    (0..3 * 4096 + 100u32).map(|i| (i / 7) as u8).collect()
+}
+
+fn first_byte(inode: &Arc<dyn Inode>, index: u64, kind: MapKind) -> u8 {
+    let mut byte = [0];
+    inode.clone().mappable(kind).unwrap().frame(index).unwrap().read(0, &mut byte);
+    byte[0]
+}
+
+#[test]
+fn lower_files_are_read_and_written_page_by_page() {
+    let data = big();
+    let tree = Tree::layered(&[("/d/f", &data)]);
+    assert_eq!(tree.read("/d/f").unwrap(), data);
+    let used = tree.root.inode().statfs().free;
+    let file = tree.open("/d/f", OpenFlags::RDWR).unwrap();
+    file.write_at(4096 + 10, &mut b"XY".as_slice()).unwrap();
+    assert_eq!(used - tree.root.inode().statfs().free, 1, "one page copied, not the file");
+    let mut expected = data.clone();
+    expected[4106..4108].copy_from_slice(b"XY");
+    drop(file);
+    assert_eq!(tree.read("/d/f").unwrap(), expected, "kept though nobody had it open");
+    let file = tree.open("/d/f", OpenFlags::RDWR | OpenFlags::APPEND).unwrap();
+    file.write(&mut b"tail".as_slice()).unwrap();
+    expected.extend_from_slice(b"tail");
+    assert_eq!(tree.read("/d/f").unwrap(), expected);
+}
+
+#[test]
+fn a_shrunk_lower_file_never_shows_its_old_end() {
+    let data = big();
+    for cut in [0, 1, 4095, 4096, 4097, 3 * 4096, 3 * 4096 + 50] {
+        let tree = Tree::layered(&[("/f", &data)]);
+        let file = tree.open("/f", OpenFlags::RDWR).unwrap();
+        file.truncate(cut).unwrap();
+        file.truncate(data.len() as u64 + 5000).unwrap();
+        let got = tree.read("/f").unwrap();
+        assert_eq!(got.len(), data.len() + 5000);
+        assert_eq!(got[..cut as usize], data[..cut as usize], "cut at {cut}");
+        assert!(got[cut as usize..].iter().all(|b| *b == 0), "cut at {cut}");
+        let page = got.len() as u64 / 4096;
+        assert_eq!(first_byte(file.inode(), page.min(2).max(cut.div_ceil(4096)), MapKind::Private), 0);
+    }
+}
+
+#[test]
+fn inode_numbers_do_not_change_when_a_file_is_written() {
+    let tree = Tree::layered(&[("/a", b"1"), ("/b", b"2")]);
+    let before = tree.at("/a").unwrap().inode().metadata().ino;
+    tree.write("/a", b"changed").unwrap();
+    tree.write("/new", b"").unwrap();
+    assert_eq!(tree.at("/a").unwrap().inode().metadata().ino, before);
+    let numbers: std::collections::BTreeSet<_> =
+        ["/a", "/b", "/new", "/"].map(|p| tree.at(p).unwrap().inode().metadata().ino).into();
+    assert_eq!(numbers.len(), 4);
+}
+
+#[test]
+fn removed_lower_names_stay_removed_and_can_be_made_anew() {
+    let tree = Tree::layered(&[("/d/a", b"1"), ("/d/b", b"2")]);
+    tree.unlink("/d/a").unwrap();
+    assert_eq!(tree.read("/d/a").err(), Some(Errno::ENOENT));
+    assert_eq!(tree.list("/d"), ["b"]);
+    assert_eq!(tree.rmdir("/d").err(), Some(Errno::ENOTEMPTY));
+    tree.write("/d/a", b"new").unwrap();
+    assert_eq!(tree.read("/d/a").unwrap(), b"new");
+    assert_eq!(tree.list("/d"), ["a", "b"]);
+    tree.unlink("/d/a").unwrap();
+    tree.unlink("/d/b").unwrap();
+    tree.rmdir("/d").unwrap();
+    tree.mkdir("/d").unwrap();
+    assert!(tree.list("/d").is_empty(), "a new directory does not show the old names");
+}
+
+#[test]
+fn lower_directories_can_be_renamed_with_everything_in_them() {
+    let tree = Tree::layered(&[("/usr/lib/x/f", b"f"), ("/usr/lib/g", b"g"), ("/other/h", b"h")]);
+    tree.rename("/usr/lib", "/other/lib2").unwrap();
+    assert_eq!(tree.read("/other/lib2/x/f").unwrap(), b"f");
+    assert_eq!(tree.at("/usr/lib").err(), Some(Errno::ENOENT));
+    assert_eq!(tree.list("/other"), ["h", "lib2"]);
+    tree.write("/other/lib2/new", b"n").unwrap();
+    tree.rename("/other/lib2", "/usr/lib").unwrap();
+    assert_eq!(tree.list("/usr/lib"), ["g", "new", "x"]);
+    tree.rename_with("/usr", "/other", RenameMode::Exchange).unwrap();
+    assert_eq!(tree.list("/usr"), ["h"]);
+    assert_eq!(tree.read("/other/lib/g").unwrap(), b"g");
+    assert_eq!(tree.list("/"), ["other", "usr"]);
+}
+
+#[test]
+fn changed_attributes_of_lower_objects_are_kept() {
+    let tree = Tree::layered(&[("/d/f", b"x")]);
+    tree.context().change_mode(&tree.at("/d/f").unwrap(), 0o600).unwrap();
+    tree.context().change_mode(&tree.at("/d").unwrap(), 0o711).unwrap();
+    assert_eq!(tree.at("/d/f").unwrap().inode().metadata().mode, 0o600);
+    assert_eq!(tree.at("/d").unwrap().inode().metadata().mode, 0o711);
+}
+
+#[test]
+fn names_added_deep_below_are_kept_without_anybody_holding_on() {
+    let tree = Tree::layered(&[("/a/b/c/f", b"x")]);
+    tree.write("/a/b/c/new", b"n").unwrap();
+    assert_eq!(tree.list("/a/b/c"), ["f", "new"]);
+    assert_eq!(tree.read("/a/b/c/new").unwrap(), b"n");
+}
+
+#[test]
+fn a_shared_mapping_of_a_lower_file_sees_later_writes() {
+    let data = big();
+    let tree = Tree::layered(&[("/f", &data)]);
+    let file = tree.open("/f", OpenFlags::RDWR).unwrap();
+    let shared = file.inode().clone().mappable(MapKind::Shared).unwrap();
+    let private = file.inode().clone().mappable(MapKind::Private).unwrap();
+    let in_place = private.frame(1).unwrap();
+    assert_eq!(in_place.ref_count(), usize::MAX, "lent out of the image");
+    let page = shared.frame(1).unwrap();
+    file.write_at(4096, &mut b"Z".as_slice()).unwrap();
+    let mut byte = [0];
+    page.read(0, &mut byte);
+    assert_eq!(&byte, b"Z");
+    page.write(1, b"!");
+    assert_eq!(tree.read("/f").unwrap()[4096..4098], *b"Z!");
+    assert_eq!(private.frame(1).unwrap().phys(), page.phys());
+    assert_eq!(shared.frame(99).err(), Some(Errno::EIO));
+}
+
+#[test]
+fn punching_holes_zeroes_own_and_lower_bytes() {
+    let data = big();
+    let tree = Tree::layered(&[("/f", &data)]);
+    tree.write("/own", &data).unwrap();
+    for path in ["/f", "/own"] {
+        let file = tree.open(path, OpenFlags::RDWR).unwrap();
+        file.inode().allocate(Allocate::PunchHole, 100, 8192).unwrap();
+        let got = tree.read(path).unwrap();
+        assert_eq!(got.len(), data.len());
+        assert_eq!(got[..100], data[..100]);
+        assert!(got[100..8292].iter().all(|b| *b == 0));
+        assert_eq!(got[8292..], data[8292..]);
+    }
+}
+
+#[test]
+fn fallocate_reserves_and_grows() {
+    let tree = Tree::on(TmpFs::new(Options { max_pages: 8, ..Options::new(1, clock) }));
+    tree.write("/f", b"x").unwrap();
+    let inode = tree.at("/f").unwrap().inode().clone();
+    inode.allocate(Allocate::KeepSize, 0, 2 * 4096).unwrap();
+    assert_eq!(inode.metadata().size, 1);
+    inode.allocate(Allocate::Grow, 0, 4 * 4096).unwrap();
+    assert_eq!((inode.metadata().size, inode.metadata().blocks), (4 * 4096, 32));
+    assert_eq!(inode.allocate(Allocate::Grow, 0, 9 * 4096), Err(Errno::ENOSPC));
+    assert_eq!(inode.allocate(Allocate::Grow, u64::MAX, 9), Err(Errno::EFBIG));
+}
+
+#[test]
+fn seals_of_a_memfd_hold() {
+    let node = TmpFs::unnamed_file(Options::new(1, clock), 0o777, Some(0));
+    let inode: Arc<dyn Inode> = node;
+    let mut position = 0;
+    inode.write_at(&mut position, crate::inode::Append::No, &mut b"abcd".as_slice()).unwrap();
+    inode.add_seals(SEAL_GROW).unwrap();
+    assert_eq!(inode.truncate(5), Err(Errno::EPERM));
+    position = 2;
+    let mut source: &[u8] = b"xyz";
+    assert_eq!(inode.write_at(&mut position, crate::inode::Append::No, &mut source), Ok(2));
+    inode.add_seals(SEAL_SHRINK | SEAL_WRITE | SEAL_SEAL).unwrap();
+    assert_eq!(inode.truncate(1), Err(Errno::EPERM));
+    position = 0;
+    assert_eq!(inode.write_at(&mut position, crate::inode::Append::No, &mut b"q".as_slice()), Err(Errno::EPERM));
+    assert_eq!(inode.add_seals(0), Err(Errno::EPERM));
+    assert_eq!(inode.seals(), Ok(0xf));
+    assert_eq!(Tree::empty().root.inode().seals(), Err(Errno::EINVAL));
+}
+
+#[test]
+fn extended_attributes_have_classes() {
+    let tree = Tree::layered(&[("/f", b"")]);
+    let inode = tree.at("/f").unwrap().inode().clone();
+    assert_eq!(inode.get_xattr(b"user.a"), Err(Errno::ENODATA));
+    inode.set_xattr(b"user.a", b"1", XattrMode::Create).unwrap();
+    assert_eq!(inode.set_xattr(b"user.a", b"1", XattrMode::Create), Err(Errno::EEXIST));
+    assert_eq!(inode.set_xattr(b"user.b", b"1", XattrMode::Replace), Err(Errno::ENODATA));
+    assert_eq!(inode.set_xattr(b"nonsense", b"1", XattrMode::Any), Err(Errno::EOPNOTSUPP));
+    inode.set_xattr(b"security.x", b"2", XattrMode::Any).unwrap();
+    assert_eq!(inode.list_xattr().unwrap(), b"security.x\0user.a\0");
+    inode.remove_xattr(b"user.a").unwrap();
+    assert_eq!(inode.remove_xattr(b"user.a"), Err(Errno::ENODATA));
+}
+
+#[test]
+fn parallel_writers_of_one_file_lose_nothing() {
+    let tree = Arc::new(Tree::empty());
+    tree.write("/log", b"").unwrap();
+    std::thread::scope(|scope| {
+        for id in 0..4u8 {
+            let tree = &tree;
+            scope.spawn(move || {
+                let file = tree.open("/log", OpenFlags::WRONLY | OpenFlags::APPEND).unwrap();
+                for _ in 0..500 {
+                    assert_eq!(file.write(&mut [id; 7].as_slice()), Ok(7));
+                }
+            });
+        }
+    });
+    let data = tree.read("/log").unwrap();
+    assert_eq!(data.len(), 4 * 500 * 7);
+    assert!(data.chunks(7).all(|record| record.iter().all(|b| *b == record[0])), "records are whole");
+}
+
+#[test]
+fn parallel_changes_of_names_keep_the_tree_consistent() {
+    let tree = Arc::new(Tree::layered(&[("/a/x", b""), ("/b/y", b"")]));
+    std::thread::scope(|scope| {
+        for id in 0..4 {
+            let tree = &tree;
+            scope.spawn(move || {
+                for round in 0..200 {
+                    let name = std::format!("/a/{id}");
+                    tree.mkdir(&name).unwrap();
+                    tree.write(&std::format!("{name}/f"), b"z").unwrap();
+                    let target = std::format!("/b/{id}");
+                    tree.rename(&name, &target).unwrap();
+                    let _ = tree.rename(if round % 2 == 0 { "/a/x" } else { "/b/x" }, if round % 2 == 0 { "/b/x" } else { "/a/x" });
+                    tree.unlink(&std::format!("{target}/f")).unwrap();
+                    tree.rmdir(&target).unwrap();
+                }
+            });
+        }
+    });
+    let mut left: Vec<String> = tree.list("/a");
+    left.extend(tree.list("/b"));
+    left.sort();
+    assert_eq!(left, ["x", "y"]);
+    assert_eq!(tree.at("/a").unwrap().inode().metadata().nlink, 2);
+}
+
+#[test]
+fn erofs_links_and_specials_come_through() {
+    use erofs::write::{Attributes, Entry, Tree as Plan, plan};
+    let mut files = Plan::new();
+    files.insert("/f", Entry::bytes("x", Attributes::file(0o644))).unwrap();
+    let _ = plan(&files, &erofs::write::Options::default());
+    let root = image(&[("/f", b"x"), ("/empty", b"")]);
+    assert_eq!(root.lookup(b"f").unwrap().kind(), FileKind::Regular);
+    assert_eq!(root.lookup(b"nope").err(), Some(Errno::ENOENT));
+    assert_eq!(root.lookup(b"f").unwrap().lookup(b"g").err(), Some(Errno::ENOTDIR));
+    let f = root.lookup(b"f").unwrap();
+    assert!(Arc::ptr_eq(&f, &root.lookup(b"f").unwrap()), "one inode for all its users");
+    let tail = f.clone().mappable(MapKind::Private).unwrap();
+    assert_eq!(tail.frame(0).unwrap().phys(), tail.frame(0).unwrap().phys());
+    assert_eq!(tail.frame(1).err(), Some(Errno::EIO));
+}
