@@ -35,6 +35,12 @@ impl Region {
         self.phys
     }
 
+    /// Where the driver finds it.
+    #[must_use]
+    pub const fn as_ptr(&self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+
     /// Length in bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
