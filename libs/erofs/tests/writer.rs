@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use erofs::write::{Attributes, Content, Entry, Node, Options, Sharing, Tree, WriteError, plan};
 use erofs::{BlockRef, Image};
@@ -162,6 +163,22 @@ fn fsck_and_dump_accept_the_image() {
         "dump.erofs",
         &["-s".as_ref(), "-S".as_ref(), path.as_os_str()],
     );
+}
+
+/// fsck.erofs 1.5 says so only in words: its exit status is 0 for a wrong checksum.
+#[test]
+fn fsck_notices_damage_so_that_its_acceptance_means_something() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut image = build(&sample(), &Options::default());
+    image[2000] ^= 1;
+    fs::write(file.path(), image).unwrap();
+    match Command::new("fsck.erofs").arg(file.path()).output() {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() || text.contains("<E>"), "{text}");
+        }
+        Err(error) => eprintln!("SKIPPED: fsck.erofs: {error}"),
+    }
 }
 
 #[test]
