@@ -58,8 +58,8 @@ use core::ptr;
 use crate::shim::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::shim::cell::UnsafeCell;
 
-/// How often a woken thread may be overtaken before the lock is handed to it.
-pub const MAX_LOSSES: u32 = 8;
+/// How often a woken thread may be overtaken before the lock is handed to it (once in models).
+pub const MAX_LOSSES: u32 = if cfg!(loom) { 1 } else { 8 };
 /// For how long a waiter may be overtaken before the lock is handed to it.
 pub const MAX_WAIT_NS: u64 = 500_000;
 
@@ -76,6 +76,9 @@ pub trait Parker {
     fn unpark(handle: &Self::Handle);
     /// Monotonic time; read only by threads that have already slept.
     fn now_ns() -> u64;
+    /// Models only: a mistake that loom must find.
+    #[cfg(loom)]
+    const LOSES_BLINDLY: bool = false;
 }
 
 const LOCKED: usize = 1;
@@ -447,6 +450,11 @@ impl<P: Parker> RawMutex<P> {
                     .with_mut(|slot| unsafe { *slot = starving() });
                 // SAFETY: we have the duty; the record lives until `lock_queued` is told the end.
                 self.fifo.with_mut(|fifo| unsafe { (*fifo).push_front(record) });
+            }
+            #[cfg(loom)]
+            if P::LOSES_BLINDLY && !free {
+                self.set_flags(|flags| (flags & LOCKED) | QUEUED);
+                return false;
             }
             let next = with_flags(word, LOCKED | self.queued_flag());
             match self.change(word, next, Ordering::AcqRel) {
