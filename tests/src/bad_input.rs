@@ -15,10 +15,13 @@ pub struct Check {
     pub run: fn() -> Result<(), String>,
 }
 
+/// Name and function of a check.
+pub(crate) type Entry = (&'static str, fn() -> Result<(), String>);
+
 /// Every check of this file.
 #[must_use]
 pub fn all() -> Vec<Check> {
-    let checks: [(&'static str, fn() -> Result<(), String>); 24] = [
+    let checks: [Entry; 24] = [
         ("bad/missing-program", || refused(&["run", "--", "/no/such/program"], 127, &["/no/such/program"])),
         ("bad/directory", || refused(&["run", "--", "/usr"], 126, &["/usr", "directory"])),
         ("bad/not-elf", not_elf),

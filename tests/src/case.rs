@@ -153,7 +153,7 @@ impl Case {
 
     /// Adds files to the image.
     #[must_use]
-    pub fn add(mut self, what: impl Into<String>) -> Self {
+    pub fn with_files(mut self, what: impl Into<String>) -> Self {
         self.add.push(what.into());
         self
     }

@@ -3,7 +3,7 @@
 //! Each session is a list of steps, wait for a text, then type; [`Session`] keeps everything the terminal showed. The terminal's
 //! settings before and after must be equal, however the session ended.
 
-use crate::bad_input::Check;
+use crate::bad_input::{Check, Entry};
 use crate::case::{Build, Program};
 use crate::{paths, run, toolchain};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Every terminal test.
 #[must_use]
 pub fn all() -> Vec<Check> {
-    let checks: [(&'static str, fn() -> Result<(), String>); 8] = [
+    let checks: [Entry; 8] = [
         ("tty/lines", lines),
         ("tty/editing", editing),
         ("tty/ctrl-c-ends", ctrl_c_ends),

@@ -9,7 +9,10 @@ use anyhow::Result;
 use std::path::PathBuf;
 
 /// The compiler target; given explicitly so that the flags do not reach build scripts.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The kernel's compiler flags, as a cargo configuration.
+pub(crate) const CONFIG: &str = "image/kernel.toml";
 
 /// Options of `cargo xtask build`.
 #[derive(clap::Args, Default)]
@@ -38,7 +41,7 @@ pub(crate) fn kernel(options: &Options) -> Result<PathBuf> {
             .args(["--profile", profile, "--target", TARGET])
             .arg("--target-dir")
             .arg(&target_dir)
-            .args(["--config", "image/kernel.toml"]),
+            .args(["--config", CONFIG]),
     )?;
     Ok(target_dir.join(TARGET).join(profile).join("oxv-kernel"))
 }

@@ -54,7 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Loom(filter) => test::loom(&filter),
         Command::Guest(options) => test::guest(&options),
         Command::SoakBoot(options) => soak::command(&options),
-        Command::Lint(options) => lint::command(options),
+        Command::Lint(options) => lint::command(&options),
         Command::Bench(options) => bench::command(&options),
         Command::Gdb(options) => gdb::command(&options),
         Command::Ci => test::command(&test::Options::default()),

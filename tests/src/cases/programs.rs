@@ -57,7 +57,7 @@ fn coreutils() -> Vec<Case> {
     vec![
         tool("ls", "/bin/ls", &["-1R", "--file-type", &tree]),
         tool("ls-long", "/bin/ls", &["-lgo", "--time-style=+%s", &format!("{tree}/one/a.txt"), &format!("{tree}/two/c")])
-            .add(&tree),
+            .with_files(&tree),
         tool("ls-missing", "/bin/ls", &["/no-such-file"]).exit(2).with_stderr(),
         tool("sha256sum-small", "/usr/bin/sha256sum", &[&words]),
         tool("sha256sum-50MB", "/usr/bin/sha256sum", &[&big]).memory("256M").seconds(180),
@@ -98,7 +98,7 @@ fn interpreters() -> Vec<Case> {
         Case::installed(name, program).args(args).stdin(TEXT).seconds(240)
     };
     let python_tests = |name: &str, names: &[&str]| {
-        script(name, "/usr/bin/python3", "unit_tests.py", names).add("/usr/lib/python3.11/test").memory("1G").seconds(600).normalise(summary)
+        script(name, "/usr/bin/python3", "unit_tests.py", names).with_files("/usr/lib/python3.11/test").memory("1G").seconds(600).normalise(summary)
     };
     vec![
         Case::installed("python3/version", "/usr/bin/python3").args(["-c", "import sys; print(sys.version)"]),
@@ -122,6 +122,6 @@ fn sqlite() -> Case {
         begin; with recursive n(x) as (select 1 union all select x + 1 from n where x < 5000) insert into t select x, 'name' || x, x / 7.0 from n; commit;
         create index i on t(b); select count(*), sum(a), round(sum(c), 3) from t; select * from t where b = 'name77';
         pragma journal_mode = wal; update t set c = c * 2 where a % 2 = 0; delete from t where a % 3 = 0; select count(*), round(avg(c), 4) from t;
-        pragma integrity_check; .mode json\nselect a, b from t limit 3;\n";
+        pragma integrity_check;\n.mode json\nselect a, b from t limit 3;\n";
     Case::installed("sqlite3/file", "/usr/bin/sqlite3").args(["/tmp/oxv-sqlite.db"]).stdin(SQL).seconds(180)
 }

@@ -29,7 +29,10 @@ pub(super) fn all() -> Vec<Case> {
         let stem = source.strip_suffix(".c").unwrap_or(source);
         cases.push(Case::new(format!("static/{stem}"), Program::Source(source, Build::Static)).cpus(&[2]));
     }
-    cases.push(Case::new("musl/files", Program::Source("files.c", Build::MuslStatic)).cpus(&[2]));
+    for source in ["epoll.c", "stream.c", "threads1000.c"] {
+        let stem = source.strip_suffix(".c").unwrap_or(source);
+        cases.push(Case::new(format!("musl/{stem}"), Program::Source(source, Build::MuslStatic)).memory("1G").cpus(&[2]));
+    }
     cases
 }
 
