@@ -1,17 +1,397 @@
-//! Processes and their threads: [`Process`], [`Task`].
+//! Processes and their threads: [`Process`], [`Task`], and the registry that finds them by number.
+//!
+//! One program runs, so there normally is one process; nothing here assumes it. A [`Task`] is the personality of a kernel
+//! thread: the kernel thread owns it, the process lists it, and it refers back to its kernel thread only while it lives
+//! (cleared at exit, or the two would keep each other alive).
+//!
+//! Lock order: [`TASKS`] or [`PROCESSES`], then `Process::threads`, then a task's own locks. None is held while program memory
+//! is touched.
 
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use kernel::mm::AddressSpace;
+use kernel::thread::ThreadRef;
+use linux_abi::Errno;
+use linux_abi::process::{RLIM_INFINITY, Rlimit};
+use linux_abi::raw;
+use linux_abi::signal::Signal;
+use sync::{Mutex, RwLock};
+use vfs::walk::Viewer;
+use vfs::{Credentials, Location, MountTable};
+
+use crate::fdtable::FdTable;
+use crate::signal::{ProcessSignals, TaskSignals};
+use crate::timers::ProcessTimers;
+
+/// Largest process or thread number, as `/proc/sys/kernel/pid_max` says.
+pub const PID_MAX: u32 = 4_194_304;
+
+/// Identities of a process.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    /// Real user.
+    pub ruid: u32,
+    /// Effective user.
+    pub euid: u32,
+    /// Saved user.
+    pub suid: u32,
+    /// File-system user.
+    pub fsuid: u32,
+    /// Real group.
+    pub rgid: u32,
+    /// Effective group.
+    pub egid: u32,
+    /// Saved group.
+    pub sgid: u32,
+    /// File-system group.
+    pub fsgid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+impl Ids {
+    /// All user ids `uid`, all group ids `gid`.
+    #[must_use]
+    pub const fn new(uid: u32, gid: u32) -> Self {
+        Self {
+            ruid: uid,
+            euid: uid,
+            suid: uid,
+            fsuid: uid,
+            rgid: gid,
+            egid: gid,
+            sgid: gid,
+            fsgid: gid,
+            groups: Vec::new(),
+        }
+    }
+
+    fn credentials(&self) -> Arc<Credentials> {
+        Arc::new(Credentials { uid: self.fsuid, gid: self.fsgid, groups: self.groups.clone() })
+    }
+}
+
+/// A process's view of the file tree: mounts, root, working directory, umask.
+pub struct FsState {
+    /// What is mounted where.
+    pub mounts: Arc<MountTable>,
+    /// The root directory.
+    pub root: RwLock<Location>,
+    /// The working directory.
+    pub cwd: RwLock<Location>,
+    /// Permissions that new files do not get.
+    pub umask: AtomicU32,
+}
+
+impl FsState {
+    /// Root and working directory at the root of `mounts`.
+    #[must_use]
+    pub fn new(mounts: Arc<MountTable>) -> Self {
+        let root = mounts.root();
+        Self { mounts, root: RwLock::new(root.clone()), cwd: RwLock::new(root), umask: AtomicU32::new(0o022) }
+    }
+
+    /// Calls `f` with what a path walk needs, and the working directory.
+    pub fn with_viewer<R>(&self, credentials: &Credentials, f: impl FnOnce(Viewer<'_>, &Location) -> R) -> R {
+        let (root, cwd) = (self.root.read().clone(), self.cwd.read().clone());
+        f(Viewer { mounts: &self.mounts, root: &root, credentials }, &cwd)
+    }
+}
+
+/// What was started: for `/proc/PID`.
+#[derive(Clone, Default)]
+pub struct Executable {
+    /// The file.
+    pub location: Option<Location>,
+    /// Address range of the argument strings.
+    pub args: (u64, u64),
+    /// Address range of the environment strings.
+    pub env: (u64, u64),
+    /// The auxiliary vector, as on the stack.
+    pub auxv: Vec<u8>,
+    /// Initial stack pointer.
+    pub stack_start: u64,
+}
+
+/// How a process ends. Packed into one word so that exactly one thread decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// `exit_group` with this code.
+    Exited(u8),
+    /// Killed by this signal.
+    Signalled(Signal),
+}
+
+impl ExitStatus {
+    const SET: u32 = 1 << 31;
+
+    const fn encode(self) -> u32 {
+        Self::SET
+            | match self {
+                Self::Exited(code) => (code as u32) << 8,
+                Self::Signalled(signal) => signal.number(),
+            }
+    }
+
+    fn decode(word: u32) -> Option<Self> {
+        if word & Self::SET == 0 {
+            return None;
+        }
+        let status = word & !Self::SET;
+        Some(Signal::new(status & 0x7f).map_or(Self::Exited((status >> 8) as u8), Self::Signalled))
+    }
+}
 
 /// A process: what its threads share.
 pub struct Process {
     pid: u32,
+    /// Files by descriptor.
+    pub files: FdTable,
+    /// Root, working directory, umask.
+    pub fs: FsState,
+    /// Signal dispositions and process-wide pending signals.
+    pub signals: ProcessSignals,
+    /// Interval and POSIX timers.
+    pub timers: ProcessTimers,
+    /// The program.
+    pub executable: RwLock<Executable>,
+    space: RwLock<Arc<AddressSpace>>,
+    ids: RwLock<Ids>,
+    credentials: RwLock<Arc<Credentials>>,
+    limits: Mutex<[Rlimit; raw::RLIM_NLIMITS as usize]>,
+    threads: Mutex<BTreeMap<u32, Arc<Task>>>,
+    exit: AtomicU32,
+    process_group: AtomicU32,
+    session: AtomicU32,
+    dumpable: AtomicU32,
+    start_ns: u64,
+    dead_threads_ns: AtomicU64,
+}
+
+fn default_limits() -> [Rlimit; raw::RLIM_NLIMITS as usize] {
+    let mut limits = [Rlimit { cur: RLIM_INFINITY, max: RLIM_INFINITY }; raw::RLIM_NLIMITS as usize];
+    limits[raw::RLIMIT_STACK as usize].cur = 8 << 20;
+    limits[raw::RLIMIT_CORE as usize].cur = 0;
+    limits[raw::RLIMIT_NOFILE as usize] = Rlimit { cur: 1024, max: 1 << 20 };
+    limits[raw::RLIMIT_NPROC as usize] = Rlimit { cur: 32768, max: 32768 };
+    limits[raw::RLIMIT_SIGPENDING as usize] = Rlimit { cur: 32768, max: 32768 };
+    limits[raw::RLIMIT_MEMLOCK as usize] = Rlimit { cur: 8 << 20, max: 8 << 20 };
+    limits[raw::RLIMIT_MSGQUEUE as usize] = Rlimit { cur: 819_200, max: 819_200 };
+    limits[raw::RLIMIT_NICE as usize] = Rlimit { cur: 0, max: 0 };
+    limits[raw::RLIMIT_RTPRIO as usize] = Rlimit { cur: 0, max: 0 };
+    limits
 }
 
 impl Process {
+    /// A process without threads, registered under `pid`.
+    #[must_use]
+    pub fn new(pid: u32, space: Arc<AddressSpace>, fs: FsState, files: FdTable, ids: Ids) -> Arc<Self> {
+        let process = Arc::new(Self {
+            pid,
+            files,
+            fs,
+            signals: ProcessSignals::new(),
+            timers: ProcessTimers::new(),
+            executable: RwLock::new(Executable::default()),
+            space: RwLock::new(space),
+            credentials: RwLock::new(ids.credentials()),
+            ids: RwLock::new(ids),
+            limits: Mutex::new(default_limits()),
+            threads: Mutex::new(BTreeMap::new()),
+            exit: AtomicU32::new(0),
+            process_group: AtomicU32::new(pid),
+            session: AtomicU32::new(pid),
+            dumpable: AtomicU32::new(1),
+            start_ns: kernel::clock::monotonic_ns(),
+            dead_threads_ns: AtomicU64::new(0),
+        });
+        PROCESSES.write().insert(pid, process.clone());
+        process
+    }
+
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The parent's process id: 0, as for Linux's init, since nothing else started it.
+    #[must_use]
+    pub fn parent_pid(&self) -> u32 {
+        0
+    }
+
+    /// The process group.
+    #[must_use]
+    pub fn process_group(&self) -> u32 {
+        self.process_group.load(Ordering::Relaxed)
+    }
+
+    /// Moves the process into another group.
+    pub fn set_process_group(&self, group: u32) {
+        self.process_group.store(group, Ordering::Relaxed);
+    }
+
+    /// The session.
+    #[must_use]
+    pub fn session(&self) -> u32 {
+        self.session.load(Ordering::Relaxed)
+    }
+
+    /// Makes the process the leader of a session of its own.
+    pub fn set_session(&self, session: u32) {
+        self.session.store(session, Ordering::Relaxed);
+    }
+
+    /// `PR_GET_DUMPABLE`.
+    #[must_use]
+    pub fn dumpable(&self) -> u32 {
+        self.dumpable.load(Ordering::Relaxed)
+    }
+
+    /// `PR_SET_DUMPABLE`.
+    pub fn set_dumpable(&self, value: u32) {
+        self.dumpable.store(value, Ordering::Relaxed);
+    }
+
+    /// When the process started, in monotonic nanoseconds.
+    #[must_use]
+    pub fn start_ns(&self) -> u64 {
+        self.start_ns
+    }
+
+    /// CPU time of all threads, the ended ones included.
+    #[must_use]
+    pub fn cpu_time_ns(&self) -> u64 {
+        let living: u64 = self.threads.lock().values().map(|t| t.cpu_time_ns()).sum();
+        living + self.dead_threads_ns.load(Ordering::Relaxed)
+    }
+
+    /// The address space.
+    #[must_use]
+    pub fn space(&self) -> Arc<AddressSpace> {
+        self.space.read().clone()
+    }
+
+    /// Replaces the address space: `execve`.
+    pub fn set_space(&self, space: Arc<AddressSpace>) {
+        *self.space.write() = space;
+    }
+
+    /// The identities.
+    #[must_use]
+    pub fn ids(&self) -> Ids {
+        self.ids.read().clone()
+    }
+
+    /// Changes the identities.
+    ///
+    /// # Errors
+    /// What `change` returns; nothing changes then.
+    pub fn change_ids<R>(&self, change: impl FnOnce(&mut Ids) -> Result<R, Errno>) -> Result<R, Errno> {
+        let mut ids = self.ids.write();
+        let mut new = ids.clone();
+        let result = change(&mut new)?;
+        *self.credentials.write() = new.credentials();
+        *ids = new;
+        Ok(result)
+    }
+
+    /// Who the process is to the file system.
+    #[must_use]
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.read().clone()
+    }
+
+    /// A resource limit; `None` for a number that does not exist.
+    #[must_use]
+    pub fn limit(&self, resource: u32) -> Option<Rlimit> {
+        self.limits.lock().get(resource as usize).copied()
+    }
+
+    /// Changes a resource limit.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number that does not exist or a soft limit above the hard one; `EPERM` for raising a hard limit
+    /// without privilege.
+    pub fn set_limit(&self, resource: u32, new: Rlimit) -> Result<(), Errno> {
+        let privileged = self.ids.read().euid == 0;
+        let mut limits = self.limits.lock();
+        let slot = limits.get_mut(resource as usize).ok_or(Errno::EINVAL)?;
+        if new.cur > new.max {
+            return Err(Errno::EINVAL);
+        }
+        if new.max > slot.max && !privileged {
+            return Err(Errno::EPERM);
+        }
+        *slot = new;
+        Ok(())
+    }
+
+    /// The threads, in order of their numbers.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
+        self.threads.lock().values().cloned().collect()
+    }
+
+    /// How many threads live.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        self.threads.lock().len()
+    }
+
+    /// The thread `tid` of this process.
+    #[must_use]
+    pub fn task(&self, tid: u32) -> Option<Arc<Task>> {
+        self.threads.lock().get(&tid).cloned()
+    }
+
+    /// Adds a thread that `spawn` starts. The lock is held over `spawn`, so the thread cannot end before it is listed.
+    ///
+    /// # Errors
+    /// What `spawn` returns; `EAGAIN` when the process is ending.
+    pub fn add_task(
+        &self,
+        task: &Arc<Task>,
+        spawn: impl FnOnce() -> Result<ThreadRef, Errno>,
+    ) -> Result<(), Errno> {
+        let mut threads = self.threads.lock();
+        if self.exit_status().is_some() {
+            return Err(Errno::EAGAIN);
+        }
+        *task.thread.lock() = Some(spawn()?);
+        threads.insert(task.tid, task.clone());
+        TASKS.write().insert(task.tid, task.clone());
+        Ok(())
+    }
+
+    /// Takes an ending thread off the lists; returns how many are left.
+    pub(crate) fn remove_task(&self, task: &Task) -> usize {
+        let mut threads = self.threads.lock();
+        threads.remove(&task.tid);
+        TASKS.write().remove(&task.tid);
+        self.dead_threads_ns.fetch_add(task.cpu_time_ns(), Ordering::Relaxed);
+        *task.thread.lock() = None;
+        threads.len()
+    }
+
+    /// How the process is ending, once that is decided.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        ExitStatus::decode(self.exit.load(Ordering::Acquire))
+    }
+
+    /// Decides that the process ends and wakes all its threads to do so. The first decision counts; it is returned.
+    pub fn begin_exit(&self, status: ExitStatus) -> ExitStatus {
+        let decided = self.exit.compare_exchange(0, status.encode(), Ordering::AcqRel, Ordering::Acquire);
+        for task in self.threads.lock().values() {
+            task.set_work();
+        }
+        decided.map_or_else(|old| ExitStatus::decode(old).unwrap_or(status), |_| status)
     }
 }
 
@@ -19,9 +399,31 @@ impl Process {
 pub struct Task {
     tid: u32,
     process: Arc<Process>,
+    thread: Mutex<Option<ThreadRef>>,
+    name: Mutex<String>,
+    /// Mask, pending signals, alternate stack.
+    pub signals: TaskSignals,
+    clear_child_tid: AtomicU64,
+    robust_list: AtomicU64,
+    timer_slack_ns: AtomicU64,
 }
 
 impl Task {
+    /// A thread that is not running yet; [`Process::add_task`] starts it.
+    #[must_use]
+    pub fn new(tid: u32, process: Arc<Process>, name: String, signals: TaskSignals) -> Arc<Self> {
+        Arc::new(Self {
+            tid,
+            process,
+            thread: Mutex::new(None),
+            name: Mutex::new(name),
+            signals,
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            timer_slack_ns: AtomicU64::new(50_000),
+        })
+    }
+
     /// The thread id, unique in the system; the first thread's equals the process id.
     #[must_use]
     pub fn tid(&self) -> u32 {
@@ -33,4 +435,129 @@ impl Task {
     pub fn process(&self) -> &Process {
         &self.process
     }
+
+    /// The process, to keep.
+    #[must_use]
+    pub fn process_ref(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// The name that `PR_SET_NAME` and `/proc/PID/comm` show, at most 15 bytes.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.name.lock().clone()
+    }
+
+    /// Renames the thread; the name is cut to 15 bytes.
+    pub fn set_name(&self, name: &[u8]) {
+        let cut = &name[..name.len().min(15)];
+        *self.name.lock() = String::from_utf8_lossy(cut).into_owned();
+    }
+
+    /// The kernel thread, while it lives.
+    #[must_use]
+    pub fn thread(&self) -> Option<ThreadRef> {
+        self.thread.lock().clone()
+    }
+
+    /// Has the thread look at its signals before it goes on with program code, waking it if it sleeps interruptibly.
+    pub fn set_work(&self) {
+        if let Some(thread) = self.thread() {
+            thread.set_work();
+        }
+    }
+
+    /// Wakes the thread from a wait it will check again.
+    pub fn unpark(&self) {
+        if let Some(thread) = self.thread() {
+            thread.unpark();
+        }
+    }
+
+    /// CPU time so far.
+    #[must_use]
+    pub fn cpu_time_ns(&self) -> u64 {
+        self.thread().map_or(0, |t| t.cpu_time_ns())
+    }
+
+    /// Where `set_tid_address` wants a zero and a futex wake at exit; 0 for nowhere.
+    #[must_use]
+    pub fn clear_child_tid(&self) -> u64 {
+        self.clear_child_tid.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Task::clear_child_tid`].
+    pub fn set_clear_child_tid(&self, address: u64) {
+        self.clear_child_tid.store(address, Ordering::Relaxed);
+    }
+
+    /// Address of the robust list's head, 0 for none.
+    #[must_use]
+    pub fn robust_list(&self) -> u64 {
+        self.robust_list.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Task::robust_list`].
+    pub fn set_robust_list(&self, head: u64) {
+        self.robust_list.store(head, Ordering::Relaxed);
+    }
+
+    /// `PR_GET_TIMERSLACK`.
+    #[must_use]
+    pub fn timer_slack_ns(&self) -> u64 {
+        self.timer_slack_ns.load(Ordering::Relaxed)
+    }
+
+    /// `PR_SET_TIMERSLACK`.
+    pub fn set_timer_slack_ns(&self, slack: u64) {
+        self.timer_slack_ns.store(slack, Ordering::Relaxed);
+    }
+}
+
+static PROCESSES: RwLock<BTreeMap<u32, Arc<Process>>> = RwLock::new(BTreeMap::new());
+static TASKS: RwLock<BTreeMap<u32, Arc<Task>>> = RwLock::new(BTreeMap::new());
+static LAST_TID: AtomicU32 = AtomicU32::new(0);
+
+/// A process or thread number that nobody has.
+#[must_use]
+pub fn new_tid() -> u32 {
+    loop {
+        let last = LAST_TID.fetch_add(1, Ordering::Relaxed);
+        if last >= PID_MAX - 1 {
+            LAST_TID.store(300, Ordering::Relaxed);
+        }
+        let tid = last % PID_MAX + 1;
+        if !TASKS.read().contains_key(&tid) && !PROCESSES.read().contains_key(&tid) {
+            return tid;
+        }
+    }
+}
+
+/// The process `pid`.
+#[must_use]
+pub fn find_process(pid: u32) -> Option<Arc<Process>> {
+    PROCESSES.read().get(&pid).cloned()
+}
+
+/// The thread `tid`, of whatever process.
+#[must_use]
+pub fn find_task(tid: u32) -> Option<Arc<Task>> {
+    TASKS.read().get(&tid).cloned()
+}
+
+/// All processes, in order of their numbers.
+#[must_use]
+pub fn all_processes() -> Vec<Arc<Process>> {
+    PROCESSES.read().values().cloned().collect()
+}
+
+/// How many threads live in all processes.
+#[must_use]
+pub fn task_count() -> usize {
+    TASKS.read().len()
+}
+
+/// Forgets an ended process.
+pub(crate) fn remove_process(pid: u32) {
+    PROCESSES.write().remove(&pid);
 }

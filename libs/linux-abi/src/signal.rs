@@ -440,6 +440,29 @@ pub const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
 /// Offset of [`FpxSwBytes`] in the FXSAVE area.
 pub const FPX_SW_OFFSET: usize = 464;
 
+/// `struct sigevent`: how a POSIX timer tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SigEvent {
+    /// `si_value` of the signal.
+    pub value: u64,
+    /// Signal number.
+    pub signo: i32,
+    /// [`SIGEV_SIGNAL`] and its like.
+    pub notify: i32,
+    /// Thread of [`SIGEV_THREAD_ID`].
+    pub tid: i32,
+    /// Not used by the kernel.
+    pub pad: [i32; 11],
+}
+
+/// [`SigEvent::notify`]: a signal to the process.
+pub const SIGEV_SIGNAL: i32 = 0;
+/// [`SigEvent::notify`]: nothing.
+pub const SIGEV_NONE: i32 = 1;
+/// [`SigEvent::notify`]: a signal to one thread.
+pub const SIGEV_THREAD_ID: i32 = 4;
+
 #[cfg(test)]
 mod tests {
     use core::mem::{offset_of, size_of};
@@ -456,6 +479,7 @@ mod tests {
         assert_eq!(size_of::<Ucontext>(), 304);
         assert_eq!(offset_of!(RtSigFrame, info), 312);
         assert_eq!(size_of::<FpxSwBytes>(), 48);
+        assert_eq!(size_of::<SigEvent>(), 64);
     }
 
     #[test]

@@ -1,1 +1,400 @@
-//! Threads: clone, exit, scheduling.
+//! Threads: clone, exit, thread numbers, scheduling.
+
+use alloc::boxed::Box;
+use core::mem::size_of;
+
+use addr::VirtAddr;
+use kernel::percpu::cpu_count;
+use kernel::thread::{self, ProgramThread, spawn_program};
+use linux_abi::Errno;
+use linux_abi::raw::{
+    CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_DETACHED, CLONE_FILES, CLONE_FS, CLONE_IO, CLONE_PARENT_SETTID,
+    CLONE_SETTLS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM,
+};
+use linux_abi::sched::{CLONE_ARGS_SIZE_VER0, CloneArgs, SchedParam};
+use linux_abi::time::Timespec;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::ctx::{Ctx, SysResult};
+use crate::entry::Personality;
+use crate::exit;
+use crate::process::{self, Task};
+use crate::signal::TaskSignals;
+use crate::user_ptr::{self, UserPtr};
+
+/// What every thread shares with the one that made it.
+const THREAD_FLAGS: u64 = (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD) as u64;
+/// What may come on top. `CLONE_SYSVSEM`, `CLONE_DETACHED` and `CLONE_IO` have nothing to act on.
+const OPTIONAL_FLAGS: u64 = (CLONE_SYSVSEM
+    | CLONE_SETTLS
+    | CLONE_PARENT_SETTID
+    | CLONE_CHILD_SETTID
+    | CLONE_CHILD_CLEARTID
+    | CLONE_DETACHED
+    | CLONE_IO) as u64;
+/// Bytes of the CPU masks we hand out.
+const MASK_BYTES: usize = size_of::<u64>();
+/// Linux's limit on the size argument of versioned structures.
+const PAGE: usize = addr::PAGE_SIZE;
+
+fn has(flags: u64, flag: u32) -> bool {
+    flags & u64::from(flag) != 0
+}
+
+/// Starts a thread that shares everything with the caller.
+fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
+    let parent = ctx.task();
+    let process = parent.process_ref();
+    let tid = process::new_tid();
+    let signals = TaskSignals::new(parent.signals.mask());
+    let task = Task::new(tid, process.clone(), parent.name(), signals);
+    if has(args.flags, CLONE_CHILD_CLEARTID) {
+        task.set_clear_child_tid(args.child_tid);
+    }
+    if has(args.flags, CLONE_PARENT_SETTID) {
+        UserPtr::new(args.parent_tid).write(&tid)?;
+    }
+    if has(args.flags, CLONE_CHILD_SETTID) {
+        UserPtr::new(args.child_tid).write(&tid)?;
+    }
+    let mut frame = ctx.frame().clone();
+    frame.rax = 0;
+    if args.stack != 0 {
+        frame.rsp = args.stack.wrapping_add(args.stack_size);
+    }
+    let fs_base = if has(args.flags, CLONE_SETTLS) { args.tls } else { thread::fs_base() };
+    if !VirtAddr(fs_base).is_user() {
+        return Err(Errno::EPERM);
+    }
+    let program = ProgramThread {
+        name: task.name(),
+        frame,
+        fs_base,
+        space: process.space(),
+        personality: Box::new(Personality(task.clone())),
+    };
+    process.add_task(&task, || spawn_program(program).map_err(|_| Errno::EAGAIN))?;
+    Ok(tid as usize)
+}
+
+fn clone_any(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
+    if has(args.flags, CLONE_SIGHAND) && !has(args.flags, CLONE_VM)
+        || has(args.flags, CLONE_THREAD) && !has(args.flags, CLONE_SIGHAND)
+    {
+        return Err(Errno::EINVAL);
+    }
+    let rest = args.flags & !THREAD_FLAGS & !OPTIONAL_FLAGS;
+    if args.flags & THREAD_FLAGS != THREAD_FLAGS || rest != 0 {
+        log::debug!("clone with flags {:#x} makes a process, which is not supported yet: ENOSYS", args.flags);
+        return Err(Errno::ENOSYS);
+    }
+    clone_thread(ctx, args)
+}
+
+/// `clone`: threads only so far.
+///
+/// # Errors
+/// `ENOSYS` for a new process, `EINVAL`, `EAGAIN`, `EPERM`, `EFAULT`.
+pub fn clone(ctx: &Ctx<'_>, flags: u64, stack: u64, parent_tid: u64, child_tid: u64, tls: u64) -> SysResult {
+    const EXIT_SIGNAL: u64 = 0xff;
+    let args = CloneArgs {
+        flags: flags & !EXIT_SIGNAL,
+        exit_signal: flags & EXIT_SIGNAL,
+        stack,
+        parent_tid,
+        child_tid,
+        tls,
+        ..CloneArgs::default()
+    };
+    clone_any(ctx, &args)
+}
+
+/// `clone3`.
+///
+/// # Errors
+/// As `clone`; `E2BIG` for fields this kernel does not know.
+pub fn clone3(ctx: &Ctx<'_>, args: UserPtr<u8>, size: usize) -> SysResult {
+    let args = read_clone_args(args, size)?;
+    if args.set_tid_size != 0 || args.cgroup != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if (args.stack == 0) != (args.stack_size == 0) {
+        return Err(Errno::EINVAL);
+    }
+    clone_any(ctx, &args)
+}
+
+/// Reads a structure that may be older or newer than ours: what is missing is zero, what is unknown must be.
+fn read_clone_args(pointer: UserPtr<u8>, size: usize) -> Result<CloneArgs, Errno> {
+    if size < CLONE_ARGS_SIZE_VER0 {
+        return Err(Errno::EINVAL);
+    }
+    if size > PAGE {
+        return Err(Errno::E2BIG);
+    }
+    let bytes = pointer.read_vec(size)?;
+    let known = size.min(size_of::<CloneArgs>());
+    if bytes[known..].iter().any(|&b| b != 0) {
+        return Err(Errno::E2BIG);
+    }
+    let mut args = CloneArgs::new_zeroed();
+    args.as_mut_bytes()[..known].copy_from_slice(&bytes[..known]);
+    Ok(args)
+}
+
+/// `fork`: not yet.
+///
+/// # Errors
+/// `ENOSYS`.
+pub fn fork(_ctx: &Ctx<'_>) -> SysResult {
+    log::debug!("fork and vfork are not supported yet: ENOSYS");
+    Err(Errno::ENOSYS)
+}
+
+/// `exit`: ends the calling thread.
+///
+/// # Errors
+/// None.
+pub fn exit(ctx: &Ctx<'_>, code: i32) -> SysResult {
+    let process = ctx.process();
+    // The last thread's code is the process's.
+    if process.thread_count() == 1 {
+        exit::end_process(ctx.task(), process::ExitStatus::Exited(code as u8));
+    }
+    exit::end_thread(ctx.task())
+}
+
+/// `exit_group`: ends the process.
+///
+/// # Errors
+/// None.
+pub fn exit_group(ctx: &Ctx<'_>, code: i32) -> SysResult {
+    exit::end_process(ctx.task(), process::ExitStatus::Exited(code as u8))
+}
+
+/// `gettid`.
+///
+/// # Errors
+/// None.
+pub fn gettid(ctx: &Ctx<'_>) -> SysResult {
+    Ok(ctx.task().tid() as usize)
+}
+
+/// `set_tid_address`.
+///
+/// # Errors
+/// None.
+pub fn set_tid_address(ctx: &Ctx<'_>, address: u64) -> SysResult {
+    ctx.task().set_clear_child_tid(address);
+    gettid(ctx)
+}
+
+/// `set_robust_list`.
+///
+/// # Errors
+/// `EINVAL` for another size.
+pub fn set_robust_list(ctx: &Ctx<'_>, head: u64, size: usize) -> SysResult {
+    if size != size_of::<linux_abi::sched::RobustListHead>() {
+        return Err(Errno::EINVAL);
+    }
+    ctx.task().set_robust_list(head);
+    Ok(0)
+}
+
+/// `get_robust_list`.
+///
+/// # Errors
+/// `ESRCH`, `EFAULT`.
+pub fn get_robust_list(ctx: &Ctx<'_>, tid: u32, head: UserPtr<u64>, size: UserPtr<usize>) -> SysResult {
+    let list = with_task(ctx, tid, |t| Ok(t.robust_list()))?;
+    size.write(&size_of::<linux_abi::sched::RobustListHead>())?;
+    head.write(&list).map(|()| 0)
+}
+
+/// `sched_yield`.
+///
+/// # Errors
+/// None.
+pub fn sched_yield(_ctx: &Ctx<'_>) -> SysResult {
+    thread::yield_now();
+    Ok(0)
+}
+
+/// Calls `f` on the thread `tid`, 0 being the caller.
+fn with_task<R>(ctx: &Ctx<'_>, tid: u32, f: impl FnOnce(&Task) -> Result<R, Errno>) -> Result<R, Errno> {
+    if tid == 0 || tid == ctx.task().tid() {
+        return f(ctx.task());
+    }
+    f(&*process::find_task(tid).ok_or(Errno::ESRCH)?)
+}
+
+fn online_cpus() -> u64 {
+    u64::MAX >> (64 - cpu_count())
+}
+
+/// `sched_getaffinity`: returns the bytes written.
+///
+/// # Errors
+/// `EINVAL` for a buffer that is too short or no multiple of 8 bytes, `ESRCH`, `EFAULT`.
+pub fn sched_getaffinity(ctx: &Ctx<'_>, tid: u32, size: usize, mask: UserPtr<u64>) -> SysResult {
+    if size < MASK_BYTES || !size.is_multiple_of(MASK_BYTES) {
+        return Err(Errno::EINVAL);
+    }
+    let affinity = with_task(ctx, tid, |t| Ok(t.thread().map_or(u64::MAX, |t| t.affinity())))?;
+    mask.write(&(affinity & online_cpus()))?;
+    Ok(MASK_BYTES)
+}
+
+/// `sched_setaffinity`.
+///
+/// # Errors
+/// `EINVAL` when no running CPU is in the mask, `ESRCH`, `EFAULT`.
+pub fn sched_setaffinity(ctx: &Ctx<'_>, tid: u32, size: usize, mask: UserPtr<u8>) -> SysResult {
+    let mut bytes = [0; MASK_BYTES];
+    user_ptr::copy_in(mask.address(), &mut bytes[..size.min(MASK_BYTES)])?;
+    let wanted = u64::from_le_bytes(bytes) & online_cpus();
+    if wanted == 0 {
+        return Err(Errno::EINVAL);
+    }
+    with_task(ctx, tid, |t| t.thread().map_or(Err(Errno::ESRCH), |t| t.set_affinity(wanted)))?;
+    Ok(0)
+}
+
+const SCHED_OTHER: u32 = 0;
+const SCHED_FIFO: u32 = 1;
+const SCHED_RR: u32 = 2;
+const SCHED_BATCH: u32 = 3;
+const SCHED_IDLE: u32 = 5;
+const RESET_ON_FORK: u32 = 0x4000_0000;
+
+/// `sched_getscheduler`: every thread is an ordinary one so far.
+///
+/// # Errors
+/// `ESRCH`.
+pub fn sched_getscheduler(ctx: &Ctx<'_>, tid: u32) -> SysResult {
+    with_task(ctx, tid, |_| Ok(SCHED_OTHER as usize))
+}
+
+/// `sched_setscheduler`: accepts the ordinary policies; real-time ones are refused as for a user without the right.
+///
+/// # Errors
+/// `EPERM` for a real-time policy, `EINVAL`, `ESRCH`, `EFAULT`.
+pub fn sched_setscheduler(ctx: &Ctx<'_>, tid: u32, policy: u32, param: UserPtr<SchedParam>) -> SysResult {
+    let priority = param.read()?.priority;
+    with_task(ctx, tid, |_| match policy & !RESET_ON_FORK {
+        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE if priority == 0 => Ok(0),
+        SCHED_FIFO | SCHED_RR if (1..=99).contains(&priority) => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    })
+}
+
+/// `sched_getparam`.
+///
+/// # Errors
+/// `ESRCH`, `EFAULT`.
+pub fn sched_getparam(ctx: &Ctx<'_>, tid: u32, param: UserPtr<SchedParam>) -> SysResult {
+    with_task(ctx, tid, |_| param.write(&SchedParam::default())).map(|()| 0)
+}
+
+/// `sched_setparam`.
+///
+/// # Errors
+/// `EINVAL` for a priority other than 0, `ESRCH`, `EFAULT`.
+pub fn sched_setparam(ctx: &Ctx<'_>, tid: u32, param: UserPtr<SchedParam>) -> SysResult {
+    let priority = param.read()?.priority;
+    with_task(ctx, tid, |_| if priority == 0 { Ok(0) } else { Err(Errno::EINVAL) })
+}
+
+fn priority_range(policy: u32) -> Result<(usize, usize), Errno> {
+    match policy {
+        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE => Ok((0, 0)),
+        SCHED_FIFO | SCHED_RR => Ok((1, 99)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `sched_get_priority_min`.
+///
+/// # Errors
+/// `EINVAL`.
+pub fn sched_get_priority_min(_ctx: &Ctx<'_>, policy: u32) -> SysResult {
+    priority_range(policy).map(|(min, _)| min)
+}
+
+/// `sched_get_priority_max`.
+///
+/// # Errors
+/// `EINVAL`.
+pub fn sched_get_priority_max(_ctx: &Ctx<'_>, policy: u32) -> SysResult {
+    priority_range(policy).map(|(_, max)| max)
+}
+
+/// `sched_rr_get_interval`.
+///
+/// # Errors
+/// `ESRCH`, `EFAULT`.
+pub fn sched_rr_get_interval(ctx: &Ctx<'_>, tid: u32, out: UserPtr<Timespec>) -> SysResult {
+    const SLICE_NS: u64 = 4_000_000;
+    with_task(ctx, tid, |_| out.write(&Timespec::from_ns(SLICE_NS))).map(|()| 0)
+}
+
+/// `getpriority`: 20 − nice, always 20 so far.
+///
+/// # Errors
+/// `EINVAL`, `ESRCH`.
+pub fn getpriority(ctx: &Ctx<'_>, which: u32, who: u32) -> SysResult {
+    const NICE_ZERO: usize = 20;
+    check_priority_target(ctx, which, who).map(|()| NICE_ZERO)
+}
+
+/// `setpriority`: accepted; all threads are scheduled alike so far.
+///
+/// # Errors
+/// `EINVAL`, `ESRCH`.
+pub fn setpriority(ctx: &Ctx<'_>, which: u32, who: u32, _nice: i32) -> SysResult {
+    check_priority_target(ctx, which, who).map(|()| 0)
+}
+
+fn check_priority_target(ctx: &Ctx<'_>, which: u32, who: u32) -> Result<(), Errno> {
+    const PRIO_PROCESS: u32 = 0;
+    match which {
+        PRIO_PROCESS => with_task(ctx, who, |_| Ok(())),
+        1 | 2 => Ok(()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `getcpu`.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn getcpu(_ctx: &Ctx<'_>, cpu: UserPtr<u32>, node: UserPtr<u32>) -> SysResult {
+    cpu.write_optional(&(kernel::percpu::cpu_id() as u32))?;
+    node.write_optional(&0).map(|()| 0)
+}
+
+/// `membarrier`: every switch and every interrupt is a full barrier, so making all CPUs take one does it.
+///
+/// # Errors
+/// `EINVAL`.
+pub fn membarrier(_ctx: &Ctx<'_>, command: u32, flags: u32, _cpu: u32) -> SysResult {
+    const GLOBAL: u32 = 1;
+    const GLOBAL_EXPEDITED: u32 = 2;
+    const REGISTER_GLOBAL_EXPEDITED: u32 = 4;
+    const PRIVATE_EXPEDITED: u32 = 8;
+    const REGISTER_PRIVATE_EXPEDITED: u32 = 16;
+    const ALL: u32 = GLOBAL | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED;
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    match command {
+        0 => Ok(ALL as usize),
+        REGISTER_GLOBAL_EXPEDITED | REGISTER_PRIVATE_EXPEDITED => Ok(0),
+        GLOBAL | GLOBAL_EXPEDITED | PRIVATE_EXPEDITED => {
+            // The interrupt that carries a flush request serialises every other CPU.
+            kernel::tlb::shootdown(VirtAddr(addr::layout::USER_MIN), VirtAddr(addr::layout::USER_MIN + 4096));
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}

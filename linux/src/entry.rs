@@ -1,0 +1,81 @@
+//! Entry from the kernel: the symbols that `kernel` declares and this crate defines.
+//!
+//! `linux_syscall` is the hot path: no lock, no allocation, no reference count between the registers and the handler.
+//! Came from `syscall_entry` in arch/x86_64/src/entry.S; next stop: [`crate::table`].
+
+#![expect(unsafe_code, reason = "defines link-time symbols")]
+
+use alloc::sync::Arc;
+
+use arch_x86_64::TrapFrame;
+use arch_x86_64::percpu::{WORK_RESTORE, WORK_SIGNAL};
+use kernel::thread;
+use kernel::trap::Fault;
+use linux_abi::Errno;
+
+use crate::ctx::Ctx;
+use crate::process::Task;
+use crate::signal::{deliver, fault};
+use crate::table;
+
+/// What a program thread's kernel thread carries.
+pub(crate) struct Personality(pub(crate) Arc<Task>);
+
+/// Runs `f` on the running thread's task; `None` on a kernel thread.
+pub fn with_task<R>(f: impl FnOnce(&Task) -> R) -> Option<R> {
+    thread::with_current(|t| t.personality::<Personality>().map(|p| f(&p.0)))
+}
+
+/// A system call: number in `orig_rax`, arguments in the registers, result to `rax`.
+#[unsafe(no_mangle)]
+extern "C" fn linux_syscall(frame: &mut TrapFrame) {
+    thread::with_current(|t| {
+        let Some(personality) = t.personality::<Personality>() else { return };
+        let mut ctx = Ctx::new(&personality.0, frame);
+        let result = table::dispatch(&mut ctx);
+        match result {
+            Ok(value) => ctx.frame_mut().rax = value as u64,
+            Err(error) if error.0 < Errno::ERESTARTSYS.0 => ctx.frame_mut().rax = error.to_ret() as u64,
+            Err(interrupted) => interrupted_call(&mut ctx, interrupted),
+        }
+    });
+}
+
+/// A call that a signal interrupted: the signal decides how it ends.
+#[cold]
+fn interrupted_call(ctx: &mut Ctx<'_>, error: Errno) {
+    // Until a handler or the restart says otherwise.
+    ctx.frame_mut().rax = Errno::EINTR.to_ret() as u64;
+    thread::with_current(|t| t.clear_work());
+    deliver::deliver(ctx, Some(error));
+}
+
+/// Work to do before program code goes on: signals, process end.
+#[unsafe(no_mangle)]
+fn linux_exit_work(frame: &mut TrapFrame) {
+    thread::with_current(|t| {
+        // Cleared before the queues are looked at: a signal sent from here on sets it again.
+        t.work().take_work(WORK_SIGNAL | WORK_RESTORE);
+        if let Some(personality) = t.personality::<Personality>() {
+            deliver::deliver(&mut Ctx::new(&personality.0, frame), None);
+            // The exit path restores the whole frame from here on anyway; delivery need not ask for it again.
+            t.work().take_work(WORK_RESTORE);
+        }
+    });
+}
+
+/// A fault of program code.
+#[unsafe(no_mangle)]
+fn linux_fault(frame: &mut TrapFrame, fault: Fault) {
+    thread::with_current(|t| {
+        if let Some(personality) = t.personality::<Personality>() {
+            fault::raise(&mut Ctx::new(&personality.0, frame), fault);
+        }
+    });
+}
+
+/// Whether a wait of the running thread must end for a signal.
+#[unsafe(no_mangle)]
+fn thread_interrupted() -> bool {
+    with_task(Task::is_interrupted).unwrap_or(false)
+}

@@ -1,0 +1,51 @@
+//! Faults of program code as signals (linux-abi.md §4): which one, with which code and address.
+
+use kernel::mm::FaultError;
+use kernel::trap::{Fault, FaultKind};
+use linux_abi::signal::{SigInfo, Signal, code};
+
+use super::deliver;
+use crate::ctx::Ctx;
+
+/// SIGFPE codes by the exception bits of MXCSR or the x87 status word.
+fn float_code(status: u32) -> i32 {
+    match status & 0x3f {
+        s if s & 1 != 0 => code::FPE_FLTINV,
+        s if s & 4 != 0 => code::FPE_FLTDIV,
+        s if s & 8 != 0 => code::FPE_FLTOVF,
+        s if s & 0x12 != 0 => code::FPE_FLTUND,
+        s if s & 0x20 != 0 => code::FPE_FLTRES,
+        _ => code::SI_KERNEL,
+    }
+}
+
+/// Signal and si_code; the address is `si_addr` unless the code is `SI_KERNEL`.
+fn classify(fault: &Fault) -> (Signal, i32) {
+    match fault.kind {
+        FaultKind::Page(FaultError::NoMapping) => (Signal::SIGSEGV, code::SEGV_MAPERR),
+        FaultKind::Page(FaultError::NoPermission) => (Signal::SIGSEGV, code::SEGV_ACCERR),
+        FaultKind::Page(FaultError::BusError) => (Signal::SIGBUS, code::BUS_ADRERR),
+        FaultKind::Page(FaultError::OutOfMemory) => (Signal::SIGKILL, code::SI_KERNEL),
+        FaultKind::Divide => (Signal::SIGFPE, code::FPE_INTDIV),
+        FaultKind::X87 | FaultKind::Simd => (Signal::SIGFPE, float_code(0)),
+        FaultKind::Debug => (Signal::SIGTRAP, code::TRAP_TRACE),
+        FaultKind::Breakpoint => (Signal::SIGTRAP, code::SI_KERNEL),
+        FaultKind::InvalidOpcode => (Signal::SIGILL, code::ILL_ILLOPN),
+        FaultKind::Alignment => (Signal::SIGBUS, code::BUS_ADRALN),
+        FaultKind::StackSegment => (Signal::SIGBUS, code::SI_KERNEL),
+        FaultKind::Bounds | FaultKind::Protection | FaultKind::Halt => (Signal::SIGSEGV, code::SI_KERNEL),
+    }
+}
+
+/// Turns a fault into a signal and delivers it at once.
+pub(crate) fn raise(ctx: &mut Ctx<'_>, fault: Fault) {
+    let (signal, code) = classify(&fault);
+    let page = matches!(fault.kind, FaultKind::Page(_));
+    ctx.task().signals.record_fault(fault.vector, fault.error, if page { fault.address.0 } else { 0 });
+    if signal == Signal::SIGKILL {
+        log::error!("out of memory: {} is killed; give the machine more with --memory", ctx.task().name());
+    }
+    let address = if code == code::SI_KERNEL { 0 } else { fault.address.0 };
+    deliver::force(ctx, signal, SigInfo::fault(signal, code, address));
+    deliver::deliver(ctx, None);
+}

@@ -1,0 +1,309 @@
+//! Signals: dispositions, masks, sending, waiting. Delivery is in [`deliver`], frames in [`frame`], faults in [`fault`].
+//!
+//! A signal is sent by putting it on a pending queue, of one thread or of the process, and telling a thread that can take it to
+//! look ([`Task::set_work`]). It is delivered by the receiving thread itself, on its way back to program code.
+//!
+//! **Theory of the race.** Sender: pending bit set (SeqCst), then mask read. Receiver changing its mask: mask written
+//! (SeqCst), then pending bits read. Whatever the order, one of the two sees the other, so no unblocked signal stays unnoticed. Only
+//! the thread itself writes its mask.
+
+pub mod deliver;
+pub mod fault;
+pub mod frame;
+mod report;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use alloc::sync::Arc;
+use linux_abi::Errno;
+use linux_abi::raw::RLIMIT_SIGPENDING;
+use linux_abi::signal::{
+    DefaultAction, NSIG, SIG_DFL, SIG_IGN, SS_DISABLE, SigAction, SigInfo, SigSet, SigStack, Signal, sa,
+};
+use signal::{PendingQueue, Queued};
+use sync::{Mutex, WaitQueue};
+
+use crate::process::{Process, Task};
+
+/// A pending queue with its set readable without the lock.
+struct Pending {
+    queue: Mutex<PendingQueue>,
+    bits: AtomicU64,
+}
+
+impl Pending {
+    const fn new() -> Self {
+        Self { queue: Mutex::new(PendingQueue::new()), bits: AtomicU64::new(0) }
+    }
+
+    fn set(&self) -> SigSet {
+        SigSet(self.bits.load(Ordering::SeqCst))
+    }
+
+    fn change<R>(&self, f: impl FnOnce(&mut PendingQueue) -> R) -> R {
+        let mut queue = self.queue.lock();
+        let result = f(&mut queue);
+        self.bits.store(queue.set().0, Ordering::SeqCst);
+        result
+    }
+
+    fn take(&self, wanted: SigSet) -> Option<(Signal, SigInfo)> {
+        if self.set().intersection(wanted).is_empty() {
+            return None;
+        }
+        self.change(|q| q.take(wanted))
+    }
+}
+
+/// What the threads of a process share about signals.
+pub struct ProcessSignals {
+    actions: Mutex<[SigAction; NSIG]>,
+    pending: Pending,
+    /// Woken whenever a signal is sent to the process or one of its threads: signalfd.
+    pub arrivals: Arc<WaitQueue>,
+}
+
+impl ProcessSignals {
+    /// All dispositions default, nothing pending.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            actions: Mutex::new([SigAction::default(); NSIG]),
+            pending: Pending::new(),
+            arrivals: Arc::new(WaitQueue::new()),
+        }
+    }
+
+    /// The disposition of `signal`.
+    #[must_use]
+    pub fn action(&self, signal: Signal) -> SigAction {
+        self.actions.lock()[signal.index()]
+    }
+
+    /// Replaces the disposition of `signal`; returns the old one.
+    pub fn set_action(&self, signal: Signal, new: SigAction) -> SigAction {
+        core::mem::replace(&mut self.actions.lock()[signal.index()], new)
+    }
+
+    /// The disposition for delivery; SA_RESETHAND resets it.
+    fn action_for_delivery(&self, signal: Signal) -> SigAction {
+        let mut actions = self.actions.lock();
+        let action = actions[signal.index()];
+        if action.handler > SIG_IGN && action.flags & sa::RESETHAND != 0 {
+            actions[signal.index()].handler = SIG_DFL;
+        }
+        action
+    }
+
+    /// What `execve` leaves: caught signals become default.
+    pub fn reset_handlers(&self) {
+        for action in &mut *self.actions.lock() {
+            let handler = if action.handler == SIG_IGN { SIG_IGN } else { SIG_DFL };
+            *action = SigAction { handler, ..SigAction::default() };
+        }
+    }
+
+    fn ignores(&self, signal: Signal) -> bool {
+        ignored(&self.action(signal), signal)
+    }
+}
+
+impl Default for ProcessSignals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether `action` makes `signal` vanish.
+fn ignored(action: &SigAction, signal: Signal) -> bool {
+    match action.handler {
+        SIG_IGN => true,
+        SIG_DFL => matches!(signal.default_action(), DefaultAction::Ignore | DefaultAction::Continue),
+        _ => false,
+    }
+}
+
+/// A thread's signal state.
+pub struct TaskSignals {
+    mask: AtomicU64,
+    /// The mask to go back to when a handler returns or none ran: `rt_sigsuspend`, `ppoll`.
+    saved_mask: Mutex<Option<SigSet>>,
+    /// Signals that `rt_sigtimedwait` waits for although they are blocked.
+    awaited: AtomicU64,
+    pending: Pending,
+    altstack: Mutex<SigStack>,
+    /// Vector, error code and CR2 of the last fault, for signal frames.
+    fault: [AtomicU64; 3],
+}
+
+const NO_STACK: SigStack = SigStack { sp: 0, flags: SS_DISABLE, pad0: 0, size: 0 };
+
+impl TaskSignals {
+    /// With this mask and nothing else.
+    #[must_use]
+    pub const fn new(mask: SigSet) -> Self {
+        Self {
+            mask: AtomicU64::new(mask.0),
+            saved_mask: Mutex::new(None),
+            awaited: AtomicU64::new(0),
+            pending: Pending::new(),
+            altstack: Mutex::new(NO_STACK),
+            fault: [const { AtomicU64::new(0) }; 3],
+        }
+    }
+
+    /// Blocked signals.
+    #[must_use]
+    pub fn mask(&self) -> SigSet {
+        SigSet(self.mask.load(Ordering::SeqCst))
+    }
+
+    /// The alternate stack.
+    #[must_use]
+    pub fn altstack(&self) -> SigStack {
+        *self.altstack.lock()
+    }
+
+    /// Replaces the alternate stack.
+    pub fn set_altstack(&self, stack: SigStack) {
+        *self.altstack.lock() = stack;
+    }
+
+    fn record_fault(&self, vector: u64, error: u64, cr2: u64) {
+        for (slot, value) in self.fault.iter().zip([vector, error, cr2]) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn last_fault(&self) -> [u64; 3] {
+        self.fault.each_ref().map(|v| v.load(Ordering::Relaxed))
+    }
+}
+
+impl Task {
+    /// Replaces the mask (SIGKILL and SIGSTOP cannot be blocked) and looks whether something became deliverable.
+    /// Only the thread itself does this.
+    pub fn set_sigmask(&self, mask: SigSet) {
+        self.signals.mask.store(mask.without(SigSet::UNBLOCKABLE).0, Ordering::SeqCst);
+        if self.has_deliverable_signal() {
+            self.set_work();
+        }
+    }
+
+    /// Replaces the mask until the current system call has returned: the old mask comes back after a handler, or at once
+    /// when none runs.
+    pub fn set_temporary_sigmask(&self, mask: SigSet) {
+        *self.signals.saved_mask.lock() = Some(self.signals.mask());
+        self.set_sigmask(mask);
+    }
+
+    /// Undoes [`Task::set_temporary_sigmask`] when the call was not interrupted.
+    pub fn restore_sigmask(&self) {
+        let saved = self.signals.saved_mask.lock().take();
+        if let Some(mask) = saved {
+            self.set_sigmask(mask);
+        }
+    }
+
+    /// Whether an unblocked signal waits for this thread or its process.
+    #[must_use]
+    pub fn has_deliverable_signal(&self) -> bool {
+        !self.pending_signals().without(self.signals.mask()).is_empty()
+    }
+
+    /// Whether the thread must leave a wait: a signal to deliver, or the process is ending.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.has_deliverable_signal() || self.process().exit_status().is_some()
+    }
+
+    /// Pending signals of the thread and of its process, blocked or not.
+    #[must_use]
+    pub fn pending_signals(&self) -> SigSet {
+        self.signals.pending.set().union(self.process().signals.pending.set())
+    }
+
+    /// Takes a pending signal in `wanted`, the thread's own first.
+    pub fn take_signal(&self, wanted: SigSet) -> Option<(Signal, SigInfo)> {
+        self.signals.pending.take(wanted).or_else(|| self.process().signals.pending.take(wanted))
+    }
+
+    /// Lets `rt_sigtimedwait` be woken for `set`; the empty set ends that.
+    pub(crate) fn await_signals(&self, set: SigSet) {
+        self.signals.awaited.store(set.0, Ordering::SeqCst);
+    }
+
+    fn wants(&self, signal: Signal) -> bool {
+        !self.signals.mask().contains(signal) || self.awaits(signal)
+    }
+
+    fn awaits(&self, signal: Signal) -> bool {
+        SigSet(self.signals.awaited.load(Ordering::SeqCst)).contains(signal)
+    }
+
+    /// Tells the thread that `signal` is pending, if it can take it.
+    fn notify_signal(&self, signal: Signal) {
+        if !self.signals.mask().contains(signal) {
+            self.set_work();
+        } else if self.awaits(signal) {
+            self.unpark();
+        }
+    }
+
+    /// Sends a signal to this thread.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the queue of real-time signals is full.
+    pub fn send_signal(&self, signal: Signal, info: SigInfo) -> Result<(), Errno> {
+        if self.process().signals.ignores(signal) && self.wants(signal) && !self.awaits(signal) {
+            return Ok(());
+        }
+        match self.signals.pending.change(|q| q.push(signal, info, queue_limit(self.process()))) {
+            Queued::Full => return Err(Errno::EAGAIN),
+            Queued::Yes | Queued::Merged => {}
+        }
+        self.notify_signal(signal);
+        self.process().signals.arrivals.wake_all();
+        Ok(())
+    }
+}
+
+fn queue_limit(process: &Process) -> usize {
+    process.limit(RLIMIT_SIGPENDING).map_or(usize::MAX, |l| l.cur as usize)
+}
+
+impl Process {
+    /// Sends a signal to the process: any thread that does not block it may take it.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the queue of real-time signals is full.
+    pub fn send_signal(&self, signal: Signal, info: SigInfo) -> Result<(), Errno> {
+        let tasks = self.tasks();
+        let taker = tasks.iter().find(|t| t.wants(signal));
+        if self.signals.ignores(signal) && taker.is_some_and(|t| !t.awaits(signal)) {
+            return Ok(());
+        }
+        match self.signals.pending.change(|q| q.push(signal, info, queue_limit(self))) {
+            Queued::Full => return Err(Errno::EAGAIN),
+            Queued::Yes | Queued::Merged => {}
+        }
+        if let Some(task) = taker {
+            task.notify_signal(signal);
+        }
+        // A thread that unblocked the signal since it was looked at sees it in its own check.
+        self.signals.arrivals.wake_all();
+        Ok(())
+    }
+
+    /// Applies `rt_sigaction`: a signal that is now ignored is dropped wherever it is pending (POSIX).
+    pub fn change_action(&self, signal: Signal, new: SigAction) -> SigAction {
+        let old = self.signals.set_action(signal, new);
+        if ignored(&new, signal) {
+            self.signals.pending.change(|q| q.discard(SigSet::of(signal)));
+            for task in self.tasks() {
+                task.signals.pending.change(|q| q.discard(SigSet::of(signal)));
+            }
+        }
+        old
+    }
+}

@@ -1,0 +1,251 @@
+//! Timers that send signals: `alarm`, `setitimer(ITIMER_REAL)`, `timer_create`.
+//!
+//! One kernel thread, `ktimers`, sleeps until the earliest deadline of all processes and fires what is due. A timer that is
+//! set again or deleted gets a new generation; queue entries of an older generation are dropped when they come up.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use linux_abi::Errno;
+use linux_abi::signal::{SigInfo, Signal, code};
+use sync::{Mutex, OnceCell, ThreadHandle};
+
+use crate::process::{self, Process};
+
+/// Most POSIX timers of one process.
+const MAX_TIMERS: usize = 4096;
+
+/// Who gets the signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Nobody.
+    None,
+    /// The process.
+    Process,
+    /// One thread of it.
+    Thread(u32),
+}
+
+/// What a timer sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Notification {
+    /// To whom.
+    pub target: Target,
+    /// Which signal.
+    pub signal: Signal,
+    /// `si_value`.
+    pub value: u64,
+    /// `None` for interval timers, whose signal comes from "the kernel".
+    pub id: Option<i32>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// Monotonic nanoseconds; `None` when disarmed.
+    deadline: Option<u64>,
+    interval: u64,
+    generation: u64,
+    overrun: u32,
+}
+
+/// A timer.
+pub struct Timer {
+    pid: u32,
+    /// The clock its times are on.
+    pub clock: u32,
+    notification: Notification,
+    state: Mutex<State>,
+}
+
+/// Time left and period, in nanoseconds; (0, 0) when disarmed.
+pub type Setting = (u64, u64);
+
+impl Timer {
+    fn new(process: &Process, clock: u32, notification: Notification) -> Arc<Self> {
+        Arc::new(Self { pid: process.pid(), clock, notification, state: Mutex::new(State::default()) })
+    }
+
+    /// Time left and period.
+    #[must_use]
+    pub fn setting(&self) -> Setting {
+        let state = self.state.lock();
+        match state.deadline {
+            // An expired timer whose signal is on its way shows the smallest time, not "disarmed".
+            Some(deadline) => (deadline.saturating_sub(sync::monotonic_ns()).max(1), state.interval),
+            None => (0, state.interval),
+        }
+    }
+
+    /// Arms the timer for the monotonic `deadline`, or disarms it; returns the old setting.
+    pub fn set(self: &Arc<Self>, deadline: Option<u64>, interval: u64) -> Setting {
+        let old = self.setting();
+        let generation = {
+            let mut state = self.state.lock();
+            *state = State { deadline, interval, generation: state.generation + 1, overrun: 0 };
+            state.generation
+        };
+        if let Some(deadline) = deadline {
+            enqueue(deadline, generation, self);
+        }
+        old
+    }
+
+    /// Expirations beyond the first of the last signal.
+    #[must_use]
+    pub fn overrun(&self) -> u32 {
+        self.state.lock().overrun
+    }
+
+    /// Handles a queue entry that has come due.
+    fn expire(self: &Arc<Self>, generation: u64, now: u64) {
+        let next = {
+            let mut state = self.state.lock();
+            let (Some(deadline), true) = (state.deadline, state.generation == generation) else { return };
+            state.deadline = None;
+            if state.interval != 0 {
+                let missed = now.saturating_sub(deadline) / state.interval;
+                state.overrun = missed.min(i32::MAX as u64) as u32;
+                state.deadline = Some(deadline + (missed + 1) * state.interval);
+            }
+            state.deadline
+        };
+        if let Some(deadline) = next {
+            enqueue(deadline, generation, self);
+        }
+        self.send();
+    }
+
+    fn send(&self) {
+        let n = self.notification;
+        let Some(process) = process::find_process(self.pid) else { return };
+        let info = match n.id {
+            Some(id) => SigInfo::timer(n.signal, id as u32, self.overrun(), n.value),
+            None => SigInfo::new(n.signal, code::SI_KERNEL),
+        };
+        // A full queue loses the expiration, as on Linux.
+        let _lost = match n.target {
+            Target::None => Ok(()),
+            Target::Process => process.send_signal(n.signal, info),
+            Target::Thread(tid) => process.task(tid).map_or(Ok(()), |t| t.send_signal(n.signal, info)),
+        };
+    }
+}
+
+/// The timers of a process.
+pub struct ProcessTimers {
+    real: OnceCell<Arc<Timer>>,
+    posix: Mutex<BTreeMap<i32, Arc<Timer>>>,
+    next_id: AtomicI32,
+}
+
+impl ProcessTimers {
+    /// None armed.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { real: OnceCell::new(), posix: Mutex::new(BTreeMap::new()), next_id: AtomicI32::new(0) }
+    }
+
+    /// ITIMER_REAL of `process`, which owns this.
+    pub fn real(&self, process: &Process) -> &Arc<Timer> {
+        self.real.get_or_init(|| {
+            let notification = Notification { target: Target::Process, signal: Signal::SIGALRM, value: 0, id: None };
+            Timer::new(process, linux_abi::raw::CLOCK_MONOTONIC, notification)
+        })
+    }
+
+    /// Makes a POSIX timer. `notification` gets the new number; where it names no value, the number is the value (POSIX).
+    ///
+    /// # Errors
+    /// `EAGAIN` when there are too many.
+    pub fn create(
+        &self,
+        process: &Process,
+        clock: u32,
+        notification: impl FnOnce(i32) -> Notification,
+    ) -> Result<i32, Errno> {
+        let mut timers = self.posix.lock();
+        if timers.len() >= MAX_TIMERS {
+            return Err(Errno::EAGAIN);
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
+        timers.insert(id, Timer::new(process, clock, notification(id)));
+        Ok(id)
+    }
+
+    /// A POSIX timer.
+    ///
+    /// # Errors
+    /// `EINVAL`.
+    pub fn get(&self, id: i32) -> Result<Arc<Timer>, Errno> {
+        self.posix.lock().get(&id).cloned().ok_or(Errno::EINVAL)
+    }
+
+    /// Deletes a POSIX timer.
+    ///
+    /// # Errors
+    /// `EINVAL`.
+    pub fn delete(&self, id: i32) -> Result<(), Errno> {
+        let timer = self.posix.lock().remove(&id).ok_or(Errno::EINVAL)?;
+        timer.set(None, 0);
+        Ok(())
+    }
+
+    /// Deletes all POSIX timers: `execve`, exit.
+    pub fn delete_all(&self) {
+        for timer in core::mem::take(&mut *self.posix.lock()).into_values() {
+            timer.set(None, 0);
+        }
+    }
+}
+
+impl Default for ProcessTimers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct QueueEntry {
+    timer: Weak<Timer>,
+    generation: u64,
+}
+
+static QUEUE: Mutex<BTreeMap<(u64, u64), QueueEntry>> = Mutex::new(BTreeMap::new());
+static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+static THREAD: OnceCell<ThreadHandle> = OnceCell::new();
+
+fn enqueue(deadline: u64, generation: u64, timer: &Arc<Timer>) {
+    let key = (deadline, SEQUENCE.fetch_add(1, Ordering::Relaxed));
+    QUEUE.lock().insert(key, QueueEntry { timer: Arc::downgrade(timer), generation });
+    thread().unpark();
+}
+
+/// The timer thread, started by the first timer.
+fn thread() -> &'static ThreadHandle {
+    THREAD.get_or_init(|| {
+        let thread = kernel::thread::spawn("ktimers", kernel::thread::Class::Normal, run);
+        kernel::thread::handle(&thread.expect("memory for the timer thread"))
+    })
+}
+
+fn run() {
+    loop {
+        let now = sync::monotonic_ns();
+        let (due, next) = take_due(now);
+        for entry in due {
+            if let Some(timer) = entry.timer.upgrade() {
+                timer.expire(entry.generation, now);
+            }
+        }
+        sync::park(next);
+    }
+}
+
+/// Takes out what is due; also says when the next one is.
+fn take_due(now: u64) -> (Vec<QueueEntry>, Option<u64>) {
+    let mut queue = QUEUE.lock();
+    let later = queue.split_off(&(now + 1, 0));
+    let due = core::mem::replace(&mut *queue, later).into_values().collect();
+    (due, queue.keys().next().map(|&(deadline, _)| deadline))
+}
