@@ -234,6 +234,26 @@ pub struct MemoryInfo {
     pub stack_frames: u64,
 }
 
+impl MemoryInfo {
+    /// All RAM that the allocator manages, in bytes.
+    #[must_use]
+    pub const fn total_bytes(&self) -> u64 {
+        self.total_frames << PAGE_SHIFT
+    }
+
+    /// Free memory in bytes.
+    #[must_use]
+    pub const fn free_bytes(&self) -> u64 {
+        self.free_frames << PAGE_SHIFT
+    }
+
+    /// Memory that the program can still get, in bytes.
+    #[must_use]
+    pub const fn available_bytes(&self) -> u64 {
+        self.available_frames << PAGE_SHIFT
+    }
+}
+
 /// How much memory there is and what it is used for.
 #[must_use]
 pub fn memory_info() -> MemoryInfo {

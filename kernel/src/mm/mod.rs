@@ -17,7 +17,11 @@ mod frames;
 mod gather;
 mod heap;
 mod kernel_space;
+mod shared;
+mod space;
 
 pub use boot::{MemoryKind, MemoryRegion, drop_identity_map, init};
 pub use frames::{ContiguousFrames, MemoryInfo, memory_info};
 pub use kernel_space::{KernelStack, kernel_cr3, map_mmio};
+pub use shared::SharedMemory;
+pub use space::*;

@@ -1,0 +1,97 @@
+//! `mprotect`, `mlock`.
+
+use super::map::check_area_count;
+use super::zero::{is_zero_page, references};
+use super::{AddressSpace, Areas, InPlace, PAGE, leaf_flags, takes_rights};
+use addr::{VirtAddr, layout};
+use linux_abi::Errno;
+use page_table::Entry;
+use vma::{AreaFlags, Prot};
+
+impl AddressSpace {
+    /// Changes the protection of a range.
+    ///
+    /// # Errors
+    /// `EINVAL` (unaligned), `ENOMEM` (a hole in the range, too many areas), `EACCES` (write access to a shared mapping of a file that is not
+    /// open for writing).
+    pub fn protect(&self, start: VirtAddr, len: u64, prot: Prot) -> Result<(), Errno> {
+        let Some(end) = aligned_range(start, len)? else { return Ok(()) };
+        let mut areas = self.areas.write();
+        check_area_count(&areas)?;
+        check_protect(&areas, start, end, prot)?;
+        areas.map.modify(start, end, |area| area.prot = prot);
+        self.apply_protection(&areas, start, end);
+        Ok(())
+    }
+
+    /// Brings the entries of a range in line with their areas, and flushes if that takes rights away.
+    fn apply_protection(&self, areas: &Areas, start: VirtAddr, end: VirtAddr) {
+        let mut flush = false;
+        for area in areas.map.overlapping(start, end) {
+            let shared = area.flags.contains(AreaFlags::SHARED);
+            // Small pages are never split: it cannot fail.
+            let _never_fails = self.tables.update_range(area.start.max(start), area.end.min(end), &mut |_, entry, _| {
+                let in_place = if shared || is_own(entry) { InPlace::Writable } else { InPlace::CopyFirst };
+                let new = entry.with_flags(leaf_flags(area.prot, in_place));
+                flush |= takes_rights(entry, new);
+                new
+            });
+        }
+        if flush {
+            crate::tlb::shootdown(start, end);
+        }
+    }
+
+    /// Marks a range as locked in memory (and brings it in), or not. There is nothing to be paged out to, so this is for the record.
+    ///
+    /// # Errors
+    /// `EINVAL`, `ENOMEM` (a hole, or no memory for the pages).
+    pub fn lock_pages(&self, start: VirtAddr, len: u64, lock: Lock) -> Result<(), Errno> {
+        let from = start.align_down(PAGE);
+        let len = len.checked_add(start - from).ok_or(Errno::EINVAL)?;
+        let Some(end) = aligned_range(from, len)? else { return Ok(()) };
+        {
+            let mut areas = self.areas.write();
+            check_area_count(&areas)?;
+            if !areas.map.is_covered(from, end) {
+                return Err(Errno::ENOMEM);
+            }
+            areas.map.modify(from, end, |area| area.flags.set(AreaFlags::LOCKED, lock != Lock::Unlock));
+        }
+        if lock == Lock::Now { self.populate(from, end).map_err(|_| Errno::ENOMEM) } else { Ok(()) }
+    }
+}
+
+/// What `mlock` and its relatives want.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lock {
+    /// `mlock`: bring all pages in now.
+    Now,
+    /// `mlock2(MLOCK_ONFAULT)`.
+    OnFault,
+    /// `munlock`.
+    Unlock,
+}
+
+/// Whether this mapping is the only one that refers to the page.
+fn is_own(entry: Entry) -> bool {
+    !is_zero_page(entry) && references(entry) == 1
+}
+
+/// The end of a range given by a system call, `None` when it is empty.
+pub(super) fn aligned_range(start: VirtAddr, len: u64) -> Result<Option<VirtAddr>, Errno> {
+    if !start.is_aligned(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    let len = len.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
+    let end = start.0.checked_add(len).filter(|end| *end <= layout::USER_MAX).ok_or(Errno::ENOMEM)?;
+    Ok((len != 0).then_some(VirtAddr(end)))
+}
+
+fn check_protect(areas: &Areas, start: VirtAddr, end: VirtAddr, prot: Prot) -> Result<(), Errno> {
+    if !areas.map.is_covered(start, end) {
+        return Err(Errno::ENOMEM);
+    }
+    let refused = prot.contains(Prot::WRITE) && areas.map.overlapping(start, end).any(|area| area.flags.contains(AreaFlags::NEVER_WRITABLE));
+    if refused { Err(Errno::EACCES) } else { Ok(()) }
+}

@@ -1,0 +1,243 @@
+//! Page faults: the first touch of a page, and the first write to a shared one.
+
+use super::backing::{AreaBacking, ObjectPart};
+use super::zero::{frame_of, is_zero_page, references, share_frame, zero_page};
+use super::{AddressSpace, InPlace, PAGE, leaf_flags};
+use addr::{PhysAddr, VirtAddr, layout};
+use core::sync::atomic::Ordering;
+use frame::Frame;
+use linux_abi::Errno;
+use page_table::{Entry, Flags, MapError, PageSize};
+use vma::{Area, AreaFlags, Prot};
+
+/// What the program tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// Why a fault could not be resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultError {
+    /// Nothing is mapped there: SIGSEGV, `SEGV_MAPERR`.
+    NoMapping,
+    /// The mapping does not allow it: SIGSEGV, `SEGV_ACCERR`.
+    NoPermission,
+    /// The object has no such page or cannot read it: SIGBUS, `BUS_ADRERR`.
+    BusError,
+    /// No memory.
+    OutOfMemory,
+}
+
+impl FaultError {
+    /// For system calls that touch pages on the program's behalf.
+    #[must_use]
+    pub const fn to_errno(self) -> Errno {
+        match self {
+            Self::OutOfMemory => Errno::ENOMEM,
+            _ => Errno::EFAULT,
+        }
+    }
+}
+
+impl From<frame::OutOfMemory> for FaultError {
+    fn from(_: frame::OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// How far one attempt came.
+enum Step {
+    Done,
+    /// Another thread was faster; look again.
+    Again,
+}
+
+/// Pages that one fault of a file mapping fills, aligned: what is at hand costs little, a fault costs much.
+const FAULT_AROUND: u64 = 16;
+
+impl AddressSpace {
+    /// Resolves a page fault at `addr`: afterwards the access can be repeated.
+    ///
+    /// Context: may sleep; no lock held that a page of an object could need.
+    ///
+    /// # Errors
+    /// [`FaultError`].
+    pub fn handle_fault(&self, addr: VirtAddr, access: Access) -> Result<(), FaultError> {
+        if !(layout::USER_MIN..layout::USER_MAX).contains(&addr.0) {
+            return Err(FaultError::NoMapping);
+        }
+        loop {
+            let areas = self.areas.read();
+            if let Some(area) = areas.map.find(addr) {
+                check_access(area.prot, access)?;
+                if let Step::Done = self.resolve(area, addr.align_down(PAGE), access)? {
+                    return Ok(());
+                }
+            } else {
+                drop(areas);
+                self.grow_stack(addr)?;
+            }
+        }
+    }
+
+    fn resolve(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access) -> Result<Step, FaultError> {
+        let (entry, _) = self.tables.lookup(va);
+        if entry.is_empty() {
+            return self.fill(area, va, access);
+        }
+        if entry == Entry::BUSY {
+            drop(self.replace_lock(va).lock());
+            return Ok(Step::Again);
+        }
+        if access != Access::Write || entry.is_writable() {
+            // Another thread resolved it, or a stale translation caused the fault, which dropped it.
+            return Ok(Step::Done);
+        }
+        if area.flags.contains(AreaFlags::SHARED) || references(entry) == 1 {
+            let writable = entry.with_flags(leaf_flags(area.prot, InPlace::Writable));
+            return Ok(self.exchange(va, entry, writable));
+        }
+        self.copy_on_write(area, va, entry)
+    }
+
+    fn replace_lock(&self, va: VirtAddr) -> &sync::Mutex<()> {
+        &self.replacing[(va.0 / PAGE) as usize % self.replacing.len()]
+    }
+
+    fn exchange(&self, va: VirtAddr, old: Entry, new: Entry) -> Step {
+        match self.tables.compare_exchange(va, PageSize::Size4K, old, new) {
+            Ok(()) => Step::Done,
+            Err(_) => Step::Again,
+        }
+    }
+
+    /// Maps the page of an area for the first time.
+    fn fill(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access) -> Result<Step, FaultError> {
+        match &area.backing.part {
+            None if access == Access::Write => {
+                let frame = Frame::alloc_zeroed()?;
+                self.install(va, frame, leaf_flags(area.prot, InPlace::Writable))
+            }
+            None => self.install(va, Frame::from_permanent(zero_page()), leaf_flags(area.prot, InPlace::CopyFirst)),
+            Some(part) => self.fill_from_object(area, part, va, access),
+        }
+    }
+
+    fn fill_from_object(&self, area: &Area<AreaBacking>, part: &ObjectPart, va: VirtAddr, access: Access) -> Result<Step, FaultError> {
+        let index = (part.offset + (va - area.start)) / PAGE;
+        if index >= part.object.mapping_size().div_ceil(PAGE) {
+            return Err(FaultError::BusError);
+        }
+        let frame = part.object.frame(index).map_err(|error| match error {
+            Errno::ENOMEM => FaultError::OutOfMemory,
+            _ => FaultError::BusError,
+        })?;
+        if area.flags.contains(AreaFlags::SHARED) {
+            return self.install(va, frame, leaf_flags(area.prot, InPlace::Writable));
+        }
+        if access == Access::Write {
+            return self.install(va, frame.duplicate()?, leaf_flags(area.prot, InPlace::Writable));
+        }
+        let step = self.install(va, frame, leaf_flags(area.prot, InPlace::CopyFirst))?;
+        // Pages that will be written are better copied at their first write than replaced then, which needs a TLB flush.
+        if !area.prot.contains(Prot::WRITE) {
+            self.fill_around(area, part, va);
+        }
+        Ok(step)
+    }
+
+    /// Maps neighbours of `va` that the object has at hand, read-only.
+    fn fill_around(&self, area: &Area<AreaBacking>, part: &ObjectPart, va: VirtAddr) {
+        let window = va.align_down(FAULT_AROUND * PAGE);
+        let start = window.max(area.start);
+        let end = (window + FAULT_AROUND * PAGE).min(area.end);
+        let pages = part.object.mapping_size().div_ceil(PAGE);
+        let mut at = start;
+        while at < end {
+            let index = (part.offset + (at - area.start)) / PAGE;
+            if index < pages && self.tables.lookup(at).0.is_empty() {
+                let Some(frame) = part.object.ready_frame(index) else { return };
+                if self.install(at, frame, leaf_flags(area.prot, InPlace::CopyFirst)).is_err() {
+                    return;
+                }
+            }
+            at = at + PAGE;
+        }
+    }
+
+    /// Puts a frame where nothing is mapped. The entry takes the reference over.
+    fn install(&self, va: VirtAddr, frame: Frame, flags: Flags) -> Result<Step, FaultError> {
+        let entry = Entry::new(frame.phys(), flags);
+        match self.tables.map_if_empty(va, entry, PageSize::Size4K) {
+            Ok(()) => {
+                let _held_by_entry: PhysAddr = frame.into_raw();
+                if !is_zero_page(entry) {
+                    self.count_resident(1);
+                }
+                Ok(Step::Done)
+            }
+            Err(MapError::Occupied(_)) => Ok(Step::Again),
+            Err(MapError::OutOfTables) => Err(FaultError::OutOfMemory),
+        }
+    }
+
+    /// Gives the space a page of its own for one that others have, too. See the theory statement in `mod.rs`.
+    fn copy_on_write(&self, area: &Area<AreaBacking>, va: VirtAddr, old: Entry) -> Result<Step, FaultError> {
+        let _replacing = self.replace_lock(va).lock();
+        // From here on the entry refers to this frame until we replace it: others may only make it writable (then we start again).
+        if self.tables.lookup(va).0 != old {
+            return Ok(Step::Again);
+        }
+        let fresh = if is_zero_page(old) { Frame::alloc_zeroed()? } else { share_frame(old).duplicate()? };
+        if self.tables.compare_exchange(va, PageSize::Size4K, old, Entry::BUSY).is_err() {
+            return Ok(Step::Again);
+        }
+        crate::tlb::shootdown(va, va + PAGE);
+        let new = Entry::new(fresh.phys(), leaf_flags(area.prot, InPlace::Writable));
+        let set = self.tables.compare_exchange(va, PageSize::Size4K, Entry::BUSY, new);
+        debug_assert!(set.is_ok(), "nobody replaces a busy entry");
+        let _held_by_entry: PhysAddr = fresh.into_raw();
+        if is_zero_page(old) {
+            self.count_resident(1);
+        }
+        drop(frame_of(old));
+        Ok(Step::Done)
+    }
+
+    /// Extends the stack right above `addr` down to it.
+    fn grow_stack(&self, addr: VirtAddr) -> Result<(), FaultError> {
+        let mut areas = self.areas.write();
+        let start = addr.align_down(PAGE);
+        let Some(stack) = areas.map.find_from(addr) else { return Err(FaultError::NoMapping) };
+        if stack.contains(addr) {
+            return Ok(());
+        }
+        let (old_start, end) = (stack.start, stack.end);
+        let allowed = stack.flags.contains(AreaFlags::GROWS_DOWN) && end - start <= self.stack_limit.load(Ordering::Relaxed);
+        let gap_kept = areas.map.find_before(addr).is_none_or(|below| {
+            let gap = if below.prot.is_empty() { 0 } else { vma::place::STACK_GUARD_GAP };
+            start.0 >= below.end.0 + gap
+        });
+        if !allowed || !gap_kept {
+            return Err(FaultError::NoMapping);
+        }
+        areas.map.grow_down(old_start, start);
+        Ok(())
+    }
+}
+
+/// x86 has no write-only and no execute-only pages: any right includes reading.
+fn check_access(prot: Prot, access: Access) -> Result<(), FaultError> {
+    let allowed = match access {
+        Access::Read => !prot.is_empty(),
+        Access::Write => prot.contains(Prot::WRITE),
+        Access::Execute => prot.contains(Prot::EXEC),
+    };
+    if allowed { Ok(()) } else { Err(FaultError::NoPermission) }
+}

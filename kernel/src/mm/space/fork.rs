@@ -1,0 +1,68 @@
+//! The child's copy of a space.
+
+use super::zero::{is_zero_page, share_frame};
+use super::{AddressSpace, Areas};
+use addr::{PhysAddr, VirtAddr, layout};
+use alloc::sync::Arc;
+use core::ops::ControlFlow;
+use core::sync::atomic::Ordering;
+use linux_abi::Errno;
+use page_table::{Entry, Flags, PageSize};
+use vma::{Area, AreaFlags};
+
+impl AddressSpace {
+    /// A copy for a child process: shared mappings are shared, private pages are copied when either side writes to them.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn fork(&self) -> Result<Arc<Self>, Errno> {
+        let child = Self::new()?;
+        child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
+        let areas = self.areas.write();
+        {
+            let mut copy = child.areas.write();
+            (copy.brk_start, copy.brk, copy.mmap_base) = (areas.brk_start, areas.brk, areas.mmap_base);
+            copy_areas(&areas, &mut copy);
+        }
+        let copied = self.copy_entries(&areas, &child);
+        // Our own pages have become read-only, even if the copy failed half-way.
+        crate::tlb::shootdown(VirtAddr(layout::USER_MIN), VirtAddr(layout::USER_MAX));
+        drop(areas);
+        copied.map(|()| child)
+    }
+
+    fn copy_entries(&self, areas: &Areas, child: &Self) -> Result<(), Errno> {
+        for area in areas.map.iter().filter(|area| !area.flags.intersects(AreaFlags::DONT_FORK | AreaFlags::WIPE_ON_FORK)) {
+            let shared = area.flags.contains(AreaFlags::SHARED);
+            let mut failed = false;
+            // First ours become read-only, then both get the same entry; small pages are never split.
+            let _never_fails = self.tables.update_range(area.start, area.end, &mut |_, entry, _| {
+                if shared { entry } else { entry.with_flags(entry.flags() - Flags::WRITABLE) }
+            });
+            let _ = self.tables.visit_range(area.start, area.end, &mut |va, entry, _| {
+                failed = child.take_copy(va, entry).is_err();
+                if failed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            if failed {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_copy(&self, va: VirtAddr, entry: Entry) -> Result<(), Errno> {
+        let frame = share_frame(entry);
+        self.tables.map_if_empty(va, entry, PageSize::Size4K).map_err(|_| Errno::ENOMEM)?;
+        let _held_by_entry: PhysAddr = frame.into_raw();
+        if !is_zero_page(entry) {
+            self.count_resident(1);
+        }
+        Ok(())
+    }
+}
+
+fn copy_areas(from: &Areas, to: &mut Areas) {
+    for area in from.map.iter().filter(|area| !area.flags.contains(AreaFlags::DONT_FORK)) {
+        to.map.insert(Area { flags: area.flags - AreaFlags::LOCKED, ..area.clone() });
+    }
+}

@@ -1,0 +1,130 @@
+//! What others may ask about a space: `/proc/self/maps`, futex keys, crash reports, statistics.
+
+use super::advise::count_pages;
+use super::backing::{AreaBacking, Name};
+use super::{Access, AddressSpace, FaultError, PAGE};
+use addr::VirtAddr;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use frame::{Frame, MappingId};
+use vma::{Area, AreaFlags, Prot};
+
+/// One line of `/proc/self/maps`.
+#[derive(Clone, Debug)]
+pub struct VmaInfo {
+    /// First byte.
+    pub start: VirtAddr,
+    /// One past the last byte.
+    pub end: VirtAddr,
+    /// Protection.
+    pub prot: Prot,
+    /// Shared, growing, locked, …
+    pub flags: AreaFlags,
+    /// Byte offset in the object of the first byte; 0 for anonymous memory.
+    pub offset: u64,
+    /// The object, `None` for anonymous memory.
+    pub id: Option<MappingId>,
+    /// Path of the file, or a name in brackets.
+    pub name: Option<Name>,
+}
+
+/// Names a word of memory across address spaces: what a shared futex waits on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum SharedKey {
+    /// In a shared mapping: the object and the byte offset in it.
+    Object(MappingId, u64),
+    /// In private memory: only this space sees it.
+    Private(VirtAddr),
+}
+
+impl AddressSpace {
+    /// The area that contains `addr`.
+    #[must_use]
+    pub fn find(&self, addr: VirtAddr) -> Option<VmaInfo> {
+        self.areas.read().map.find(addr).map(describe)
+    }
+
+    /// All areas in ascending order.
+    #[must_use]
+    pub fn areas(&self) -> Vec<VmaInfo> {
+        self.areas.read().map.iter().map(describe).collect()
+    }
+
+    /// How a futex at `addr` is named.
+    ///
+    /// # Errors
+    /// [`FaultError::NoMapping`].
+    pub fn shared_key(&self, addr: VirtAddr) -> Result<SharedKey, FaultError> {
+        let areas = self.areas.read();
+        let area = areas.map.find(addr).ok_or(FaultError::NoMapping)?;
+        Ok(match &area.backing.part {
+            Some(part) if area.flags.contains(AreaFlags::SHARED) => SharedKey::Object(part.object.mapping_id(), part.offset + (addr - area.start)),
+            _ => SharedKey::Private(addr),
+        })
+    }
+
+    /// The frame behind `addr`, brought in for `access`, held so that it stays even if it is unmapped.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::handle_fault`].
+    pub fn frame_at(&self, addr: VirtAddr, access: Access) -> Result<Frame, FaultError> {
+        loop {
+            self.handle_fault(addr, access)?;
+            // The lock keeps the entry's frame from being freed before it is counted; a replacing fault may still swap the entry,
+            // so it is looked at again after counting.
+            let _areas = self.areas.read();
+            let (entry, _) = self.tables.lookup(addr);
+            if entry.is_present() && (access != Access::Write || entry.is_writable()) {
+                let _not_replaced = self.replacing[(addr.0 / PAGE) as usize % self.replacing.len()].lock();
+                if self.tables.lookup(addr).0 == entry {
+                    return Ok(super::zero::share_frame(entry));
+                }
+            }
+        }
+    }
+
+    /// Pages in memory (`VmRSS`).
+    #[must_use]
+    pub fn resident_pages(&self) -> u64 {
+        u64::try_from(self.resident.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// The most pages that were in memory at once (`VmHWM`).
+    #[must_use]
+    pub fn peak_resident_pages(&self) -> u64 {
+        u64::try_from(self.peak.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Pages in memory within a range (`Rss` of `/proc/self/smaps`).
+    #[must_use]
+    pub fn resident_pages_in(&self, start: VirtAddr, end: VirtAddr) -> u64 {
+        let _areas = self.areas.read();
+        count_pages(self, start, end)
+    }
+
+    /// Bytes in all areas (`VmSize`).
+    #[must_use]
+    pub fn mapped_bytes(&self) -> u64 {
+        self.areas.read().map.bytes()
+    }
+
+    /// Where the heap begins and ends now.
+    #[must_use]
+    pub fn brk_range(&self) -> (VirtAddr, VirtAddr) {
+        let areas = self.areas.read();
+        (areas.brk_start, areas.brk)
+    }
+}
+
+fn describe(area: &Area<AreaBacking>) -> VmaInfo {
+    let part = area.backing.part.as_ref();
+    VmaInfo {
+        start: area.start,
+        end: area.end,
+        prot: area.prot,
+        flags: area.flags,
+        offset: part.map_or(0, |part| part.offset),
+        id: part.map(|part| part.object.mapping_id()),
+        name: area.backing.name.clone(),
+    }
+}

@@ -1,0 +1,259 @@
+//! `mmap`, `munmap`, `brk`.
+
+use super::backing::{AreaBacking, ObjectPart};
+use super::zero::{free_removed, is_zero_page};
+use super::{Access, AddressSpace, Areas, Backing, FaultError, MAX_AREAS, MapFlags, MapRequest, PAGE, Placement, Sharing};
+use crate::mm::frames;
+use crate::mm::gather::Gather;
+use crate::mm::shared::SharedMemory;
+use addr::{VirtAddr, layout};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use linux_abi::Errno;
+use page_table::Removed;
+use vma::place::Window;
+use vma::{Area, AreaFlags, Prot};
+
+/// Areas that were removed; dropped after the lock.
+pub(super) type Dropped = Vec<Area<AreaBacking>>;
+
+/// Free frames below which no new area is made: the area itself, and what it drags along, needs a little.
+const AREA_COST: u64 = 2;
+
+/// Mappings up to this size are never refused as an obvious overcommit.
+const COMMIT_FLOOR: u64 = 1 << 30;
+
+impl AddressSpace {
+    /// Makes a mapping and returns its address.
+    ///
+    /// # Errors
+    /// `EINVAL` (length 0, unaligned fixed address or offset), `ENOMEM` (no room, too many areas, obviously more than there is),
+    /// `EEXIST` ([`Placement::FixedNoReplace`]), `EPERM` (fixed below the lowest address allowed), `EOVERFLOW` (file offset),
+    /// `EACCES` (writable shared mapping of a file not open for writing).
+    pub fn map(&self, request: MapRequest) -> Result<VirtAddr, Errno> {
+        let len = checked_len(request.len)?;
+        check_commit(&request, len)?;
+        let (backing, flags) = area_parts(&request, len)?;
+        let (prot, populate) = (request.prot, request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED));
+        let mut dropped = Dropped::new();
+        let at = {
+            let mut areas = self.areas.write();
+            check_area_count(&areas)?;
+            let at = self.make_room(&mut areas, &request, len, &mut dropped)?;
+            areas.map.insert(Area { start: at, end: at + len, prot, flags, backing });
+            at
+        };
+        drop(dropped);
+        if populate {
+            // mmap(2): MAP_POPULATE does not fail when pages cannot be had.
+            let _best_effort = self.populate(at, at + len);
+        }
+        Ok(at)
+    }
+
+    /// Chooses the address and removes what a fixed mapping replaces.
+    fn make_room(&self, areas: &mut Areas, request: &MapRequest, len: u64, dropped: &mut Dropped) -> Result<VirtAddr, Errno> {
+        let base = areas.mmap_base;
+        match request.placement {
+            Placement::Hint => areas.map.place(request.hint, len, Window::Anywhere, base).ok_or(Errno::ENOMEM),
+            Placement::Below2G => areas.map.place(request.hint, len, Window::Low, base).ok_or(Errno::ENOMEM),
+            Placement::Fixed => {
+                let end = fixed_range(request.hint, len)?;
+                self.remove(areas, request.hint, end, dropped);
+                Ok(request.hint)
+            }
+            Placement::FixedNoReplace => {
+                let end = fixed_range(request.hint, len)?;
+                if areas.map.is_free(request.hint, end) { Ok(request.hint) } else { Err(Errno::EEXIST) }
+            }
+        }
+    }
+
+    /// Removes all mappings in a range.
+    ///
+    /// # Errors
+    /// `EINVAL` (unaligned, empty or outside the program's half), `ENOMEM` (cutting an area would make too many).
+    pub fn unmap(&self, start: VirtAddr, len: u64) -> Result<(), Errno> {
+        let len = checked_len(len).map_err(|_| Errno::EINVAL)?;
+        let end = start.0.checked_add(len).filter(|end| *end <= layout::USER_MAX).ok_or(Errno::EINVAL)?;
+        if !start.is_aligned(PAGE) {
+            return Err(Errno::EINVAL);
+        }
+        let mut dropped = Dropped::new();
+        let mut areas = self.areas.write();
+        if areas.map.len() >= MAX_AREAS {
+            return Err(Errno::ENOMEM);
+        }
+        self.remove(&mut areas, start, VirtAddr(end), &mut dropped);
+        drop(areas);
+        Ok(())
+    }
+
+    /// Removes areas and pages. The areas go to `dropped`, to be dropped without the lock, as far as there is memory to do so.
+    pub(super) fn remove(&self, areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) {
+        let mut any = false;
+        areas.map.remove(start, end, |area| {
+            any = true;
+            if area.backing.part.is_some() && dropped.try_reserve(1).is_ok() {
+                dropped.push(area);
+            }
+        });
+        if any {
+            self.remove_pages(start, end);
+        }
+    }
+
+    /// Removes all pages in a range and frees them after the flush. The caller has the areas locked for writing.
+    pub(super) fn remove_pages(&self, start: VirtAddr, end: VirtAddr) {
+        let mut gather = Gather::new(((end - start) / PAGE).try_into().unwrap_or(usize::MAX));
+        let mut at = Some(start);
+        while let Some(from) = at {
+            // Program pages are small ones, which are never split: it cannot fail.
+            at = self.tables.unmap_range(from, end, &mut |item| gather.push(item)).unwrap_or(None);
+            if gather.is_empty() {
+                break;
+            }
+            crate::tlb::shootdown(from, at.map_or(end, |next| next + PAGE));
+            let mut pages = 0;
+            for item in gather.drain() {
+                pages += i64::from(matches!(item, Removed::Page { entry, .. } if !is_zero_page(entry)));
+                free_removed(item);
+            }
+            self.count_resident(-pages);
+        }
+    }
+
+    /// Touches every page of a range, writing where that is allowed.
+    pub(super) fn populate(&self, start: VirtAddr, end: VirtAddr) -> Result<(), FaultError> {
+        let mut at = start;
+        while at < end {
+            let Some(area) = self.find(at) else { return Err(FaultError::NoMapping) };
+            let access = if area.prot.contains(Prot::WRITE) { Access::Write } else { Access::Read };
+            if area.prot.is_empty() {
+                at = area.end;
+                continue;
+            }
+            self.populate_as(at, end.min(area.end), access)?;
+            at = area.end;
+        }
+        Ok(())
+    }
+
+    /// Touches every page of a range.
+    pub(super) fn populate_as(&self, start: VirtAddr, end: VirtAddr, access: Access) -> Result<(), FaultError> {
+        let mut at = start;
+        while at < end {
+            self.handle_fault(at, access)?;
+            at = at + PAGE;
+        }
+        Ok(())
+    }
+
+    /// Says where the heap begins (exec: behind the program's last segment).
+    pub fn set_brk_start(&self, start: VirtAddr) {
+        let start = start.align_up(PAGE);
+        let mut areas = self.areas.write();
+        (areas.brk_start, areas.brk) = (start, start);
+    }
+
+    /// Moves the end of the heap, if that is possible, and returns where it is then: Linux's `brk`, which reports failure by returning
+    /// the old value.
+    #[must_use]
+    pub fn set_brk(&self, wanted: VirtAddr) -> VirtAddr {
+        let mut dropped = Dropped::new();
+        let mut areas = self.areas.write();
+        let old = areas.brk;
+        if wanted < areas.brk_start || areas.brk_start.0 == 0 || wanted.0 > layout::USER_MAX {
+            return old;
+        }
+        let (old_end, new_end) = (old.align_up(PAGE), wanted.align_up(PAGE));
+        if new_end < old_end {
+            self.remove(&mut areas, new_end, old_end, &mut dropped);
+        } else if new_end > old_end && extend_heap(&mut areas, old_end, new_end).is_err() {
+            return old;
+        }
+        areas.brk = wanted;
+        wanted
+    }
+}
+
+fn extend_heap(areas: &mut Areas, from: VirtAddr, to: VirtAddr) -> Result<(), Errno> {
+    let (len, prot) = (to - from, Prot::READ | Prot::WRITE);
+    check_commit(&MapRequest::anonymous(len, prot), len)?;
+    check_area_count(areas)?;
+    if !areas.map.is_placeable(from, to) {
+        return Err(Errno::ENOMEM);
+    }
+    let backing = AreaBacking { part: None, name: Some(heap_name(areas)) };
+    areas.map.insert(Area { start: from, end: to, prot, flags: AreaFlags::empty(), backing });
+    Ok(())
+}
+
+/// The name of the heap, shared with the part that exists.
+fn heap_name(areas: &Areas) -> super::Name {
+    areas.map.find(areas.brk_start).and_then(|area| area.backing.name.clone()).unwrap_or_else(|| Arc::from(&b"[heap]"[..]))
+}
+
+/// Whole pages.
+pub(super) fn checked_len(len: u64) -> Result<u64, Errno> {
+    match len {
+        0 => Err(Errno::EINVAL),
+        len => len.checked_next_multiple_of(PAGE).filter(|len| *len <= layout::USER_MAX).ok_or(Errno::ENOMEM),
+    }
+}
+
+pub(super) fn check_area_count(areas: &Areas) -> Result<(), Errno> {
+    if areas.map.len() < MAX_AREAS && frames::program_has(AREA_COST) { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
+/// The end of a fixed mapping.
+pub(super) fn fixed_range(at: VirtAddr, len: u64) -> Result<VirtAddr, Errno> {
+    if !at.is_aligned(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    let end = at.0.checked_add(len).filter(|end| *end <= layout::USER_MAX).ok_or(Errno::ENOMEM)?;
+    // mmap(2), security: below mmap_min_addr only with CAP_SYS_RAWIO, which nobody has here.
+    if at.0 < layout::USER_MIN { Err(Errno::EPERM) } else { Ok(VirtAddr(end)) }
+}
+
+/// Linux's heuristic overcommit: refuses what obviously cannot be used (proc(5), overcommit_memory 0).
+fn check_commit(request: &MapRequest, len: u64) -> Result<(), Errno> {
+    let counted = request.prot.contains(Prot::WRITE) && matches!(request.backing, Backing::Anonymous) && !request.flags.contains(MapFlags::NO_RESERVE);
+    let most = frames::memory_info().total_bytes().max(COMMIT_FLOOR);
+    if counted && len > most { Err(Errno::ENOMEM) } else { Ok(()) }
+}
+
+/// What the area remembers of the request.
+fn area_parts(request: &MapRequest, len: u64) -> Result<(AreaBacking, AreaFlags), Errno> {
+    let mut flags = AreaFlags::empty();
+    flags.set(AreaFlags::GROWS_DOWN, request.flags.contains(MapFlags::GROWS_DOWN));
+    flags.set(AreaFlags::LOCKED, request.flags.contains(MapFlags::LOCKED));
+    flags.set(AreaFlags::NO_RESERVE, request.flags.contains(MapFlags::NO_RESERVE));
+    let part = match &request.backing {
+        Backing::Anonymous => None,
+        Backing::SharedAnonymous => {
+            flags |= AreaFlags::SHARED;
+            Some(ObjectPart { object: SharedMemory::new(len), offset: 0 })
+        }
+        Backing::File { object, offset, sharing } => {
+            check_file(*offset, len, *sharing, request.prot)?;
+            flags.set(AreaFlags::SHARED, *sharing != Sharing::Private);
+            flags.set(AreaFlags::NEVER_WRITABLE, *sharing == Sharing::SharedReadOnly);
+            Some(ObjectPart { object: object.clone(), offset: *offset })
+        }
+    };
+    Ok((AreaBacking { part, name: request.name.clone() }, flags))
+}
+
+fn check_file(offset: u64, len: u64, sharing: Sharing, prot: Prot) -> Result<(), Errno> {
+    if !offset.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    if offset.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {
+        return Err(Errno::EOVERFLOW);
+    }
+    if sharing == Sharing::SharedReadOnly && prot.contains(Prot::WRITE) {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! [`AddressSpace`]: what a program sees of memory.
+//!
+//! Two structures say what is mapped: the areas (`vma` crate: what *should* be there) and the page tables (what *is* there so far).
+//! Pages come at the first touch (`fault.rs`).
+//!
+//! **Theory.** `areas` is a reader/writer lock over both. Who changes areas, removes or protects pages, or moves them, has it for
+//! writing, flushes the TLBs before releasing it, and frees frames and tables only after the flush. A page fault has it for
+//! reading, so faults run in parallel, and changes single entries with compare-exchange from what it saw:
+//!
+//! - empty → page: no translation is cached for an empty entry, so nothing is flushed. The loser of a race drops its frame.
+//! - read-only → writable, same frame (a private page that nobody shares any more): no flush either; a stale read-only translation
+//!   only costs another CPU a fault that finds nothing to do.
+//! - page → other page (copy on write): while any CPU may still read the old page, no CPU may write the new one. So the entry goes
+//!   to `BUSY` (not present), the TLBs are flushed, then the new page is set. Whoever meets `BUSY` sleeps on the page's lock
+//!   (`replacing`), which the replacing thread holds from before `BUSY` until after the new entry.
+//!
+//! Lock order: `areas`, then `replacing`, then what a [`frame::Mappable`] takes inside. Objects are dropped outside `areas`, as their drop
+//! may do anything.
+//!
+//! Neighbours: `linux/src/sys/mm.rs` translates system calls to these methods, `kernel/src/trap.rs` calls [`AddressSpace::handle_fault`].
+
+mod advise;
+mod backing;
+mod change;
+mod fault;
+mod fork;
+mod info;
+mod map;
+mod remap;
+mod zero;
+
+use super::frames::Pool;
+use super::kernel_space::{Tables, share_upper_half};
+use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use linux_abi::Errno;
+use page_table::{Entry, Flags, PageTable};
+use sync::{Mutex, RwLock};
+use vma::AreaMap;
+
+pub use advise::Advice;
+pub use change::Lock;
+pub use backing::{Backing, MapFlags, MapRequest, Name, Placement, Sharing};
+pub use fault::{Access, FaultError};
+pub use info::{SharedKey, VmaInfo};
+pub use remap::{RemapRequest, RemapTarget};
+pub use vma::{AreaFlags, Prot};
+
+use backing::AreaBacking;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// As Linux's default `vm.max_map_count`.
+const MAX_AREAS: usize = 65530;
+const REPLACE_LOCKS: usize = 16;
+
+/// The low half of a page-table tree and what belongs there. The upper half is the kernel's, the same in all spaces.
+pub struct AddressSpace {
+    tables: PageTable<Tables>,
+    areas: RwLock<Areas>,
+    replacing: [Mutex<()>; REPLACE_LOCKS],
+    /// Pages mapped, but for the zero page.
+    resident: AtomicI64,
+    peak: AtomicI64,
+    /// `RLIMIT_STACK`: how long a growing area may become.
+    stack_limit: AtomicU64,
+}
+
+/// What the lock guards besides the tables.
+struct Areas {
+    map: AreaMap<AreaBacking>,
+    /// Where the heap begins; zero when the program has none.
+    brk_start: VirtAddr,
+    brk: VirtAddr,
+    /// Mappings without a hint go below this.
+    mmap_base: VirtAddr,
+}
+
+impl AddressSpace {
+    /// An empty space.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new() -> Result<Arc<Self>, Errno> {
+        let tables = PageTable::new(Tables(Pool::Program)).map_err(|_| Errno::ENOMEM)?;
+        share_upper_half(&tables);
+        // 128 MiB for the stack at the top, as Linux keeps at least.
+        let mmap_base = VirtAddr(layout::USER_MAX - (128 << 20)).align_down(PAGE);
+        let none = VirtAddr(0);
+        Ok(Arc::new(Self {
+            tables,
+            areas: RwLock::new(Areas { map: AreaMap::new(), brk_start: none, brk: none, mmap_base }),
+            replacing: [const { Mutex::new(()) }; REPLACE_LOCKS],
+            resident: AtomicI64::new(0),
+            peak: AtomicI64::new(0),
+            stack_limit: AtomicU64::new(8 << 20),
+        }))
+    }
+
+    /// The value for CR3. A CPU that has loaded it keeps the space alive.
+    #[must_use]
+    pub const fn cr3(&self) -> PhysAddr {
+        self.tables.root()
+    }
+
+    /// Sets the address below which mappings without a hint go (address-space randomisation: by exec, before the first mapping).
+    pub fn set_mmap_base(&self, base: VirtAddr) {
+        self.areas.write().mmap_base = base.align_down(PAGE);
+    }
+
+    /// Sets how many bytes a growing stack may have (`RLIMIT_STACK`).
+    pub fn set_stack_limit(&self, bytes: u64) {
+        self.stack_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    fn count_resident(&self, pages: i64) {
+        let now = self.resident.fetch_add(pages, Ordering::Relaxed) + pages;
+        if pages > 0 {
+            self.peak.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        // No CPU uses these tables any more, so nothing needs a flush.
+        let end = VirtAddr(layout::USER_MAX);
+        let _never_splits = self.tables.unmap_range(VirtAddr(0), end, &mut |removed| {
+            zero::free_removed(removed);
+            core::ops::ControlFlow::Continue(())
+        });
+        zero::free_root(self.tables.root());
+    }
+}
+
+/// Flags of the entry of a page. `WRITABLE` only when `prot` has it and the page may be written in place.
+fn leaf_flags(prot: Prot, in_place: InPlace) -> Flags {
+    let mut flags = Flags::PRESENT | Flags::ACCESSED;
+    if prot.is_empty() {
+        return Flags::RESIDENT | Flags::NO_EXECUTE;
+    }
+    if !prot.contains(Prot::EXEC) {
+        flags |= Flags::NO_EXECUTE;
+    }
+    if prot.contains(Prot::WRITE) && in_place == InPlace::Writable {
+        flags |= Flags::WRITABLE | Flags::DIRTY;
+    }
+    flags
+}
+
+/// Whether a page may be written where it is, or is somebody else's, too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum InPlace {
+    Writable,
+    CopyFirst,
+}
+
+/// Whether going from one entry to another takes a right away, so that cached translations must go.
+fn takes_rights(old: Entry, new: Entry) -> bool {
+    let (old, new) = (old.flags(), new.flags());
+    let lost = |flag| old.contains(flag) && !new.contains(flag);
+    old.contains(Flags::PRESENT) && (lost(Flags::PRESENT) || lost(Flags::WRITABLE) || (new - old).contains(Flags::NO_EXECUTE))
+}

@@ -1,0 +1,133 @@
+//! `mremap`: moves page-table entries, not bytes.
+
+use super::backing::{AreaBacking, ObjectPart};
+use super::map::{Dropped, check_area_count, checked_len, fixed_range};
+use super::{AddressSpace, Areas, PAGE};
+use addr::{VirtAddr, layout};
+use linux_abi::Errno;
+use vma::place::Window;
+use vma::{Area, AreaFlags, Backing as _};
+
+/// Where a grown mapping may go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RemapTarget {
+    /// It stays where it is.
+    InPlace,
+    /// `MREMAP_MAYMOVE`.
+    MayMove,
+    /// `MREMAP_MAYMOVE | MREMAP_FIXED`: exactly there.
+    Fixed(VirtAddr),
+}
+
+/// What `mremap` asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RemapRequest {
+    /// The old mapping; page-aligned.
+    pub old: VirtAddr,
+    /// Its length; 0 makes a second mapping of a shared one.
+    pub old_len: u64,
+    /// The wanted length.
+    pub new_len: u64,
+    /// Where.
+    pub target: RemapTarget,
+    /// `MREMAP_DONTUNMAP`: the old mapping stays, without its pages.
+    pub keep_old: bool,
+}
+
+impl AddressSpace {
+    /// Resizes or moves a mapping; returns its address.
+    ///
+    /// # Errors
+    /// `EINVAL` (alignment, lengths, overlapping target, flags that do not fit), `EFAULT` (the old range is not one mapping),
+    /// `ENOMEM` (no room, no memory).
+    pub fn remap(&self, request: RemapRequest) -> Result<VirtAddr, Errno> {
+        let old = request.old;
+        let new_len = checked_len(request.new_len)?;
+        let old_len = if request.old_len == 0 { 0 } else { checked_len(request.old_len).map_err(|_| Errno::EINVAL)? };
+        if !old.is_aligned(PAGE) || old.0.checked_add(old_len).is_none_or(|end| end > layout::USER_MAX) {
+            return Err(Errno::EINVAL);
+        }
+        if request.keep_old && (request.target == RemapTarget::InPlace || old_len != new_len) {
+            return Err(Errno::EINVAL);
+        }
+        let mut dropped = Dropped::new();
+        let mut areas = self.areas.write();
+        let area = areas.map.find(old).ok_or(Errno::EFAULT)?.clone();
+        if old_len == 0 {
+            return self.duplicate(&mut areas, &area, new_len, request, &mut dropped);
+        }
+        if area.end < old + old_len {
+            return Err(Errno::EFAULT);
+        }
+        if let (RemapTarget::InPlace | RemapTarget::MayMove, false) = (request.target, request.keep_old) {
+            if new_len <= old_len {
+                self.remove(&mut areas, old + new_len, old + old_len, &mut dropped);
+                return Ok(old);
+            }
+            if grows_in_place(&areas, &area, old + old_len, old + new_len) {
+                areas.map.grow_up(old + old_len, old + new_len);
+                return Ok(old);
+            }
+        }
+        if request.target == RemapTarget::InPlace {
+            return Err(Errno::ENOMEM);
+        }
+        self.move_area(&mut areas, &area, Lengths { old: old_len, new: new_len }, request, &mut dropped)
+    }
+
+    /// The new place; a fixed one is emptied.
+    fn target(&self, areas: &mut Areas, new_len: u64, old: (VirtAddr, u64), target: RemapTarget, dropped: &mut Dropped) -> Result<VirtAddr, Errno> {
+        let RemapTarget::Fixed(at) = target else {
+            let base = areas.mmap_base;
+            return areas.map.place(VirtAddr(0), new_len, Window::Anywhere, base).ok_or(Errno::ENOMEM);
+        };
+        let end = fixed_range(at, new_len).map_err(|_| Errno::EINVAL)?;
+        if at < old.0 + old.1 && old.0 < end {
+            return Err(Errno::EINVAL);
+        }
+        self.remove(areas, at, end, dropped);
+        Ok(at)
+    }
+
+    fn move_area(&self, areas: &mut Areas, area: &Area<AreaBacking>, len: Lengths, request: RemapRequest, dropped: &mut Dropped) -> Result<VirtAddr, Errno> {
+        let old = request.old;
+        check_area_count(areas)?;
+        let to = self.target(areas, len.new, (old, len.old), request.target, dropped)?;
+        let moved = len.old.min(len.new);
+        self.tables.move_range(old, to, moved).map_err(|_| Errno::ENOMEM)?;
+        let backing = area.backing.advanced(old - area.start);
+        areas.map.insert(Area { start: to, end: to + len.new, prot: area.prot, flags: area.flags - AreaFlags::GROWS_DOWN, backing });
+        if request.keep_old {
+            self.remove_pages(old, old + len.old);
+            crate::tlb::shootdown(old, old + len.old);
+        } else {
+            // The pages have moved away, so the flush must be asked for; what a shrinking move left is freed with the tables.
+            crate::tlb::shootdown(old, old + len.old);
+            self.remove(areas, old, old + len.old, dropped);
+        }
+        Ok(to)
+    }
+
+    /// `old_len` 0: a further mapping of the same shared pages.
+    fn duplicate(&self, areas: &mut Areas, area: &Area<AreaBacking>, new_len: u64, request: RemapRequest, dropped: &mut Dropped) -> Result<VirtAddr, Errno> {
+        let (true, Some(part)) = (area.flags.contains(AreaFlags::SHARED), &area.backing.part) else { return Err(Errno::EINVAL) };
+        if request.target == RemapTarget::InPlace {
+            return Err(Errno::ENOMEM);
+        }
+        check_area_count(areas)?;
+        let part = ObjectPart { object: part.object.clone(), offset: part.offset + (request.old - area.start) };
+        let at = self.target(areas, new_len, (request.old, 0), request.target, dropped)?;
+        let backing = AreaBacking { part: Some(part), name: area.backing.name.clone() };
+        areas.map.insert(Area { start: at, end: at + new_len, prot: area.prot, flags: area.flags, backing });
+        Ok(at)
+    }
+}
+
+struct Lengths {
+    old: u64,
+    new: u64,
+}
+
+fn grows_in_place(areas: &Areas, area: &Area<AreaBacking>, old_end: VirtAddr, new_end: VirtAddr) -> bool {
+    area.end == old_end && new_end.0 <= layout::USER_MAX && areas.map.is_placeable(old_end, new_end)
+}
