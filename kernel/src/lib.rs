@@ -1,3 +1,27 @@
-//! The operating system proper: boot, per-CPU blocks, threads, memory, clock, log, panic.
+//! The operating system proper: boot, per-CPU blocks, threads, memory, interrupts, clock, log, panic.
+//!
+//! Mostly wiring: what can be decided without hardware is in `libs/`, what the CPU does is in `arch/`. `boot.rs` is the
+//! table of contents. The Linux personality stands above and registers itself through link-time symbols (`linux_*`).
 
 #![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod boot;
+pub mod clock;
+mod console;
+pub mod control;
+pub mod devices;
+pub mod interrupt;
+mod log;
+mod machine;
+pub mod mm;
+mod panic;
+pub mod percpu;
+pub mod power;
+mod smp;
+pub mod thread;
+pub mod tlb;
+pub mod trap;
+
+pub use boot::boot_info;

@@ -142,46 +142,46 @@ pub fn fixup(rip: u64) -> Option<u64> {
     table.iter().find(|(start, end, _)| (*start as u64..*end as u64).contains(&rip)).map(|&(.., landing)| landing as u64)
 }
 
-/// Copies `to.len()` bytes from the program's memory; on a fault returns how many were not copied.
+/// Copies `len` bytes from the program's memory at `from` to `to`.
 ///
 /// # Errors
-/// The number of bytes at the end of `to` that were not filled in.
+/// The number of bytes at the end that were not copied.
 ///
 /// # Safety
-/// `from` lies in the program's half: a kernel address would be read.
-pub unsafe fn copy_in(to: &mut [u8], from: *const u8) -> Result<(), usize> {
-    // SAFETY: `to` is ours; faults on `from` are fixed up.
-    match unsafe { user_copy(to.as_mut_ptr(), from, to.len()) } {
+/// `to..to + len` is writable kernel memory; `from..from + len` lies in the program's half.
+pub unsafe fn copy_in(to: *mut u8, from: *const u8, len: usize) -> Result<(), usize> {
+    // SAFETY: `to` is the caller's; faults on `from` are fixed up.
+    match unsafe { user_copy(to, from, len) } {
         0 => Ok(()),
         left => Err(left),
     }
 }
 
-/// Copies `from` to the program's memory; on a fault returns how many bytes were not copied.
+/// Copies `len` bytes at `from` to the program's memory at `to`.
 ///
 /// # Errors
-/// The number of bytes at the end of `from` that were not copied.
+/// The number of bytes at the end that were not copied.
 ///
 /// # Safety
-/// `to..to + from.len()` lies in the program's half: kernel memory would be overwritten.
-pub unsafe fn copy_out(to: *mut u8, from: &[u8]) -> Result<(), usize> {
-    // SAFETY: `from` is ours; faults on `to` are fixed up.
-    match unsafe { user_copy(to, from.as_ptr(), from.len()) } {
+/// `from..from + len` is readable kernel memory; `to..to + len` lies in the program's half.
+pub unsafe fn copy_out(to: *mut u8, from: *const u8, len: usize) -> Result<(), usize> {
+    // SAFETY: `from` is the caller's; faults on `to` are fixed up.
+    match unsafe { user_copy(to, from, len) } {
         0 => Ok(()),
         left => Err(left),
     }
 }
 
-/// Fills `len` bytes of the program's memory with `byte`.
+/// Zeroes `len` bytes of the program's memory.
 ///
 /// # Errors
-/// The number of bytes at the end that were not filled.
+/// The number of bytes at the end that were not zeroed.
 ///
 /// # Safety
 /// `to..to + len` lies in the program's half.
-pub unsafe fn fill(to: *mut u8, byte: u8, len: usize) -> Result<(), usize> {
+pub unsafe fn zero(to: *mut u8, len: usize) -> Result<(), usize> {
     // SAFETY: faults on `to` are fixed up.
-    match unsafe { user_fill(to, byte, len) } {
+    match unsafe { user_fill(to, 0, len) } {
         0 => Ok(()),
         left => Err(left),
     }

@@ -50,6 +50,12 @@ impl ThreadHandle {
         unsafe { sync_thread_unpark(self.0) }
     }
 
+    /// The backend's pointer; the handle keeps the reference.
+    #[must_use]
+    pub const fn as_raw(&self) -> NonNull<()> {
+        self.0
+    }
+
     /// Gives the reference away as the backend's pointer.
     #[must_use]
     pub fn into_raw(self) -> NonNull<()> {

@@ -1,0 +1,154 @@
+//! Finding the machine's devices and starting their drivers, each with a thread for its interrupts.
+#![expect(unsafe_code, reason = "hands device registers and memory to drivers")]
+
+use crate::machine::Machine;
+use crate::mm::{self, ContiguousFrames};
+use crate::{clock, interrupt};
+use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arch_x86_64::ioapic::Line;
+use core::ptr::NonNull;
+use drivers::DmaMemory;
+use drivers::virtio::mmio::MmioTransport;
+use drivers::virtio::DynTransport;
+use drivers::virtio_console::{Console, Port, PortError};
+use drivers::virtio_rng::Rng;
+use linux_abi::Errno;
+use platform::virtio_mmio::{Polarity, VirtioMmio};
+use sync::OnceCell;
+
+/// Virtio device ids (virtio 1.2, §5).
+const DEVICE_CONSOLE: u32 = 3;
+const DEVICE_ENTROPY: u32 = 4;
+/// How long the host may take to announce a port it has promised.
+const PORT_LIMIT_NS: u64 = 5_000_000_000;
+
+static CONSOLE: OnceCell<Arc<Console>> = OnceCell::new();
+static RNG: OnceCell<Arc<Rng>> = OnceCell::new();
+
+/// Memory for devices: frames that are never given back.
+struct Dma;
+
+// SAFETY: the frames are contiguous, in the direct map, page-aligned, and leaked.
+unsafe impl DmaMemory for Dma {
+    fn alloc(&self, pages: usize) -> Option<(PhysAddr, *mut u8)> {
+        let frames = ContiguousFrames::alloc_zeroed(pages).ok()?;
+        let start = frames.phys();
+        core::mem::forget(frames);
+        Some((start, start.to_virt().as_mut_ptr()))
+    }
+}
+
+/// Starts a driver for every device found. One that does not work is reported and left out.
+pub(crate) fn init(machine: &Machine) {
+    let mut mapped = Vec::new();
+    for slot in &machine.virtio_mmio {
+        match probe(slot, &mut mapped) {
+            Ok(Some(transport)) => start(slot, Box::new(transport)),
+            Ok(None) => {}
+            Err(error) => log::error!("device at {}: {error}", slot.base),
+        }
+    }
+    crate::control::start();
+}
+
+fn probe(slot: &VirtioMmio, mapped: &mut Vec<(PhysAddr, VirtAddr)>) -> Result<Option<MmioTransport>, drivers::Error> {
+    let page = slot.base.align_down(PAGE_SIZE as u64);
+    let base = match mapped.iter().find(|(mapped, _)| *mapped == page) {
+        Some((_, base)) => *base,
+        None => {
+            let base = mm::map_mmio(page, PAGE_SIZE);
+            mapped.push((page, base));
+            base
+        }
+    };
+    let registers = NonNull::new((base + slot.base.page_offset() as u64).as_mut_ptr()).expect("kernel addresses are not null");
+    // SAFETY: ACPI or the command line names the slot; its page is mapped for ever; one driver per slot.
+    unsafe { MmioTransport::probe(registers) }.device()
+}
+
+fn start(slot: &VirtioMmio, transport: DynTransport) {
+    let line = Line { level: false, active_low: slot.polarity == Polarity::Low };
+    let outcome = match transport.device_id() {
+        DEVICE_CONSOLE => start_console(slot.gsi, line, transport),
+        DEVICE_ENTROPY => start_rng(slot.gsi, line, transport),
+        other => {
+            log::warn!("virtio device {other} at {}: no driver", slot.base);
+            Ok(())
+        }
+    };
+    if let Err(error) = outcome {
+        log::error!("virtio device at {}: {error}", slot.base);
+    }
+}
+
+fn start_console(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartError> {
+    let console = Console::new(transport, Box::new(Dma))?;
+    let serviced = console.clone();
+    interrupt::spawn_irq_thread(gsi, line, "virtio-console", move || serviced.service())?;
+    let _first = CONSOLE.set(console);
+    Ok(())
+}
+
+fn start_rng(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartError> {
+    let rng = Arc::new(Rng::new(transport, &Dma)?);
+    let serviced = rng.clone();
+    interrupt::spawn_irq_thread(gsi, line, "virtio-rng", move || serviced.service())?;
+    let _first = RNG.set(rng);
+    Ok(())
+}
+
+/// Why a driver could not be started.
+#[derive(Debug)]
+enum StartError {
+    Driver(drivers::Error),
+    Kernel(Errno),
+}
+
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Driver(error) => error.fmt(f),
+            Self::Kernel(error) => write!(f, "no interrupt thread: {error}"),
+        }
+    }
+}
+
+impl From<drivers::Error> for StartError {
+    fn from(error: drivers::Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<Errno> for StartError {
+    fn from(error: Errno) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+/// The host's port of that name (`stdin`, `stdout`, `stderr`, `control`), waiting for the host to announce it.
+///
+/// Context: may sleep.
+///
+/// # Errors
+/// [`PortError`]; `TimedOut` also when there is no console device at all.
+pub fn port(name: &str) -> Result<Port, PortError> {
+    let console = CONSOLE.get().ok_or(PortError::TimedOut)?;
+    console.wait_port(name, Some(clock::monotonic_ns() + PORT_LIMIT_NS))
+}
+
+/// Waits until everything written to ports has reached the host, at most `limit_ns`.
+pub(crate) fn flush_ports(limit_ns: u64) {
+    if let Some(console) = CONSOLE.get()
+        && let Err(error) = console.flush(Some(clock::monotonic_ns() + limit_ns))
+    {
+        log::error!("output may be lost: {error}");
+    }
+}
+
+/// The host's random number device, if there is one.
+pub fn rng() -> Option<&'static Arc<Rng>> {
+    RNG.get()
+}

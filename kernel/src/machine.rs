@@ -1,0 +1,113 @@
+//! What machine this is: everything boot needs to know from the loader and ACPI, collected before there is a heap.
+
+use crate::boot::boot_memory;
+use crate::mm::{MemoryKind, MemoryRegion};
+use crate::percpu::MAX_CPUS;
+use addr::PhysAddr;
+use arch_x86_64::apic;
+use arrayvec::ArrayVec;
+use core::ops::Range;
+use platform::acpi::fadt::Fadt;
+use platform::acpi::madt::CpuState;
+use platform::acpi::{Tables, madt};
+use platform::cmdline::CommandLine;
+use platform::memory_map::{self, MAX_REGIONS};
+use platform::pvh::StartInfo;
+use platform::virtio_mmio::{self, VirtioMmio};
+
+/// Most I/O APICs and virtio-mmio slots looked at.
+const MAX_IO_APICS: usize = 8;
+const MAX_VIRTIO: usize = 32;
+const LOW_MEMORY: u64 = 1 << 20;
+
+/// The machine as the loader and ACPI describe it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) command_line: CommandLine<'static>,
+    pub(crate) initrd: Option<Range<PhysAddr>>,
+    /// APIC ids of the usable CPUs, the one that boots first.
+    pub(crate) apic_ids: ArrayVec<u32, MAX_CPUS>,
+    pub(crate) io_apics: ArrayVec<madt::IoApic, MAX_IO_APICS>,
+    pub(crate) virtio_mmio: ArrayVec<VirtioMmio, MAX_VIRTIO>,
+    pub(crate) fadt: Option<Fadt>,
+    memory: platform::MemoryMap,
+}
+
+impl Machine {
+    /// Reads PVH's start info and the ACPI tables it leads to; both lie below `limit`.
+    ///
+    /// # Panics
+    /// If the start info makes no sense: there is nothing to go on with.
+    pub(crate) fn discover(start_info: PhysAddr, limit: u64) -> Self {
+        let memory = boot_memory(limit);
+        let info = StartInfo::parse(&memory, start_info)
+            .unwrap_or_else(|error| panic!("the loader's start info at {start_info} is unusable: {error:?}"));
+        let mut machine = Self {
+            command_line: CommandLine::new(info.command_line),
+            initrd: info.initrd,
+            apic_ids: ArrayVec::new(),
+            io_apics: ArrayVec::new(),
+            virtio_mmio: ArrayVec::new(),
+            fadt: None,
+            memory: info.memory,
+        };
+        machine.add_cpu(initial_apic_id());
+        let rsdp = info.rsdp.or_else(|| platform::acpi::search_rsdp(&memory));
+        if let Some(tables) = rsdp.and_then(|rsdp| Tables::find(memory, rsdp).ok()) {
+            machine.read_acpi(&tables);
+        }
+        machine.virtio_mmio.extend(virtio_mmio::from_command_line(machine.command_line).take(machine.virtio_mmio.remaining_capacity()));
+        machine
+    }
+
+    fn read_acpi(&mut self, tables: &Tables<'static, platform::OffsetMap>) {
+        if let Some(madt) = tables.madt() {
+            for cpu in madt.cpus().filter(|cpu| cpu.state == CpuState::Enabled) {
+                self.add_cpu(cpu.apic_id);
+            }
+            self.io_apics.extend(madt.io_apics().take(MAX_IO_APICS));
+        }
+        if let Some(dsdt) = tables.dsdt() {
+            self.virtio_mmio.extend(platform::acpi::dsdt::virtio_mmio_devices(dsdt).take(MAX_VIRTIO));
+        }
+        self.fadt = tables.fadt();
+    }
+
+    fn add_cpu(&mut self, apic_id: u32) {
+        if !self.apic_ids.contains(&apic_id) && !self.apic_ids.is_full() {
+            self.apic_ids.push(apic_id);
+        }
+    }
+
+    /// The memory map as `mm` wants it.
+    pub(crate) fn memory_regions(&self) -> ArrayVec<MemoryRegion, MAX_REGIONS> {
+        let convert = |region: &memory_map::MemoryRegion| MemoryRegion {
+            start: region.start,
+            end: region.end,
+            kind: match region.kind {
+                memory_map::MemoryKind::Usable => MemoryKind::Usable,
+                memory_map::MemoryKind::AcpiReclaimable | memory_map::MemoryKind::AcpiNvs => MemoryKind::Acpi,
+                _ => MemoryKind::Reserved,
+            },
+        };
+        self.memory.regions().iter().map(convert).collect()
+    }
+
+    /// What is taken in usable memory: the first megabyte (the loader's data, the trampoline), the kernel, the image.
+    pub(crate) fn reserved(&self) -> ArrayVec<Range<PhysAddr>, 3> {
+        let mut reserved = ArrayVec::new();
+        reserved.push(PhysAddr(0)..PhysAddr(LOW_MEMORY));
+        reserved.push(crate::smp::kernel_image());
+        reserved.extend(self.initrd.clone());
+        reserved
+    }
+}
+
+/// The booting CPU's APIC id, before its APIC is set up.
+fn initial_apic_id() -> u32 {
+    if apic::has_x2apic() {
+        core::arch::x86_64::__cpuid_count(0xb, 0).edx
+    } else {
+        core::arch::x86_64::__cpuid(1).ebx >> 24
+    }
+}

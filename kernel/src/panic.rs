@@ -1,0 +1,64 @@
+//! Kernel panics: message, CPU, backtrace, then power off with a status that says so.
+//!
+//! The host program turns the addresses into names (it has the kernel's symbols).
+#![expect(unsafe_code, reason = "walks frame pointers")]
+
+use core::fmt::{self, Write};
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+const MAX_FRAMES: usize = 32;
+
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Writes to the serial port, whoever else may be writing: a panicking CPU owns it.
+struct Emergency;
+
+impl Write for Emergency {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        crate::console::write_emergency(text);
+        Ok(())
+    }
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let rbp: u64;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
+    stop(format_args!("{info}"), rbp)
+}
+
+/// Reports a fatal error with a backtrace that starts at the frame pointer `rbp`, and powers off.
+pub(crate) fn stop(message: fmt::Arguments<'_>, rbp: u64) -> ! {
+    arch_x86_64::cpu::disable_interrupts();
+    if PANICKED.swap(true, Ordering::SeqCst) {
+        // Another CPU is reporting, or this report itself failed: one report is enough.
+        crate::power::off_after_panic();
+    }
+    let mut out = Emergency;
+    let thread = crate::thread::current_name();
+    let _infallible = writeln!(out, "\nkernel panic on CPU {} in thread {thread}: {message}", crate::percpu::cpu_id());
+    backtrace(&mut out, rbp);
+    crate::power::off_after_panic()
+}
+
+/// Follows the chain of frame pointers; stops at the first value that is not a kernel stack address.
+fn backtrace(out: &mut Emergency, mut rbp: u64) {
+    let Some(stack) = crate::thread::current_stack() else { return };
+    for number in 0..MAX_FRAMES {
+        if !stack.contains(&rbp) || rbp % 8 != 0 || rbp + 16 > stack.end {
+            return;
+        }
+        // SAFETY: both words lie in the running thread's stack.
+        let (next, return_address) = unsafe { (*(rbp as *const u64), *((rbp + 8) as *const u64)) };
+        if return_address == 0 {
+            return;
+        }
+        let _infallible = writeln!(out, " #{number} {return_address:#018x}");
+        if next <= rbp {
+            return;
+        }
+        rbp = next;
+    }
+}

@@ -1,0 +1,44 @@
+//! Ending: exit status to the host, power off.
+//!
+//! The status goes through the control port (see `control`), because the emulator's own exit code has only 7 bits of
+//! room; QEMU's isa-debug-exit device then ends the machine.
+#![expect(unsafe_code, reason = "port I/O")]
+
+use arch_x86_64::{cpu, port};
+use drivers::debug_exit;
+
+/// How the program ended, as the host is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitStatus {
+    /// By `exit` with this code, 0..=255.
+    Exited(u8),
+    /// By this signal.
+    Signalled(u8),
+    /// It could not be started, or the kernel could not go on.
+    Failed(u8),
+}
+
+/// Tells the host how the program ended and powers off.
+///
+/// Context: thread, may sleep.
+pub fn exit(status: ExitStatus) -> ! {
+    crate::control::send_exit(status);
+    crate::control::flush();
+    crate::log::drain();
+    off(debug_exit::DONE)
+}
+
+/// Powers off after a panic; the message has been written.
+pub(crate) fn off_after_panic() -> ! {
+    off(debug_exit::PANIC)
+}
+
+fn off(code: u8) -> ! {
+    cpu::disable_interrupts();
+    // SAFETY: the port belongs to the debug-exit device; where that is missing, the write does nothing.
+    unsafe { debug_exit::exit(code) };
+    // No such device: the machine cannot be switched off this way. Reset through the keyboard controller, then stop.
+    // SAFETY: pulses the reset line of a PC; ends everything.
+    unsafe { port::outb(0x64, 0xfe) };
+    cpu::halt_forever()
+}

@@ -1,0 +1,55 @@
+//! The `sync` crate's backend: its link-time symbols, defined by kernel threads.
+#![expect(unsafe_code, reason = "counted references cross a link-time interface")]
+
+use super::{Thread, ThreadRef};
+use core::ptr::NonNull;
+use sync::ThreadHandle;
+
+/// A handle of `thread`.
+pub(super) fn handle(thread: &ThreadRef) -> ThreadHandle {
+    // SAFETY: the reference is counted and now belongs to the handle.
+    unsafe { ThreadHandle::from_raw(thread.clone().into_ptr().cast()) }
+}
+
+#[unsafe(no_mangle)]
+fn sync_thread_current() -> NonNull<()> {
+    super::current().into_ptr().cast()
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_clone(thread: NonNull<()>) {
+    // SAFETY: the caller holds a reference, so the thread is alive.
+    core::mem::forget(ThreadRef::share(unsafe { thread.cast::<Thread>().as_ref() }));
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_drop(thread: NonNull<()>) {
+    // SAFETY: the caller gives its reference up.
+    drop(unsafe { ThreadRef::from_ptr(thread.cast()) });
+}
+
+#[unsafe(no_mangle)]
+fn sync_thread_park(deadline_ns: u64) {
+    super::park(deadline_ns);
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_unpark(thread: NonNull<()>) {
+    // SAFETY: the caller holds a reference, so the thread is alive.
+    unsafe { thread.cast::<Thread>().as_ref() }.unpark();
+}
+
+#[unsafe(no_mangle)]
+fn sync_thread_interrupted() -> bool {
+    super::with_current(|thread| thread.personality.get().is_some() && thread_interrupted())
+}
+
+#[unsafe(no_mangle)]
+fn sync_monotonic_ns() -> u64 {
+    crate::clock::monotonic_ns()
+}
+
+unsafe extern "Rust" {
+    /// Defined by the `linux` crate: a signal is to be delivered to the running program thread.
+    safe fn thread_interrupted() -> bool;
+}

@@ -1,0 +1,358 @@
+//! Threads: what one is, starting and ending them, waiting.
+//!
+//! Every thread, the program's included, is a [`Thread`] with one small kernel stack. `cpu.rs` decides which runs
+//! (per-CPU queues, lock-free wake-ups); `switch.rs` does the switch; `backend.rs` lends threads to the `sync` crate.
+//!
+//! # Who may touch what
+//! - `state` is the atomic word of [`runqueue::ThreadState`]. Whoever wins the transition out of *waiting* owns the
+//!   thread's **scheduler reference** and puts the thread on its CPU's incoming list.
+//! - The scheduler reference is one count that travels: a running thread's CPU holds it, then the run queue, the incoming
+//!   list, or (while it waits) the state word itself. It ends in `finish_switch` after the thread has exited.
+//! - `home` and the saved context belong to the holder of the scheduler reference; `home` changes only once the context
+//!   is saved.
+//! - Threads are freed by the reaper thread, never in the middle of a switch or an interrupt.
+#![expect(unsafe_code, reason = "counted references, and state that discipline keeps private to one CPU")]
+
+mod backend;
+mod cpu;
+mod reference;
+mod switch;
+
+use crate::mm::{AddressSpace, KernelStack};
+use crate::percpu::PreemptGuard;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use arch_x86_64::percpu::{self as block, KERNEL_STACK_SIZE, ThreadBlock, WORK_SIGNAL};
+use arch_x86_64::{TrapFrame, cpu as processor};
+use core::any::Any;
+use core::cell::UnsafeCell;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use linux_abi::Errno;
+use lockfree::mpsc::MpscLink;
+use runqueue::{Policy, SchedEntity, ThreadState};
+use sync::OnceCell;
+use timer::TimerNode;
+
+pub(crate) use cpu::{init_ap, init_cpu, preempt, run_idle, start_balancers, timer_fired};
+pub use reference::ThreadRef;
+pub(crate) use reference::start_reaper;
+
+/// Nice value of driver threads: they run soon after their interrupt, and shortly.
+const DRIVER_NICE: i8 = -15;
+
+/// What a thread is for, which decides how it is scheduled at first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// A device's interrupt thread.
+    Driver,
+    /// The program, and ordinary kernel work.
+    Normal,
+    /// Only when nothing else is runnable.
+    Idle,
+}
+
+impl Class {
+    const fn policy(self) -> Policy {
+        match self {
+            Self::Driver => Policy::Normal(DRIVER_NICE),
+            Self::Normal => Policy::Normal(0),
+            Self::Idle => Policy::Idle,
+        }
+    }
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A thread of the kernel or of the program.
+#[repr(C)]
+pub struct Thread {
+    /// What the entry code reads; first, at its fixed offset.
+    block: ThreadBlock,
+    references: AtomicUsize,
+    state: ThreadState,
+    /// Links the thread into an incoming list, or into the reaper's list after its end.
+    link: MpscLink,
+    entity: SchedEntity,
+    timer: TimerNode,
+    home: AtomicU32,
+    /// It waits with a deadline, so its timer is in its home CPU's queue and it must be woken there.
+    timed: AtomicBool,
+    /// It is in an exception of program code, where vector and x87 registers are live whatever it does.
+    trapped: AtomicBool,
+    affinity: AtomicU64,
+    id: u64,
+    name: String,
+    stack: Stack,
+    context: UnsafeCell<switch::Context>,
+    space: Option<Arc<AddressSpace>>,
+    personality: OnceCell<Box<dyn Any + Send + Sync>>,
+}
+
+// SAFETY: the fields that are not themselves shareable follow the rules of the module.
+unsafe impl Sync for Thread {}
+// SAFETY: as above.
+unsafe impl Send for Thread {}
+
+enum Stack {
+    Own(KernelStack),
+    /// The stack that the first CPU booted on; its idle thread keeps it.
+    Boot(u64),
+}
+
+impl Stack {
+    fn bottom(&self) -> u64 {
+        match self {
+            Self::Own(stack) => stack.bottom().0,
+            Self::Boot(bottom) => *bottom,
+        }
+    }
+}
+
+/// What a new program thread starts with.
+pub struct ProgramThread {
+    /// For diagnostics.
+    pub name: String,
+    /// Its registers.
+    pub frame: TrapFrame,
+    /// Its TLS pointer.
+    pub fs_base: u64,
+    /// The address space it runs in.
+    pub space: Arc<AddressSpace>,
+    /// The personality's own part; [`Thread::personality`] finds it again.
+    pub personality: Box<dyn Any + Send + Sync>,
+}
+
+impl Thread {
+    fn new(name: &str, class: Class, stack: Stack, space: Option<Arc<AddressSpace>>) -> Self {
+        Self {
+            block: ThreadBlock::new(),
+            references: AtomicUsize::new(1),
+            state: ThreadState::new(),
+            link: MpscLink::new(),
+            entity: SchedEntity::new(class.policy()),
+            timer: TimerNode::new(),
+            home: AtomicU32::new(0),
+            timed: AtomicBool::new(false),
+            trapped: AtomicBool::new(false),
+            affinity: AtomicU64::new(u64::MAX),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            name: String::from(name),
+            stack,
+            context: UnsafeCell::new(switch::Context::new()),
+            space,
+            personality: OnceCell::new(),
+        }
+    }
+
+    /// The kernel's number for the thread, never reused.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name it was started with.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address space, for program threads.
+    #[must_use]
+    pub fn space(&self) -> Option<&Arc<AddressSpace>> {
+        self.space.as_ref()
+    }
+
+    /// The personality's part, if it is a `T`.
+    #[inline]
+    #[must_use]
+    pub fn personality<T: 'static>(&self) -> Option<&T> {
+        self.personality.get()?.downcast_ref()
+    }
+
+    /// Gives the thread work to look at before it returns to program code, waking it if it sleeps.
+    pub fn set_work(&self) {
+        self.block.add_work(WORK_SIGNAL);
+        self.unpark();
+        cpu::kick(self);
+    }
+
+    /// Takes away the work flag; returns whether it was set.
+    pub fn clear_work(&self) -> bool {
+        self.block.take_work(WORK_SIGNAL) != 0
+    }
+
+    /// The word that the way back to program code looks at.
+    #[must_use]
+    pub fn work(&self) -> &ThreadBlock {
+        &self.block
+    }
+
+    /// CPU time used so far, in nanoseconds.
+    #[must_use]
+    pub fn cpu_time_ns(&self) -> u64 {
+        self.entity.cpu_time_ns()
+    }
+
+    /// CPUs it may run on, bit N for CPU N.
+    #[must_use]
+    pub fn affinity(&self) -> u64 {
+        self.affinity.load(Ordering::Relaxed)
+    }
+
+    /// Restricts it to the CPUs of `mask`; takes effect when it is next put on a queue.
+    ///
+    /// # Errors
+    /// `EINVAL` if no running CPU is in the mask.
+    pub fn set_affinity(&self, mask: u64) -> Result<(), Errno> {
+        let online = u64::MAX >> (64 - crate::percpu::cpu_count());
+        if mask & online == 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.affinity.store(mask, Ordering::Relaxed);
+        cpu::kick(self);
+        Ok(())
+    }
+
+    /// The scheduler's view of the thread: policy, nice value.
+    #[must_use]
+    pub fn sched_entity(&self) -> &SchedEntity {
+        &self.entity
+    }
+
+    /// The CPU it runs on or ran on last.
+    #[must_use]
+    pub fn cpu(&self) -> usize {
+        self.home.load(Ordering::Relaxed) as usize
+    }
+
+    /// Wakes the thread, or makes its next [`park`] return at once. Context: any, interrupt handlers included.
+    pub fn unpark(&self) {
+        cpu::unpark(self);
+    }
+}
+
+/// Starts a kernel thread that runs `body` and then ends.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn spawn(name: &str, class: Class, body: impl FnOnce() + Send + 'static) -> Result<ThreadRef, Errno> {
+    let stack = KernelStack::alloc(KERNEL_STACK_SIZE / addr::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
+    let mut thread = Box::new(Thread::new(name, class, Stack::Own(stack), None));
+    let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
+    switch::prepare_kernel(&mut thread, Box::into_raw(body));
+    Ok(start(thread))
+}
+
+/// Makes a program thread; it runs once [`ThreadRef::start`] is called on what is returned.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn spawn_program(new: ProgramThread) -> Result<ThreadRef, Errno> {
+    let stack = KernelStack::alloc(KERNEL_STACK_SIZE / addr::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
+    let mut thread = Box::new(Thread::new(&new.name, Class::Normal, Stack::Own(stack), Some(new.space)));
+    let _first = thread.personality.set(new.personality);
+    switch::prepare_program(&mut thread, &new.frame, new.fs_base)?;
+    Ok(start(thread))
+}
+
+/// Puts a new thread on a queue. One reference goes to the scheduler, one to the caller.
+fn start(thread: Box<Thread>) -> ThreadRef {
+    let thread = ThreadRef::from_box(thread);
+    cpu::start(thread.clone());
+    thread
+}
+
+/// The running thread.
+#[must_use]
+pub fn current() -> ThreadRef {
+    with_current(ThreadRef::share)
+}
+
+/// Runs `f` on the running thread without counting a reference.
+#[inline]
+pub fn with_current<R>(f: impl FnOnce(&Thread) -> R) -> R {
+    // SAFETY: GS points to the running thread, which cannot end while it runs this; the block is its first field.
+    f(unsafe { &*block::current().cast::<Thread>() })
+}
+
+fn try_current() -> Option<&'static Thread> {
+    // SAFETY: as in `with_current`; the callers use it only while they run.
+    unsafe { block::current().cast::<Thread>().as_ref() }
+}
+
+/// The running thread's work word, if threads exist yet.
+pub(crate) fn current_block() -> Option<&'static ThreadBlock> {
+    try_current().map(|thread| &thread.block)
+}
+
+/// The running thread's name, also before there are threads.
+pub(crate) fn current_name() -> &'static str {
+    try_current().map_or("boot", |thread| &thread.name)
+}
+
+/// The running thread's kernel stack.
+pub(crate) fn current_stack() -> Option<Range<u64>> {
+    let bottom = try_current()?.stack.bottom();
+    Some(bottom..bottom + KERNEL_STACK_SIZE as u64)
+}
+
+/// The running thread's address space.
+pub(crate) fn current_space() -> Option<&'static Arc<AddressSpace>> {
+    try_current()?.space.as_ref()
+}
+
+/// A handle of `thread` for the `sync` crate.
+#[must_use]
+pub fn handle(thread: &ThreadRef) -> sync::ThreadHandle {
+    backend::handle(thread)
+}
+
+/// Sleeps until unparked, until the monotonic `deadline_ns` (`u64::MAX`: none), or spuriously. An unpark that came first
+/// makes it return at once.
+///
+/// Context: thread, preemption enabled.
+pub fn park(deadline_ns: u64) {
+    debug_assert!(block::preempt_count() == 0, "sleeping with preemption disabled");
+    let _guard = PreemptGuard::new();
+    with_current(|thread| cpu::wait(thread, deadline_ns));
+}
+
+/// Lets other runnable threads run.
+pub fn yield_now() {
+    cpu::yield_now();
+}
+
+/// Switches if a switch is due. Context: thread, preemption enabled, interrupts on.
+pub(crate) fn reschedule() {
+    processor::disable_interrupts();
+    if block::need_resched() && block::preempt_count() == 0 {
+        cpu::reschedule_voluntarily();
+    }
+    processor::enable_interrupts();
+}
+
+/// Ends the running thread.
+pub fn exit() -> ! {
+    cpu::exit()
+}
+
+/// The TLS pointer of the running program thread.
+#[must_use]
+pub fn fs_base() -> u64 {
+    processor::fs_base()
+}
+
+/// Sets the TLS pointer of the running program thread. `base` must be canonical.
+pub fn set_fs_base(base: u64) {
+    // The context's copy is refreshed from the register at every switch, so the register is all there is to set.
+    processor::set_fs_base(base);
+}
+
+/// Notes that the running thread is (or is no longer) in an exception of program code.
+pub(crate) fn set_trapped(trapped: bool) {
+    if let Some(thread) = try_current() {
+        thread.trapped.store(trapped, Ordering::Relaxed);
+    }
+}

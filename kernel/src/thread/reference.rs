@@ -1,0 +1,116 @@
+//! [`ThreadRef`], a counted reference to a thread, and the reaper that frees threads.
+//!
+//! The last reference may be dropped anywhere, in an interrupt handler too, but freeing a thread frees its stack and may
+//! sleep. So the last drop only puts the thread on the reaper's lock-free list.
+#![expect(unsafe_code, reason = "manual reference counting")]
+
+use super::Thread;
+use alloc::boxed::Box;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, fence};
+use lockfree::mpsc::{MpscLink, MpscList, MpscNode, OwningPtr};
+use sync::{OnceCell, ThreadHandle};
+
+/// A counted reference to a [`Thread`].
+pub struct ThreadRef(NonNull<Thread>);
+
+// SAFETY: threads are shared objects; the count is atomic.
+unsafe impl Send for ThreadRef {}
+// SAFETY: as above.
+unsafe impl Sync for ThreadRef {}
+
+impl ThreadRef {
+    pub(super) fn from_box(thread: Box<Thread>) -> Self {
+        Self(NonNull::from(Box::leak(thread)))
+    }
+
+    /// One more reference to a thread that is known to be alive.
+    pub(super) fn share(thread: &Thread) -> Self {
+        thread.references.fetch_add(1, Ordering::Relaxed);
+        Self(NonNull::from(thread))
+    }
+
+    /// The thread's address.
+    pub(super) fn as_ptr(&self) -> NonNull<Thread> {
+        self.0
+    }
+
+    /// Gives the reference away as a pointer.
+    pub(super) fn into_ptr(self) -> NonNull<Thread> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// Takes over a reference given away by [`ThreadRef::into_ptr`].
+    ///
+    /// # Safety
+    /// The reference behind `thread` is taken over once.
+    pub(super) unsafe fn from_ptr(thread: NonNull<Thread>) -> Self {
+        Self(thread)
+    }
+}
+
+impl Deref for ThreadRef {
+    type Target = Thread;
+    fn deref(&self) -> &Thread {
+        // SAFETY: the reference keeps the thread alive.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for ThreadRef {
+    fn clone(&self) -> Self {
+        Self::share(self)
+    }
+}
+
+impl Drop for ThreadRef {
+    fn drop(&mut self) {
+        if self.references.fetch_sub(1, Ordering::Release) != 1 {
+            return;
+        }
+        fence(Ordering::Acquire);
+        // SAFETY: that was the last reference, so the thread and its link are ours.
+        let _ = unsafe { DEAD.push(Box::from_raw(self.0.as_ptr())) };
+        if let Some(reaper) = REAPER.get() {
+            reaper.unpark();
+        }
+    }
+}
+
+// SAFETY: the pointer is the reference itself.
+unsafe impl OwningPtr for ThreadRef {
+    type Target = Thread;
+    fn into_raw(self) -> *const Thread {
+        self.into_ptr().as_ptr()
+    }
+    unsafe fn from_raw(raw: *const Thread) -> Self {
+        // SAFETY: the caller's promise: it came from `into_raw`.
+        unsafe { Self::from_ptr(NonNull::new_unchecked(raw.cast_mut())) }
+    }
+}
+
+// SAFETY: always the same field, used only by the incoming lists and the reaper's list.
+unsafe impl MpscNode for Thread {
+    fn mpsc_link(&self) -> &MpscLink {
+        &self.link
+    }
+}
+
+static DEAD: MpscList<Box<Thread>> = MpscList::new();
+static REAPER: OnceCell<ThreadHandle> = OnceCell::new();
+
+/// Starts the thread that frees ended threads.
+pub(crate) fn start_reaper() -> Result<(), linux_abi::Errno> {
+    let reaper = super::spawn("reaper", super::Class::Normal, || {
+        loop {
+            DEAD.take_all().for_each(drop);
+            if DEAD.is_empty() {
+                super::park(u64::MAX);
+            }
+        }
+    })?;
+    let _first = REAPER.set(super::handle(&reaper));
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! Traps: what every vector means, and the way back to the program.
+//!
+//! Called by `trap_common` in arch/x86_64/src/entry.S with interrupts off, on the interrupted thread's kernel stack; so a
+//! handler may enable interrupts, sleep, be preempted and migrate. Interrupt handlers only wake threads; a switch that
+//! this makes due happens in [`leave`]. Faults of program code go to the Linux personality (`linux_fault`).
+#![expect(unsafe_code, reason = "entry points called from assembly")]
+
+use crate::mm::{Access, FaultError};
+use crate::{interrupt, percpu, thread, tlb};
+use addr::VirtAddr;
+use arch_x86_64::idt::{self, Idt, SyscallExit};
+use arch_x86_64::{TrapFrame, apic, cpu, paging, percpu as block, user};
+use core::cell::UnsafeCell;
+use core::sync::atomic::Ordering;
+
+const DIVIDE: u64 = 0;
+const DEBUG: u64 = 1;
+const NMI: u64 = 2;
+const BREAKPOINT: u64 = 3;
+const OVERFLOW: u64 = 4;
+const BOUND: u64 = 5;
+const INVALID_OPCODE: u64 = 6;
+const DOUBLE_FAULT: u64 = 8;
+const STACK_SEGMENT: u64 = 12;
+const PROTECTION: u64 = 13;
+const PAGE_FAULT: u64 = 14;
+const X87: u64 = 16;
+const ALIGNMENT: u64 = 17;
+const SIMD: u64 = 19;
+
+const ERROR_WRITE: u64 = 1 << 1;
+const ERROR_FETCH: u64 = 1 << 4;
+
+/// Vector of the local timer.
+pub(crate) const TIMER_VECTOR: u8 = 0xf0;
+/// Vector that asks a CPU to look at its incoming wake-ups.
+pub(crate) const RESCHEDULE_VECTOR: u8 = 0xf1;
+/// Vector that asks a CPU to flush translations.
+pub(crate) const FLUSH_VECTOR: u8 = 0xf2;
+/// Vector that stops a CPU for good (another one panicked).
+pub(crate) const STOP_VECTOR: u8 = 0xf3;
+
+/// What went wrong in program code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// #PF that the address space could not resolve.
+    Page(FaultError),
+    /// #DE: integer division by zero or overflow.
+    Divide,
+    /// #DB: single step or hardware breakpoint.
+    Debug,
+    /// #BP: `int3`.
+    Breakpoint,
+    /// #OF or #BR.
+    Bounds,
+    /// #UD: no such instruction.
+    InvalidOpcode,
+    /// #GP: also what a non-canonical address raises.
+    Protection,
+    /// #SS: a non-canonical stack address.
+    StackSegment,
+    /// #MF: unmasked x87 exception.
+    X87,
+    /// #AC.
+    Alignment,
+    /// #XM: unmasked SSE exception.
+    Simd,
+    /// `hlt`, which user mode would not be allowed to execute.
+    Halt,
+}
+
+/// A fault of program code.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// What happened.
+    pub kind: FaultKind,
+    /// The address that was accessed ([`FaultKind::Page`]), else that of the instruction.
+    pub address: VirtAddr,
+    /// x86 vector, for `REG_TRAPNO` of a signal frame.
+    pub vector: u64,
+    /// Hardware error code, for `REG_ERR`.
+    pub error: u64,
+}
+
+unsafe extern "Rust" {
+    /// Defined by the `linux` crate: turns a fault of program code into a signal.
+    safe fn linux_fault(frame: &mut TrapFrame, fault: Fault);
+    /// Defined by the `linux` crate: delivers signals and the like before program code goes on.
+    safe fn linux_exit_work(frame: &mut TrapFrame);
+}
+
+struct Table(UnsafeCell<Idt>);
+// SAFETY: written once, by `init` on the first CPU before the others start.
+unsafe impl Sync for Table {}
+static IDT: Table = Table(UnsafeCell::new(Idt::new()));
+
+/// Fills the interrupt descriptor table. Once, on the first CPU.
+pub(crate) fn init() {
+    // SAFETY: only the first CPU runs.
+    unsafe { (*IDT.0.get()).fill() };
+    load();
+}
+
+/// Loads the interrupt descriptor table on this CPU.
+pub(crate) fn load() {
+    // SAFETY: the table is complete.
+    unsafe { (*IDT.0.get()).load() };
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn trap_handler(frame: &mut TrapFrame) {
+    match frame.orig_rax as u8 {
+        vector if vector < idt::FIRST_IRQ => exception(frame),
+        TIMER_VECTOR => {
+            apic::end_of_interrupt();
+            thread::timer_fired();
+        }
+        RESCHEDULE_VECTOR => {
+            apic::end_of_interrupt();
+            block::set_need_resched(true);
+        }
+        FLUSH_VECTOR => {
+            apic::end_of_interrupt();
+            tlb::flush_requested();
+        }
+        STOP_VECTOR => cpu::halt_forever(),
+        apic::SPURIOUS_VECTOR => {}
+        vector => {
+            interrupt::raise(vector);
+            apic::end_of_interrupt();
+        }
+    }
+    if frame.orig_rax >= u64::from(idt::FIRST_IRQ) && frame.is_user() {
+        check_halted(frame);
+    }
+    leave(frame);
+}
+
+/// The last part of every trap: preempt if due, then do the work that waits for the thread if program code is next.
+fn leave(frame: &mut TrapFrame) {
+    cpu::disable_interrupts();
+    if frame.interrupts_enabled() && block::need_resched() && block::preempt_count() == 0 {
+        thread::preempt();
+    }
+    if !work_pending() || !frame.interrupts_enabled() {
+        return;
+    }
+    if !frame.is_user() {
+        match idt::syscall_exit_position(frame) {
+            SyscallExit::Outside => return,
+            SyscallExit::Restartable => return idt::restart_syscall_exit(frame),
+            SyscallExit::AtJump => frame.rip = frame.rcx,
+        }
+    }
+    exit_to_program(frame);
+}
+
+fn work_pending() -> bool {
+    thread::current_block().is_some_and(|block| block.work.load(Ordering::Acquire) != 0)
+}
+
+/// Does the work that waits for the thread. Returns with interrupts off and none left, so that nothing can be missed.
+fn exit_to_program(frame: &mut TrapFrame) {
+    while work_pending() {
+        cpu::enable_interrupts();
+        linux_exit_work(frame);
+        cpu::disable_interrupts();
+    }
+}
+
+/// The slow way out of a system call: there is work to do, or the whole frame must be restored.
+#[unsafe(no_mangle)]
+extern "C" fn trap_exit_to_program(frame: &mut TrapFrame) {
+    cpu::disable_interrupts();
+    exit_to_program(frame);
+}
+
+fn exception(frame: &mut TrapFrame) {
+    let address = if frame.orig_rax == PAGE_FAULT { paging::read_cr2() } else { VirtAddr(frame.rip) };
+    let from_program = frame.is_user();
+    if from_program {
+        thread::set_trapped(true);
+    }
+    if frame.interrupts_enabled() {
+        cpu::enable_interrupts();
+    }
+    handle_exception(frame, address);
+    if from_program {
+        thread::set_trapped(false);
+    }
+}
+
+fn handle_exception(frame: &mut TrapFrame, address: VirtAddr) {
+    let kind = match frame.orig_rax {
+        PAGE_FAULT => match page_fault(frame, address) {
+            Ok(()) => return,
+            Err(error) => FaultKind::Page(error),
+        },
+        DIVIDE => FaultKind::Divide,
+        DEBUG => FaultKind::Debug,
+        BREAKPOINT => FaultKind::Breakpoint,
+        OVERFLOW | BOUND => FaultKind::Bounds,
+        INVALID_OPCODE => FaultKind::InvalidOpcode,
+        STACK_SEGMENT => FaultKind::StackSegment,
+        PROTECTION => FaultKind::Protection,
+        X87 => FaultKind::X87,
+        ALIGNMENT => FaultKind::Alignment,
+        SIMD => FaultKind::Simd,
+        vector => die(frame, format_args!("unexpected exception {vector}")),
+    };
+    if frame.is_user() {
+        linux_fault(frame, Fault { kind, address, vector: frame.orig_rax, error: frame.error });
+    } else if let Some(landing) = user::fixup(frame.rip) {
+        frame.rip = landing;
+    } else {
+        die(frame, format_args!("{kind:?} at {:#x}, address {address:#x}, error {:#x}", frame.rip, frame.error));
+    }
+}
+
+/// Resolves a page fault through the running thread's address space.
+fn page_fault(frame: &TrapFrame, address: VirtAddr) -> Result<(), FaultError> {
+    let may_sleep = frame.interrupts_enabled() && block::preempt_count() == 0;
+    if !address.is_user() || !may_sleep {
+        return Err(FaultError::NoMapping);
+    }
+    let access = match frame.error {
+        error if error & ERROR_FETCH != 0 => Access::Execute,
+        error if error & ERROR_WRITE != 0 => Access::Write,
+        _ => Access::Read,
+    };
+    thread::current_space().ok_or(FaultError::NoMapping)?.handle_fault(address, access)
+}
+
+/// NMI, double fault and machine check: on a stack of their own; nothing may be scheduled.
+#[unsafe(no_mangle)]
+extern "C" fn trap_handler_fatal(frame: &mut TrapFrame) {
+    match frame.orig_rax {
+        NMI => {}
+        DOUBLE_FAULT => die(frame, format_args!("double fault at {:#x}, stack {:#x}: kernel stack overflow?", frame.rip, frame.rsp)),
+        _ => die(frame, format_args!("machine check at {:#x}", frame.rip)),
+    }
+}
+
+fn die(frame: &TrapFrame, message: core::fmt::Arguments<'_>) -> ! {
+    let r = frame;
+    crate::panic::stop(
+        format_args!(
+            "{message}\n rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}\n rsi {:016x} rdi {:016x} rbp {:016x} rsp {:016x}\n \
+             r8  {:016x} r9  {:016x} r10 {:016x} r11 {:016x}\n r12 {:016x} r13 {:016x} r14 {:016x} r15 {:016x}\n rip {:016x} flags {:x} cpu {}\n #0 {:#018x}",
+            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15,
+            r.rip, r.rflags, percpu::cpu_id(), r.rip
+        ),
+        frame.rbp,
+    )
+}
+
+/// A `hlt` in program code really halts, since the program runs in ring 0. Every interrupt out of program code asks
+/// whether the CPU was halted, and if so the program gets the fault that user mode would have raised.
+fn check_halted(frame: &mut TrapFrame) {
+    const HLT: u8 = 0xf4;
+    if code_before::<1>(frame.rip) != Some([HLT]) {
+        return;
+    }
+    let mut after = [0; insn::WINDOW];
+    // SAFETY: program code is interrupted, so RIP lies in the program's half.
+    let left = unsafe { user::copy_in(after.as_mut_ptr(), frame.rip as *const u8, after.len()) }.err().unwrap_or(0);
+    let halted = match (code_before::<{ insn::WINDOW }>(frame.rip), code_before::<32>(frame.rip)) {
+        (Some(before), _) => insn::after_hlt(&before, &after[..after.len() - left], frame.rflags),
+        (None, Some(before)) => insn::after_hlt(&before, &after[..after.len() - left], frame.rflags),
+        (None, None) => false,
+    };
+    if halted {
+        frame.rip -= 1;
+        cpu::enable_interrupts();
+        let fault = Fault { kind: FaultKind::Halt, address: VirtAddr(frame.rip), vector: PROTECTION, error: 0 };
+        linux_fault(frame, fault);
+    }
+}
+
+/// The `N` bytes before `rip`, if they can be read without sleeping.
+fn code_before<const N: usize>(rip: u64) -> Option<[u8; N]> {
+    let start = rip.checked_sub(N as u64)?;
+    let mut bytes = [0; N];
+    // SAFETY: below RIP, which lies in the program's half; interrupts are off, so a page that is not there is a failed copy.
+    unsafe { user::copy_in(bytes.as_mut_ptr(), start as *const u8, N) }.ok()?;
+    Some(bytes)
+}
