@@ -33,12 +33,12 @@ pub(crate) struct Fake(pub(crate) Arc<FakeTransport>);
 impl Fake {
     /// Takes the next chain the driver offered in a queue.
     pub(crate) fn take(&self, queue: u16) -> Option<Seen> {
-        self.0.queues.lock().unwrap().get_mut(&queue)?.take()
+        self.0.queues.lock().expect("the test holds").get_mut(&queue)?.take()
     }
 
     /// Returns a chain.
     pub(crate) fn give(&self, queue: u16, head: u32, written: u32) {
-        self.0.queues.lock().unwrap().get_mut(&queue).unwrap().give(head, written);
+        self.0.queues.lock().expect("the test holds").get_mut(&queue).expect("the test holds").give(head, written);
         self.0.interrupt.fetch_or(1, SeqCst);
     }
 
@@ -80,7 +80,7 @@ impl Transport for Fake {
         self.0.features
     }
     fn set_driver_features(&self, features: u64) {
-        *self.0.driver_features.lock().unwrap() = features;
+        *self.0.driver_features.lock().expect("the test holds") = features;
     }
     fn status(&self) -> u8 {
         let status = self.0.status.load(SeqCst);
@@ -93,10 +93,10 @@ impl Transport for Fake {
         self.0.queue_sizes.get(usize::from(queue)).copied().unwrap_or(0)
     }
     fn set_queue(&self, queue: u16, size: u16, addresses: [PhysAddr; 3]) {
-        self.0.queues.lock().unwrap().insert(queue, Device::new(size, addresses));
+        self.0.queues.lock().expect("the test holds").insert(queue, Device::new(size, addresses));
     }
     fn notify(&self, queue: u16) {
-        self.0.notified.lock().unwrap().push(queue);
+        self.0.notified.lock().expect("the test holds").push(queue);
     }
     fn take_interrupt(&self) -> InterruptCause {
         let bits = self.0.interrupt.swap(0, SeqCst);
@@ -142,7 +142,7 @@ mod tests {
     fn only_wanted_and_offered_features_are_taken() {
         let f = fake(|_| {});
         assert_eq!(negotiate(&f, 2, 2 | 8), Ok(feature::VERSION_1 | 2));
-        assert_eq!(*f.0.driver_features.lock().unwrap(), feature::VERSION_1 | 2);
+        assert_eq!(*f.0.driver_features.lock().expect("the test holds"), feature::VERSION_1 | 2);
         assert_eq!(f.status(), 1 | 2 | 8);
     }
 

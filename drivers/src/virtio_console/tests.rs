@@ -69,7 +69,7 @@ fn a_thread_waits_for_its_port() {
     console.service();
     fake.send(CONTROL_RECEIVE, &message(2, PORT_NAME, 1, b"late"));
     console.service();
-    assert_eq!(waiter.join().unwrap(), Ok("late".to_string()));
+    assert_eq!(waiter.join().expect("no panic"), Ok("late".to_string()));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn writers_sleep_for_room_and_nothing_is_lost() {
             .collect();
         let all = pump(&console, &fake, 3 * EACH);
         for writer in writers {
-            assert_eq!(writer.join().unwrap(), Ok(EACH));
+            assert_eq!(writer.join().expect("no panic"), Ok(EACH));
         }
         for id in 1..=3 {
             assert_eq!(all.iter().filter(|b| **b == id).count(), EACH);
@@ -204,7 +204,7 @@ fn a_reader_sleeps_until_data_comes() {
         }
         fake.send(CONTROL_RECEIVE, &message(1, PORT_OPEN, 0, b""));
         console.service();
-        assert_eq!(reader.join().unwrap(), 500 * 777);
+        assert_eq!(reader.join().expect("no panic"), 500 * 777);
     }
 }
 
@@ -218,7 +218,7 @@ fn flush_waits_for_the_device() {
         move || console.flush(None)
     });
     assert_eq!(pump(&console, &fake, 10), b"last words");
-    assert_eq!(flusher.join().unwrap(), Ok(()));
+    assert_eq!(flusher.join().expect("no panic"), Ok(()));
 }
 
 struct Count(AtomicUsize);
@@ -267,7 +267,7 @@ fn broken(act: impl FnOnce(&Fake)) {
     });
     act(&fake);
     console.service();
-    assert_eq!(reader.join().unwrap(), Err(PortError::Device(Error::Broken)));
+    assert_eq!(reader.join().expect("no panic"), Err(PortError::Device(Error::Broken)));
     assert!(console.is_broken() && port.is_readable() && port.is_writable());
     assert_eq!(port.write(b"x", Wait::FOREVER), Err(PortError::Device(Error::Broken)));
     assert_eq!(console.wait_port("other", None).err(), Some(PortError::Device(Error::Broken)));
@@ -277,7 +277,7 @@ fn broken(act: impl FnOnce(&Fake)) {
 fn a_device_that_breaks_the_rules_wakes_everybody_with_an_error() {
     broken(|f| f.give(RX1, 77, 0));
     broken(|f| {
-        let seen = f.take(RX1).unwrap();
+        let seen = f.take(RX1).expect("offered");
         f.give(RX1, seen.head.into(), 4097);
     });
     broken(|f| f.give(CONTROL_RECEIVE, 3, 257));

@@ -15,7 +15,7 @@ fn rng() -> (Arc<Rng>, Fake) {
 #[test]
 fn bytes_come_from_the_device_once_each() {
     let (rng, fake) = rng();
-    assert_eq!(*fake.0.notified.lock().unwrap(), [0]);
+    assert_eq!(*fake.0.notified.lock().expect("no panic"), [0]);
     let mut bytes = [0; 3];
     assert_eq!(rng.try_fill(&mut bytes), Ok(0));
     assert!(fake.send(0, &[1, 2, 3, 4]));
@@ -45,7 +45,7 @@ fn a_reader_sleeps_until_all_bytes_are_there() {
         }
         thread::yield_now();
     }
-    assert_eq!(reader.join().unwrap().expect("works"), vec![7; 10_000]);
+    assert_eq!(reader.join().expect("no panic").expect("works"), vec![7; 10_000]);
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Snapshot {
         let shift = u32::from(self.shift.unsigned_abs()).min(32);
         let ticks = if self.shift >= 0 { ticks << shift } else { ticks >> shift };
         // At most 96 + 32 bits: ticks of 2^64 shifted by 32 times a 32-bit factor just fit.
-        let ns = ticks * u128::from(self.mul) >> 32;
+        let ns = (ticks * u128::from(self.mul)) >> 32;
         self.system_time.saturating_add(u64::try_from(ns).unwrap_or(u64::MAX))
     }
 
