@@ -1,6 +1,6 @@
 //! [`Completion`]: something that happens once.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use lockfree::shim::atomic::{AtomicBool, Ordering};
 
 use crate::wait_queue::{Interrupt, WaitError, WaitQueue};
 
@@ -17,10 +17,12 @@ impl Default for Completion {
 }
 
 impl Completion {
-    /// Not yet.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { done: AtomicBool::new(false), queue: WaitQueue::new() }
+    const_unless_loom! {
+        /// Not yet.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self { done: AtomicBool::new(false), queue: WaitQueue::new() }
+        }
     }
 
     /// Lets everybody go on who waits now or later.

@@ -28,10 +28,12 @@ impl Default for CondVar {
 }
 
 impl CondVar {
-    /// A condition nobody waits for.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { list: WaitList::new() }
+    const_unless_loom! {
+        /// A condition nobody waits for.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self { list: WaitList::new() }
+        }
     }
 
     /// Unlocks, sleeps until notified (or spuriously), locks again.

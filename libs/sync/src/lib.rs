@@ -10,9 +10,22 @@
 //!
 //! Neighbours: below, `lockfree::mutex` (the protocol of the mutex); above, everyone. The rules of locking are in
 //! `doc/locking.md`.
-#![cfg_attr(not(any(test, feature = "std")), no_std)]
+#![cfg_attr(not(any(test, loom, feature = "std")), no_std)]
 
 extern crate alloc;
+
+/// Declares a `const fn`, or a plain one for models (loom's atomics cannot be made in constants).
+macro_rules! const_unless_loom {
+    ($(#[$meta:meta])* $vis:vis const fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
+        #[cfg(not(loom))]
+        $(#[$meta])*
+        $vis const fn $name($($arg: $ty),*) -> $ret $body
+
+        #[cfg(loom)]
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) -> $ret $body
+    };
+}
 
 pub mod backend;
 mod completion;
@@ -21,7 +34,7 @@ mod mutex;
 mod once;
 mod rwlock;
 mod semaphore;
-#[cfg(any(test, feature = "std"))]
+#[cfg(all(not(loom), any(test, feature = "std")))]
 pub mod std_backend;
 mod wait_list;
 mod wait_queue;
@@ -35,5 +48,7 @@ pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::Semaphore;
 pub use wait_queue::{Interrupt, Notify, Registration, WaitError, WaitQueue};
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
 mod stress;

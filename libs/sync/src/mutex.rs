@@ -20,10 +20,12 @@ unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
 unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
 
 impl<T> Mutex<T> {
-    /// An unlocked mutex.
-    #[must_use]
-    pub const fn new(data: T) -> Self {
-        Self { raw: RawMutex::new(), data: UnsafeCell::new(data) }
+    const_unless_loom! {
+        /// An unlocked mutex.
+        #[must_use]
+        pub const fn new(data: T) -> Self {
+            Self { raw: RawMutex::new(), data: UnsafeCell::new(data) }
+        }
     }
 
     /// The data.

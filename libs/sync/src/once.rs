@@ -2,17 +2,17 @@
 #![expect(unsafe_code, reason = "the value is shared once it is published")]
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU8, Ordering};
+use lockfree::shim::atomic::{AtomicU32, Ordering};
 
 use crate::wait_queue::WaitQueue;
 
-const EMPTY: u8 = 0;
-const RUNNING: u8 = 1;
-const FULL: u8 = 2;
+const EMPTY: u32 = 0;
+const RUNNING: u32 = 1;
+const FULL: u32 = 2;
 
 /// A value that is set once. The Release store of `FULL` pairs with the Acquire load in `get`.
 pub struct OnceCell<T> {
-    state: AtomicU8,
+    state: AtomicU32,
     value: UnsafeCell<Option<T>>,
     queue: WaitQueue,
 }
@@ -27,13 +27,15 @@ impl<T> Default for OnceCell<T> {
 }
 
 impl<T> OnceCell<T> {
-    /// An empty cell.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            state: AtomicU8::new(EMPTY),
-            value: UnsafeCell::new(None),
-            queue: WaitQueue::new(),
+    const_unless_loom! {
+        /// An empty cell.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self {
+                state: AtomicU32::new(EMPTY),
+                value: UnsafeCell::new(None),
+                queue: WaitQueue::new(),
+            }
         }
     }
 
@@ -88,10 +90,12 @@ impl<T> OnceCell<T> {
 pub struct Once(OnceCell<()>);
 
 impl Once {
-    /// Not run yet.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self(OnceCell::new())
+    const_unless_loom! {
+        /// Not run yet.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self(OnceCell::new())
+        }
     }
 
     /// Runs `f` if nobody has; returns when it has been run.

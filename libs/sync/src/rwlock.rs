@@ -18,7 +18,7 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use lockfree::shim::atomic::{AtomicUsize, Ordering};
 
 use crate::wait_list::{List, WaitList, Waiter};
 
@@ -32,8 +32,10 @@ struct RawRwLock {
 }
 
 impl RawRwLock {
-    const fn new() -> Self {
-        Self { state: AtomicUsize::new(0), list: WaitList::new() }
+    const_unless_loom! {
+        const fn new() -> Self {
+            Self { state: AtomicUsize::new(0), list: WaitList::new() }
+        }
     }
 
     /// The state after `want` (READER or WRITER) got in, or None if it must wait.
@@ -141,10 +143,12 @@ unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<T> {}
 unsafe impl<T: ?Sized + Send> Send for RwLock<T> {}
 
 impl<T> RwLock<T> {
-    /// A free lock.
-    #[must_use]
-    pub const fn new(data: T) -> Self {
-        Self { raw: RawRwLock::new(), data: UnsafeCell::new(data) }
+    const_unless_loom! {
+        /// A free lock.
+        #[must_use]
+        pub const fn new(data: T) -> Self {
+            Self { raw: RawRwLock::new(), data: UnsafeCell::new(data) }
+        }
     }
 
     /// The data.

@@ -1,6 +1,6 @@
 //! [`Semaphore`]: a count of permits.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use lockfree::shim::atomic::{AtomicUsize, Ordering};
 
 use crate::wait_queue::{Interrupt, WaitError, WaitQueue};
 
@@ -11,17 +11,30 @@ pub struct Semaphore {
 }
 
 impl Semaphore {
-    /// A semaphore with some permits.
-    #[must_use]
-    pub const fn new(permits: usize) -> Self {
-        Self { permits: AtomicUsize::new(permits), queue: WaitQueue::new() }
+    const_unless_loom! {
+        /// A semaphore with some permits.
+        #[must_use]
+        pub const fn new(permits: usize) -> Self {
+            Self { permits: AtomicUsize::new(permits), queue: WaitQueue::new() }
+        }
     }
 
     /// Takes a permit if there is one.
     pub fn try_acquire(&self) -> bool {
-        self.permits
-            .try_update(Ordering::Acquire, Ordering::Relaxed, |permits| permits.checked_sub(1))
-            .is_ok()
+        let mut permits = self.permits.load(Ordering::Relaxed);
+        while let Some(left) = permits.checked_sub(1) {
+            let taken = self.permits.compare_exchange(
+                permits,
+                left,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            match taken {
+                Ok(_) => return true,
+                Err(now) => permits = now,
+            }
+        }
+        false
     }
 
     /// Takes a permit, sleeping while there is none.

@@ -54,10 +54,12 @@ pub(crate) struct List {
 }
 
 impl WaitList {
-    pub(crate) const fn new() -> Self {
-        Self {
-            lock: RawMutex::new(),
-            list: UnsafeCell::new(List { head: ptr::null(), tail: ptr::null() }),
+    const_unless_loom! {
+        pub(crate) const fn new() -> Self {
+            Self {
+                lock: RawMutex::new(),
+                list: UnsafeCell::new(List { head: ptr::null(), tail: ptr::null() }),
+            }
         }
     }
 

@@ -20,7 +20,7 @@
 
 use alloc::sync::Arc;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
+use lockfree::shim::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
 use lockfree::mutex::Told;
 
@@ -125,13 +125,15 @@ impl Default for WaitQueue {
 }
 
 impl WaitQueue {
-    /// An empty queue.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            list: WaitList::new(),
-            threads: AtomicUsize::new(0),
-            notifiers: AtomicPtr::new(ptr::null_mut()),
+    const_unless_loom! {
+        /// An empty queue.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self {
+                list: WaitList::new(),
+                threads: AtomicUsize::new(0),
+                notifiers: AtomicPtr::new(ptr::null_mut()),
+            }
         }
     }
 
@@ -298,7 +300,7 @@ impl WaitQueue {
 
 impl Drop for WaitQueue {
     fn drop(&mut self) {
-        let list = *self.notifiers.get_mut();
+        let list = self.notifiers.load(Ordering::Acquire);
         if !list.is_null() {
             // SAFETY: the queue's own reference.
             drop(unsafe { Arc::from_raw(list) });

@@ -1,0 +1,230 @@
+//! Loom models of the primitives, with a backend of modelled threads; and a broken twin.
+#![expect(unsafe_code, reason = "defines the backend; models look into locked cells")]
+
+use core::ptr::NonNull;
+use std::sync::Arc as StdArc;
+use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use loom::thread::{self, Thread};
+
+use crate::{CondVar, Interrupt, Mutex, Notify, OnceCell, RwLock, Semaphore, WaitError, WaitQueue};
+
+#[unsafe(no_mangle)]
+fn sync_thread_current() -> NonNull<()> {
+    NonNull::from(Box::leak(Box::new(thread::current()))).cast()
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_clone(_: NonNull<()>) {
+    unreachable!("no primitive clones a handle");
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_drop(handle: NonNull<()>) {
+    // SAFETY: made by `sync_thread_current`, and never cloned.
+    drop(unsafe { Box::from_raw(handle.cast::<Thread>().as_ptr()) });
+}
+
+#[unsafe(no_mangle)]
+fn sync_thread_park(_: u64) {
+    thread::park();
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_unpark(handle: NonNull<()>) {
+    // SAFETY: the caller has the handle.
+    unsafe { handle.cast::<Thread>().as_ref() }.unpark();
+}
+
+#[unsafe(no_mangle)]
+fn sync_thread_interrupted() -> bool {
+    false
+}
+
+/// Deadlines are 0 (passed) or none.
+#[unsafe(no_mangle)]
+fn sync_monotonic_ns() -> u64 {
+    1
+}
+
+fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) -> usize {
+    let count = StdArc::new(StdAtomicUsize::new(0));
+    let counter = count.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 20_000;
+    builder.check(move || {
+        counter.fetch_add(1, StdOrdering::Relaxed);
+        model();
+    });
+    let explored = count.load(StdOrdering::Relaxed);
+    println!("{explored} executions");
+    explored
+}
+
+fn join<T>(thread: thread::JoinHandle<T>) -> T {
+    thread.join().expect("the model's threads do not panic")
+}
+
+#[test]
+fn loom_a_wake_after_the_change_is_not_missed() {
+    let explored = explore(3, || {
+        let shared = Arc::new((AtomicBool::new(false), WaitQueue::new()));
+        let waker = shared.clone();
+        let waker = thread::spawn(move || {
+            waker.0.store(true, Ordering::Relaxed);
+            waker.1.wake_one();
+        });
+        shared.1.wait(|| shared.0.load(Ordering::Relaxed).then_some(()));
+        join(waker);
+    });
+    assert!(explored > 20);
+}
+
+/// The same without fences: both sides miss each other.
+#[test]
+#[should_panic(expected = "missed")]
+fn loom_broken_twin_misses_the_wake() {
+    explore(3, || {
+        let shared = Arc::new((AtomicBool::new(false), AtomicBool::new(false)));
+        let waker = shared.clone();
+        let waker = thread::spawn(move || {
+            waker.0.store(true, Ordering::Release);
+            waker.1.load(Ordering::Acquire)
+        });
+        shared.1.store(true, Ordering::Release);
+        let seen = shared.0.load(Ordering::Acquire);
+        assert!(join(waker) || seen, "missed");
+    });
+}
+
+#[test]
+fn loom_a_waiter_that_gives_up_passes_its_wake_on() {
+    let explored = explore(2, || {
+        let permits = Arc::new(Semaphore::new(0));
+        let impatient = permits.clone();
+        let impatient = thread::spawn(move || {
+            // If it gets the permit, it gives it back; if it gives up, it must not take the wake with it.
+            if impatient.acquire_until(Some(0), Interrupt::Ignored).is_ok() {
+                impatient.release(1);
+            }
+        });
+        let giver = permits.clone();
+        let giver = thread::spawn(move || giver.release(1));
+        let patient = permits.acquire_until(None, Interrupt::Ignored);
+        assert_eq!(patient, Ok(()));
+        join(giver);
+        join(impatient);
+    });
+    assert!(explored > 100);
+}
+
+#[test]
+fn loom_rwlock_excludes_writers_from_everyone() {
+    let explored = explore(2, || {
+        let lock = Arc::new(RwLock::new(UnsafeCell::new(0)));
+        let (writer, reader) = (lock.clone(), lock.clone());
+        let writer = thread::spawn(move || writer.write().with_mut(|n| unsafe { *n += 1 }));
+        let reader = thread::spawn(move || reader.read().with(|n| unsafe { *n }));
+        lock.write().with_mut(|n| unsafe { *n += 1 });
+        assert!(join(reader) <= 2);
+        join(writer);
+        assert_eq!(lock.read().with(|n| unsafe { *n }), 2);
+    });
+    assert!(explored > 100);
+}
+
+#[test]
+fn loom_condvar_passes_an_item_to_one_of_two() {
+    let explored = explore(2, || {
+        let shared = Arc::new((Mutex::new(0), CondVar::new()));
+        let takers: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let mut items = shared.0.lock();
+                    while *items == 0 {
+                        items = shared.1.wait(items);
+                    }
+                    *items -= 1;
+                })
+            })
+            .collect();
+        *shared.0.lock() += 2;
+        shared.1.notify_all();
+        takers.into_iter().for_each(join);
+        assert_eq!(*shared.0.lock(), 0);
+    });
+    assert!(explored > 100);
+}
+
+#[test]
+fn loom_condvar_deadline_races_with_notify() {
+    let explored = explore(3, || {
+        let shared = Arc::new((Mutex::new(false), CondVar::new()));
+        let waiter = shared.clone();
+        let waiter = thread::spawn(move || {
+            let guard = waiter.0.lock();
+            let (guard, timed_out) = waiter.1.wait_until(guard, 0);
+            *guard || timed_out
+        });
+        *shared.0.lock() = true;
+        shared.1.notify_one();
+        assert!(join(waiter));
+    });
+    assert!(explored > 20);
+}
+
+#[test]
+fn loom_once_cell_is_made_once() {
+    let explored = explore(3, || {
+        let shared = Arc::new((OnceCell::new(), AtomicUsize::new(0)));
+        let other = shared.clone();
+        let make = |shared: &(OnceCell<usize>, AtomicUsize)| {
+            *shared.0.get_or_init(|| shared.1.fetch_add(1, Ordering::Relaxed))
+        };
+        let other = thread::spawn(move || make(&other));
+        assert_eq!((make(&shared), join(other)), (0, 0));
+    });
+    assert!(explored > 20);
+}
+
+struct Flag(AtomicBool);
+
+impl Notify for Flag {
+    fn notify(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn loom_a_poller_sees_the_change_or_the_notification() {
+    let explored = explore(3, || {
+        let shared = Arc::new((AtomicBool::new(false), WaitQueue::new()));
+        let waker = shared.clone();
+        let waker = thread::spawn(move || {
+            waker.0.store(true, Ordering::Relaxed);
+            waker.1.wake_all();
+        });
+        let flag = StdArc::new(Flag(AtomicBool::new(false)));
+        let registration = shared.1.register(flag.clone());
+        let seen = shared.0.load(Ordering::Relaxed);
+        join(waker);
+        assert!(seen || flag.0.load(Ordering::Relaxed));
+        drop(registration);
+    });
+    assert!(explored > 20);
+}
+
+#[test]
+fn loom_a_deadline_that_has_passed_ends_the_wait() {
+    let explored = explore(2, || {
+        let queue = WaitQueue::new();
+        let result = queue.wait_until::<()>(Some(0), Interrupt::Allowed, || None);
+        assert_eq!(result, Err(WaitError::TimedOut));
+    });
+    assert_eq!(explored, 1);
+}
