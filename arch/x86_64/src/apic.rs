@@ -69,6 +69,7 @@ pub fn init(mmio: VirtAddr) {
     for lvt in [REG_LVT_TIMER, REG_LVT_LINT0, REG_LVT_LINT1, REG_LVT_ERROR] {
         write(lvt, LVT_MASKED);
     }
+    write(REG_TIMER_DIVIDE, DIVIDE_BY_16);
     write(REG_SVR, SVR_ENABLE | u32::from(SPURIOUS_VECTOR));
 }
 
@@ -150,7 +151,6 @@ pub fn init_timer(vector: u8) {
         // The mode must be in effect before the first deadline is written (SDM vol. 3, 11.5.4.1).
         core::sync::atomic::fence(Ordering::SeqCst);
     } else {
-        write(REG_TIMER_DIVIDE, DIVIDE_BY_16);
         write(REG_LVT_TIMER, u32::from(vector));
     }
 }
