@@ -48,7 +48,8 @@ pub(crate) const KERNEL_FRAME: usize = offset_of!(CpuBlock, kernel_frame);
 pub(crate) const KERNEL_STACK: usize = offset_of!(CpuBlock, kernel_stack);
 const PREEMPT_COUNT: usize = offset_of!(CpuBlock, preempt_count);
 const NEED_RESCHED: usize = offset_of!(CpuBlock, need_resched);
-const CPU_ID: usize = offset_of!(CpuBlock, cpu_id);
+/// Offset of the CPU's number in its block: the vDSO reads it there.
+pub const CPU_ID: usize = offset_of!(CpuBlock, cpu_id);
 const APIC_ID: usize = offset_of!(CpuBlock, apic_id);
 
 impl CpuBlock {
