@@ -1,6 +1,6 @@
 //! What the machine is: PVH start info, memory map, command line, ACPI tables, clocks.
 //!
-//! Everything that only decodes bytes is pure and host-tested: [`pvh`], [`cmdline`], [`acpi`], and the
+//! Everything that only decodes bytes is pure and host-tested: [`pvh`], [`cmdline`], [`acpi`], [`mptable`], and the
 //! arithmetic of [`clock`]. What touches ports, MSRs or device registers is in `clock`'s hardware modules ([`clock::hw`])
 //! and is a thin layer over the pure part. Nothing here allocates, so all of it works before the heap exists.
 //!
@@ -15,6 +15,7 @@ pub mod clock;
 pub mod cmdline;
 mod memory;
 pub mod memory_map;
+pub mod mptable;
 pub mod pvh;
 pub mod virtio_mmio;
 
