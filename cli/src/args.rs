@@ -29,7 +29,7 @@ What goes into the image:
   If a Debian package owns the program: that package's files and those of the packages it depends on (not of
   'Essential' packages; without documentation and translations). So `python3` and `perl` find their modules.
   If no package owns it and it is PREFIX/bin/NAME (as in /usr/local or ~/.pyenv): PREFIX/lib/NAME* where that
-  exists, without its test suite.
+  exists, without its test suite, and without site-packages if these are more than 128M.
   Arguments that name existing files, and directories below the current one, unless --no-auto-add is given.
   From /etc: passwd, group, hosts, nsswitch.conf, localtime and the like.
 

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 
@@ -203,8 +204,8 @@ impl Session<'_> {
     }
 
     fn kill(&mut self, code: u8) -> Ending {
-        // Fails only if it is gone already.
-        let _ = self.child.kill();
+        // It leads a process group of its own; this fails only if it is gone already.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         Ending::Killed(code)
     }
 }

@@ -25,7 +25,7 @@ use self::ldso::{Linker, Missing};
 use self::rootfs::Rootfs;
 use self::tree::{Node, Root, Tree, absolute};
 use crate::args::GatherArgs;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, size};
 use crate::exec::{self, Exec};
 
 const GUEST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,6 +34,8 @@ const HOST_NAME: &str = "oxv";
 const MAX_SCRIPTS: usize = 5;
 /// Parts of a language's library directory that programs do not use.
 const PREFIX_UNWANTED: [&str; 4] = ["test", "idlelib", "lib2to3/tests", "ensurepip/_bundled"];
+/// A larger `site-packages` of such a language is left out, with a note.
+const SITE_PACKAGES_LIMIT: u64 = 128 << 20;
 
 /// A program with everything it needs.
 #[derive(Debug)]
@@ -311,9 +313,20 @@ impl Gatherer {
         for unwanted in PREFIX_UNWANTED {
             self.tree.remove(&directory.join(unwanted));
         }
+        self.limit_site_packages(&directory.join("site-packages"));
         self.details.push(format!("directory {}", directory.display()));
         let files: Vec<PathBuf> = self.tree.files_below(directory).map(Path::to_owned).collect();
         files.iter().filter(|f| f.to_string_lossy().contains(".so")).for_each(|file| self.add_library(file));
+    }
+
+    /// Installed add-on packages come along unless they are so many that every start would be slow.
+    fn limit_site_packages(&mut self, directory: &Path) {
+        let total = self.tree.size_below(directory);
+        if total > SITE_PACKAGES_LIMIT {
+            self.tree.remove(directory);
+            let path = directory.display();
+            self.notes.push(format!("leaving out {path} ({}); add what is needed with `--add {path}/NAME`", size(total)));
+        }
     }
 }
 

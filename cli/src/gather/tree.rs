@@ -155,6 +155,11 @@ impl Tree {
         self.nodes.retain(|p, _| !p.starts_with(path));
     }
 
+    /// Bytes of the regular files below `directory`.
+    pub(crate) fn size_below(&self, directory: &Path) -> u64 {
+        self.files_below(directory).filter_map(|path| self.get(path)).map(Node::size).sum()
+    }
+
     /// Bytes of all regular files.
     pub(crate) fn size(&self) -> u64 {
         self.nodes.values().map(Node::size).sum()
@@ -210,7 +215,12 @@ impl Tree {
             if path.parent().is_some_and(is_kernel_owned) {
                 return Err(ErrorKind::NotFound.into());
             }
-            self.nodes.insert(path.to_owned(), Node::from_host(&root.host(path))?);
+            let mut node = Node::from_host(&root.host(path))?;
+            if node.kind == Kind::Directory {
+                // Only a part of it is taken; a change elsewhere in it (/tmp!) must not make another image.
+                node.mtime = (0, 0);
+            }
+            self.nodes.insert(path.to_owned(), node);
         }
         Ok(&self.nodes[path])
     }
@@ -239,7 +249,8 @@ impl Tree {
     /// Adds the host file or directory `host`, with everything below it, as `guest`.
     ///
     /// # Errors
-    /// Those of lstat(2), opendir(3) and readlink(2) for `host` itself; unreadable directories below it are left empty.
+    /// Those of lstat(2), opendir(3) and readlink(2) for `host` itself; unreadable files below it are left out, unreadable
+    /// directories are left empty.
     pub(crate) fn add_recursive(&mut self, host: &Path, guest: &Path) -> io::Result<()> {
         let mut node = Node::from_host(host)?;
         if matches!(node.kind, Kind::Symlink(_)) {
@@ -256,6 +267,10 @@ impl Tree {
             let (host, guest) = (host.join(&name), guest.join(&name));
             // Sockets and device nodes are left out: the kernel makes its own.
             let Ok(node) = Node::from_host(&host) else { continue };
+            let is_file = matches!(node.kind, Kind::File(_));
+            if is_file && rustix::fs::access(&host, rustix::fs::Access::READ_OK).is_err() {
+                continue;
+            }
             let descend = node.kind == Kind::Directory && !is_kernel_owned(&guest);
             self.insert(&guest, node);
             if descend {
