@@ -1,6 +1,0 @@
-//! `cargo xtask bench`.
-/// Options.
-#[derive(clap::Args, Default)]
-pub(crate) struct Options {}
-/// Runs it.
-pub(crate) fn command(_: &Options) -> anyhow::Result<()> { anyhow::bail!("not written yet") }
