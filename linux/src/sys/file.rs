@@ -1,1 +1,0 @@
-//! Files, directories, links: the calls that take a path or a descriptor.

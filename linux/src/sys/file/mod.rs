@@ -1,0 +1,117 @@
+//! System calls on files and names, by subject. `table.rs` lists them; what they do is in the `vfs` crate, and these functions
+//! turn registers into its terms.
+//!
+//! | file | calls |
+//! |---|---|
+//! | `data.rs` | read, write and their relatives; lseek, fsync, truncate, fallocate |
+//! | `transfer.rs` | sendfile, copy_file_range, splice |
+//! | `open.rs` | open, close, dup, fcntl, ioctl, pipe, memfd |
+//! | `names.rs` | mkdir, unlink, rename, link, symlink, readlink, getdents, chdir, getcwd |
+//! | `attributes.rs` | stat, statx, statfs, access, chmod, chown, utimensat, xattrs |
+//!
+//! Neighbours: `event.rs` (waiting for files), `fdtable.rs`, `user_ptr.rs`.
+
+mod attributes;
+mod data;
+mod names;
+mod open;
+mod transfer;
+
+pub use attributes::*;
+pub use data::*;
+pub use names::*;
+pub use open::*;
+pub use transfer::*;
+
+use alloc::sync::Arc;
+
+use linux_abi::Errno;
+use vfs::file::OpenFile;
+use vfs::mount::Location;
+use vfs::ops::Context;
+use vfs::walk::Follow;
+
+use crate::ctx::Ctx;
+use crate::user_ptr::UserPtr;
+
+/// "The working directory", in place of a directory's descriptor.
+pub const AT_FDCWD: i32 = -100;
+/// Do not follow a symbolic link at the end of the path.
+const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+/// `unlinkat`: remove a directory.
+const AT_REMOVEDIR: u32 = 0x200;
+/// `faccessat`: use the effective ids.
+const AT_EACCESS: u32 = 0x200;
+/// `linkat`: follow a symbolic link at the end of the old path.
+const AT_SYMLINK_FOLLOW: u32 = 0x400;
+/// Do not mount anything on the way; nothing would be.
+const AT_NO_AUTOMOUNT: u32 = 0x800;
+/// An empty path means the descriptor itself.
+const AT_EMPTY_PATH: u32 = 0x1000;
+/// `statx`'s synchronisation hints.
+const AT_STATX_SYNC_TYPE: u32 = 0x6000;
+
+/// The wall clock, for time stamps.
+#[must_use]
+pub fn now() -> vfs::Timespec {
+    vfs::Timespec::from_ns(kernel::clock::realtime_ns())
+}
+
+/// The open file `fd` of the caller.
+fn get(ctx: &Ctx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+    ctx.process().files.get(fd)
+}
+
+/// Runs `f` with the caller's view of the file tree and the place that relative paths start from.
+fn with_start<R>(
+    ctx: &Ctx<'_>,
+    dirfd: i32,
+    path: &[u8],
+    f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
+) -> Result<R, Errno> {
+    let process = ctx.process();
+    let credentials = process.credentials();
+    let umask = process.fs.umask.load(core::sync::atomic::Ordering::Relaxed) as u16;
+    process.fs.with_viewer(&credentials, |viewer, cwd| {
+        let context = Context { viewer, umask };
+        if dirfd == AT_FDCWD || path.first() == Some(&b'/') {
+            return f(context, cwd);
+        }
+        let directory = process.files.get(dirfd)?;
+        f(context, directory.location())
+    })
+}
+
+/// Runs `f` with the place that `path` names, as the `*at` calls find it.
+fn with_place<R>(
+    ctx: &Ctx<'_>,
+    dirfd: i32,
+    path: UserPtr<u8>,
+    flags: u32,
+    f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
+) -> Result<R, Errno> {
+    let empty_allowed = flags & AT_EMPTY_PATH != 0;
+    let path = if empty_allowed && path.is_null() { alloc::vec::Vec::new() } else { path.read_path()? };
+    let follow = if flags & AT_SYMLINK_NOFOLLOW != 0 { Follow::No } else { Follow::Yes };
+    with_start(ctx, dirfd, &path, |context, start| {
+        if path.is_empty() && empty_allowed {
+            return f(context, start);
+        }
+        f(context, &context.lookup(start, &path, follow)?)
+    })
+}
+
+/// Runs `f` with the place behind an open descriptor.
+fn with_descriptor<R>(
+    ctx: &Ctx<'_>,
+    fd: i32,
+    f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
+) -> Result<R, Errno> {
+    let file = get(ctx, fd)?;
+    with_start(ctx, AT_FDCWD, b"", |context, _| f(context, file.location()))
+}
+
+/// Fails with `EINVAL` when `flags` has a bit outside `known`.
+fn only(flags: u32, known: u32) -> Result<(), Errno> {
+    if flags & !known == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+}
