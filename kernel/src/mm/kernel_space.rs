@@ -17,7 +17,7 @@ use core::arch::x86_64::__cpuid;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 use frame::OutOfMemory;
-use page_table::{Entry, Flags, PageSize, PageTable, Removed, Table, TableSource};
+use page_table::{Entry, Flags, OutOfTables, PageSize, PageTable, Removed, Table, TableSource};
 use sync::Mutex;
 
 static KERNEL: BootCell<PageTable<Tables>> = BootCell::new();
@@ -76,13 +76,33 @@ pub fn kernel_cr3() -> PhysAddr {
     kernel().root()
 }
 
-/// Copies the kernel's half into a new tree.
-pub(super) fn share_upper_half(tree: &PageTable<Tables>) {
+/// Root tables of spaces that are gone.
+static ROOTS: Mutex<Vec<PhysAddr>> = Mutex::new(Vec::new());
+
+/// A tree with nothing in its lower half and the kernel in its upper one.
+pub(super) fn new_tree() -> Result<PageTable<Tables>, OutOfTables> {
+    let tables = Tables(Pool::Program);
+    if let Some(root) = ROOTS.lock().pop() {
+        // SAFETY: `retire_root` put it there: a complete root with an empty lower half.
+        return Ok(unsafe { PageTable::from_root(root, tables) });
+    }
+    let tree = PageTable::new(tables)?;
     for index in 256..512 {
         let entry = kernel().root_entry(index);
         if !entry.is_empty() {
             tree.set_root_entry(index, entry);
         }
+    }
+    Ok(tree)
+}
+
+/// Keeps the root of a tree, whose lower half is empty and flushed, for the next space. Roots are never freed: a CPU that runs a
+/// kernel thread keeps whatever root it had, even when the space is gone by then, so that going back needs no CR3 load.
+pub(super) fn retire_root(root: PhysAddr) {
+    let mut roots = ROOTS.lock();
+    // Without memory to note it, the page is lost.
+    if roots.try_reserve(1).is_ok() {
+        roots.push(root);
     }
 }
 

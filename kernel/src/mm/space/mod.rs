@@ -29,8 +29,7 @@ mod map;
 mod remap;
 mod zero;
 
-use super::frames::Pool;
-use super::kernel_space::{Tables, share_upper_half};
+use super::kernel_space::{Tables, new_tree, retire_root};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -82,8 +81,7 @@ impl AddressSpace {
     /// # Errors
     /// `ENOMEM`.
     pub fn new() -> Result<Arc<Self>, Errno> {
-        let tables = PageTable::new(Tables(Pool::Program)).map_err(|_| Errno::ENOMEM)?;
-        share_upper_half(&tables);
+        let tables = new_tree().map_err(|_| Errno::ENOMEM)?;
         // 128 MiB for the stack at the top, as Linux keeps at least.
         let mmap_base = VirtAddr(layout::USER_MAX - (128 << 20)).align_down(PAGE);
         let none = VirtAddr(0);
@@ -97,7 +95,7 @@ impl AddressSpace {
         }))
     }
 
-    /// The value for CR3. A CPU that has loaded it keeps the space alive.
+    /// The value for CR3. A CPU may leave it loaded while it runs kernel threads, even after the space is gone.
     #[must_use]
     pub const fn cr3(&self) -> PhysAddr {
         self.tables.root()
@@ -122,14 +120,11 @@ impl AddressSpace {
 }
 
 impl Drop for AddressSpace {
+    /// Context: may sleep.
     fn drop(&mut self) {
-        // No CPU uses these tables any more, so nothing needs a flush.
-        let end = VirtAddr(layout::USER_MAX);
-        let _never_splits = self.tables.unmap_range(VirtAddr(0), end, &mut |removed| {
-            zero::free_removed(removed);
-            core::ops::ControlFlow::Continue(())
-        });
-        zero::free_root(self.tables.root());
+        // CPUs that now run kernel threads may still have these tables loaded, so this flushes like any other unmapping.
+        self.remove_pages(VirtAddr(0), VirtAddr(layout::USER_MAX));
+        retire_root(self.tables.root());
     }
 }
 

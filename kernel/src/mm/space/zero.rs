@@ -48,8 +48,3 @@ pub(super) fn free_removed(removed: Removed) {
         Removed::Table(table) => Tables(Pool::Program).free_table(table),
     }
 }
-
-/// Frees the root of a tree that nobody uses.
-pub(super) fn free_root(root: PhysAddr) {
-    Tables(Pool::Program).free_table(root);
-}
