@@ -1,7 +1,10 @@
 //! Loom models. Each asserts that it explored schedules, and each structure has a broken twin that must fail.
 
 #![expect(unsafe_code, reason = "models use the unsafe interfaces")]
-#![expect(clippy::undocumented_unsafe_blocks, reason = "loom checks every access of a model")]
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "loom checks every access of a model"
+)]
 
 use std::sync::Arc as StdArc;
 use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
@@ -63,7 +66,10 @@ unsafe impl<const BROKEN: bool> Send for Shared<BROKEN> {}
 
 impl<const BROKEN: bool> Shared<BROKEN> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { mutex: RawMutex::new(), data: UnsafeCell::new(0) })
+        Arc::new(Self {
+            mutex: RawMutex::new(),
+            data: UnsafeCell::new(0),
+        })
     }
 
     fn increment(&self) {
@@ -115,7 +121,12 @@ fn loom_mutex_three_threads_again_and_again() {
 fn loom_mutex_broken_twin_loses_a_wakeup() {
     let this = std::env::current_exe().expect("the test's own program");
     let twin = std::process::Command::new(this)
-        .args(["--ignored", "--exact", "loom_tests::broken_mutex", "--nocapture"])
+        .args([
+            "--ignored",
+            "--exact",
+            "loom_tests::broken_mutex",
+            "--nocapture",
+        ])
         .output()
         .expect("the test's own program starts");
     assert!(!twin.status.success());
@@ -199,7 +210,10 @@ unsafe impl MpscNode for Node {
 }
 
 fn node(value: usize) -> Box<Node> {
-    Box::new(Node { link: MpscLink::new(), value: UnsafeCell::new(value) })
+    Box::new(Node {
+        link: MpscLink::new(),
+        value: UnsafeCell::new(value),
+    })
 }
 
 #[test]
@@ -222,15 +236,24 @@ fn loom_mpsc_delivers_everything_once_and_in_order_per_pusher() {
             .collect();
         let mut got = Vec::new();
         let take = |got: &mut Vec<usize>| {
-            got.extend(list.take_all().map(|node| node.value.with(|value| unsafe { *value })));
+            got.extend(
+                list.take_all()
+                    .map(|node| node.value.with(|value| unsafe { *value })),
+            );
         };
         take(&mut got);
         for pusher in pushers {
             pusher.join().expect("it does not panic");
         }
         take(&mut got);
-        assert_eq!(got.iter().filter(|value| **value < 20).collect::<Vec<_>>(), [&10, &11]);
-        assert_eq!(got.iter().filter(|value| **value >= 20).collect::<Vec<_>>(), [&20, &21]);
+        assert_eq!(
+            got.iter().filter(|value| **value < 20).collect::<Vec<_>>(),
+            [&10, &11]
+        );
+        assert_eq!(
+            got.iter().filter(|value| **value >= 20).collect::<Vec<_>>(),
+            [&20, &21]
+        );
         assert!((1..=2).contains(&empties.load(Ordering::Relaxed)));
     });
     assert!(explored > 100);
@@ -261,7 +284,9 @@ fn loom_spsc_passes_values_in_order_across_the_wrap() {
     let explored = explore(None, || {
         let (mut producer, mut consumer) = ring_from::<usize, 2>(usize::MAX - 1);
         let thread = thread::spawn(move || {
-            (0..3).filter(|value| producer.push(*value).is_ok()).collect::<Vec<_>>()
+            (0..3)
+                .filter(|value| producer.push(*value).is_ok())
+                .collect::<Vec<_>>()
         });
         let mut got: Vec<_> = (0..2).filter_map(|_| consumer.pop()).collect();
         let sent = thread.join().expect("it does not panic");

@@ -94,14 +94,18 @@ impl MpscLink {
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
-        Self { next: UnsafeCell::new(ptr::null()) }
+        Self {
+            next: UnsafeCell::new(ptr::null()),
+        }
     }
 
     /// An unlinked link.
     #[cfg(loom)]
     #[must_use]
     pub fn new() -> Self {
-        Self { next: UnsafeCell::new(ptr::null()) }
+        Self {
+            next: UnsafeCell::new(ptr::null()),
+        }
     }
 }
 
@@ -155,14 +159,20 @@ where
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
-        Self { head: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }
+        Self {
+            head: AtomicPtr::new(ptr::null_mut()),
+            owns: PhantomData,
+        }
     }
 
     /// An empty list.
     #[cfg(loom)]
     #[must_use]
     pub fn new() -> Self {
-        Self { head: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }
+        Self {
+            head: AtomicPtr::new(ptr::null_mut()),
+            owns: PhantomData,
+        }
     }
 
     /// Adds a node.
@@ -204,7 +214,10 @@ where
     /// Takes everything, oldest first.
     pub fn take_all(&self) -> Taken<P> {
         if self.is_empty() {
-            return Taken { head: ptr::null(), owns: PhantomData };
+            return Taken {
+                head: ptr::null(),
+                owns: PhantomData,
+            };
         }
         let mut at: *const P::Target = self.head.swap(ptr::null_mut(), Ordering::Acquire);
         let mut reversed = ptr::null();
@@ -219,7 +232,10 @@ where
             reversed = at.cast();
             at = next.cast();
         }
-        Taken { head: reversed.cast(), owns: PhantomData }
+        Taken {
+            head: reversed.cast(),
+            owns: PhantomData,
+        }
     }
 }
 

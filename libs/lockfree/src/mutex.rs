@@ -60,7 +60,7 @@ use crate::shim::cell::UnsafeCell;
 
 /// How often a woken thread may be overtaken before the lock is handed to it (once in models).
 pub const MAX_LOSSES: u32 = if cfg!(loom) { 1 } else { 8 };
-/// For how long a waiter may be overtaken before the lock is handed to it.
+/// For how long a woken thread may be overtaken, from the first time on, before the lock is handed to it.
 pub const MAX_WAIT_NS: u64 = 500_000;
 
 /// What a thread can do besides computing: sleep, and be woken.
@@ -74,7 +74,7 @@ pub trait Parker {
     fn park(deadline_ns: u64);
     /// Wakes the thread, or makes its next `park` return at once.
     fn unpark(handle: &Self::Handle);
-    /// Monotonic time; read only by threads that have already slept.
+    /// Monotonic time; read only by threads that were woken and overtaken.
     fn now_ns() -> u64;
     /// Models only: a mistake that loom must find.
     #[cfg(loom)]
@@ -298,7 +298,10 @@ impl<P: Parker> RawMutex<P> {
     pub const fn new() -> Self {
         Self {
             word: AtomicPtr::new(ptr::null_mut()),
-            fifo: UnsafeCell::new(Fifo { head: ptr::null(), tail: ptr::null() }),
+            fifo: UnsafeCell::new(Fifo {
+                head: ptr::null(),
+                tail: ptr::null(),
+            }),
             parker: PhantomData,
         }
     }
@@ -309,7 +312,10 @@ impl<P: Parker> RawMutex<P> {
     pub fn new() -> Self {
         Self {
             word: AtomicPtr::new(ptr::null_mut()),
-            fifo: UnsafeCell::new(Fifo { head: ptr::null(), tail: ptr::null() }),
+            fifo: UnsafeCell::new(Fifo {
+                head: ptr::null(),
+                tail: ptr::null(),
+            }),
             parker: PhantomData,
         }
     }
@@ -319,12 +325,9 @@ impl<P: Parker> RawMutex<P> {
     /// Context: may sleep; not with preemption disabled, not in interrupt handlers.
     #[inline(always)]
     pub fn lock(&self) {
-        let free_to_locked = self.word.compare_exchange(
-            bare(0),
-            bare(LOCKED),
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        );
+        let free_to_locked =
+            self.word
+                .compare_exchange(bare(0), bare(LOCKED), Ordering::Acquire, Ordering::Relaxed);
         if free_to_locked.is_err() {
             self.lock_contended();
         }
@@ -357,12 +360,9 @@ impl<P: Parker> RawMutex<P> {
     /// The caller owns the lock.
     #[inline(always)]
     pub unsafe fn unlock(&self) {
-        let locked_to_free = self.word.compare_exchange(
-            bare(LOCKED),
-            bare(0),
-            Ordering::Release,
-            Ordering::Relaxed,
-        );
+        let locked_to_free =
+            self.word
+                .compare_exchange(bare(LOCKED), bare(0), Ordering::Release, Ordering::Relaxed);
         if locked_to_free.is_err() {
             self.unlock_contended();
         }
@@ -391,14 +391,15 @@ impl<P: Parker> RawMutex<P> {
 
     /// Takes the lock for a thread whose record is, or was, on this mutex's queue.
     pub fn lock_queued(&self, record: &WaitRecord<P>) {
-        let since = P::now_ns();
-        let mut losses = 0;
+        let (mut losses, mut first_loss_ns) = (0, None);
         loop {
             let got = match record.wait() {
                 Told::Handed => true,
                 Told::Woken => self.acquire_or_lose(record, || {
                     losses += 1;
-                    losses >= MAX_LOSSES || P::now_ns().saturating_sub(since) >= MAX_WAIT_NS
+                    let now_ns = P::now_ns();
+                    let since_ns = *first_loss_ns.get_or_insert(now_ns);
+                    losses >= MAX_LOSSES || now_ns.saturating_sub(since_ns) >= MAX_WAIT_NS
                 }),
                 Told::Released | Told::Nothing => self.acquire_or_enqueue(record),
             };
@@ -434,11 +435,7 @@ impl<P: Parker> RawMutex<P> {
     }
 
     /// Acquire with duty, or lose: true if the lock is ours. The caller has the duty, and has it no more.
-    fn acquire_or_lose(
-        &self,
-        record: &WaitRecord<P>,
-        mut starving: impl FnMut() -> bool,
-    ) -> bool {
+    fn acquire_or_lose(&self, record: &WaitRecord<P>, mut starving: impl FnMut() -> bool) -> bool {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let free = flags(word) & LOCKED == 0;
@@ -449,7 +446,8 @@ impl<P: Parker> RawMutex<P> {
                     .starving
                     .with_mut(|slot| unsafe { *slot = starving() });
                 // SAFETY: we have the duty; the record lives until `lock_queued` is told the end.
-                self.fifo.with_mut(|fifo| unsafe { (*fifo).push_front(record) });
+                self.fifo
+                    .with_mut(|fifo| unsafe { (*fifo).push_front(record) });
             }
             #[cfg(loom)]
             if P::LOSES_BLINDLY && !free {
@@ -478,7 +476,10 @@ impl<P: Parker> RawMutex<P> {
             (*fifo).append_stack(stack);
             (*fifo).pop_front()
         });
-        debug_assert!(!record.is_null(), "duty is taken only when there are waiters");
+        debug_assert!(
+            !record.is_null(),
+            "duty is taken only when there are waiters"
+        );
         // SAFETY: the record waits, so it is alive, and it is ours since the duty is.
         if unsafe { (*record).starving.with(|starving| *starving) } {
             self.set_flags(|_| LOCKED | self.queued_flag());

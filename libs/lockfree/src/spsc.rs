@@ -39,14 +39,30 @@ pub fn ring<T, const N: usize>() -> (Producer<T, N>, Consumer<T, N>) {
 
 /// Makes a ring whose indices begin at `start` (tests let them wrap).
 pub(crate) fn ring_from<T, const N: usize>(start: usize) -> (Producer<T, N>, Consumer<T, N>) {
-    const { assert!(N.is_power_of_two(), "indices wrap at 2^64, so N must divide it") };
+    const {
+        assert!(
+            N.is_power_of_two(),
+            "indices wrap at 2^64, so N must divide it"
+        )
+    };
     let ring = Arc::new(SpscRing {
         head: Padded(AtomicUsize::new(start)),
         tail: Padded(AtomicUsize::new(start)),
         slots: core::array::from_fn(|_| UnsafeCell::new(MaybeUninit::uninit())),
     });
-    let producer = Producer { ring: ring.clone(), head: start, tail_seen: start };
-    (producer, Consumer { ring, tail: start, head_seen: start })
+    let producer = Producer {
+        ring: ring.clone(),
+        head: start,
+        tail_seen: start,
+    };
+    (
+        producer,
+        Consumer {
+            ring,
+            tail: start,
+            head_seen: start,
+        },
+    )
 }
 
 impl<T, const N: usize> SpscRing<T, N> {
@@ -75,9 +91,9 @@ impl<T, const N: usize> Producer<T, N> {
             }
         }
         // SAFETY: the slot is empty and, being outside [tail, head), ours.
-        self.ring
-            .slot(self.head)
-            .with_mut(|slot| unsafe { (*slot).write(value); });
+        self.ring.slot(self.head).with_mut(|slot| unsafe {
+            (*slot).write(value);
+        });
         self.head = self.head.wrapping_add(1);
         self.ring.head.0.store(self.head, Ordering::Release);
         Ok(())
@@ -117,7 +133,8 @@ impl<T, const N: usize> Drop for SpscRing<T, N> {
         let head = self.head.0.load(Ordering::Relaxed);
         while tail != head {
             // SAFETY: both ends are gone; [tail, head) is full.
-            self.slot(tail).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+            self.slot(tail)
+                .with_mut(|slot| unsafe { (*slot).assume_init_drop() });
             tail = tail.wrapping_add(1);
         }
     }

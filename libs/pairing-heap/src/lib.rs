@@ -85,7 +85,10 @@ impl<T: HeapNode> PairingHeap<T> {
     /// An empty heap.
     #[must_use]
     pub const fn new() -> Self {
-        Self { root: ptr::null(), len: 0 }
+        Self {
+            root: ptr::null(),
+            len: 0,
+        }
     }
 
     /// How many nodes it has.
@@ -117,7 +120,10 @@ impl<T: HeapNode> PairingHeap<T> {
     pub unsafe fn insert(&mut self, node: *const T) {
         // SAFETY: the caller's promise.
         let l = unsafe { (*node).heap_link() };
-        assert!(!l.linked.swap_relaxed(true), "a node is in one heap at a time");
+        assert!(
+            !l.linked.swap_relaxed(true),
+            "a node is in one heap at a time"
+        );
         l.child.set(ptr::null());
         l.next.set(ptr::null());
         l.prev.set(ptr::null());
@@ -213,7 +219,11 @@ fn merge<T: HeapNode>(a: *const T, b: *const T) -> *const T {
         return if a.is_null() { b } else { a };
     }
     // SAFETY: linked nodes are alive.
-    let (top, low) = if unsafe { (*b).before(&*a) } { (b, a) } else { (a, b) };
+    let (top, low) = if unsafe { (*b).before(&*a) } {
+        (b, a)
+    } else {
+        (a, b)
+    };
     let (t, l) = (link(top), link(low));
     let child: *const T = t.child.get().cast();
     if !child.is_null() {

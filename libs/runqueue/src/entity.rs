@@ -102,9 +102,11 @@ pub struct SchedEntity {
 
 macro_rules! field {
     ($get:ident, $set:ident, $field:ident, $type:ty) => {
+        #[inline]
         pub(crate) fn $get(&self) -> $type {
             self.$field.load(Ordering::Relaxed)
         }
+        #[inline]
         pub(crate) fn $set(&self, value: $type) {
             self.$field.store(value, Ordering::Relaxed);
         }
@@ -136,7 +138,11 @@ impl SchedEntity {
     /// never enqueued; called by the creator, about itself.
     pub fn inherit(&self, creator: &Self) {
         self.set_runtime(creator.runtime());
-        self.set_factor(creator.factor(), creator.stamp_ns.load(Ordering::Relaxed), creator.cpu());
+        self.set_factor(
+            creator.factor(),
+            creator.stamp_ns.load(Ordering::Relaxed),
+            creator.cpu(),
+        );
     }
 
     /// Asks for a policy. In force when the thread is next charged or enqueued; for a thread in a run queue, at once
@@ -168,18 +174,25 @@ impl SchedEntity {
     field!(sequence, set_sequence, sequence, i64);
     field!(quantum_ns, set_quantum_ns, quantum_ns, u64);
 
+    #[inline]
     pub(crate) fn price(&self) -> Price {
         self.price.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn cpu(&self) -> u32 {
         self.cpu.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn factor(&self) -> Factor {
-        Factor::from_parts(self.c.load(Ordering::Relaxed), self.shift.load(Ordering::Relaxed))
+        Factor::from_parts(
+            self.c.load(Ordering::Relaxed),
+            self.shift.load(Ordering::Relaxed),
+        )
     }
 
+    #[inline]
     pub(crate) fn set_factor(&self, factor: Factor, now_ns: u64, cpu: u32) {
         self.c.store(factor.c(), Ordering::Relaxed);
         self.shift.store(factor.shift(), Ordering::Relaxed);
@@ -199,6 +212,7 @@ impl SchedEntity {
     }
 
     /// The policy in force.
+    #[inline]
     pub(crate) fn effective(&self) -> Policy {
         Policy::decode(self.policy.load(Ordering::Relaxed))
     }
@@ -206,7 +220,10 @@ impl SchedEntity {
     /// Brings R to the present of a CPU: after sleep or migration.
     pub(crate) fn arrive(&self, cpu: u32, factor: Factor, now_ns: u64) {
         let runtime = if self.cpu() == cpu {
-            renormalised(self.runtime(), factor.shift().saturating_sub(self.factor().shift()))
+            renormalised(
+                self.runtime(),
+                factor.shift().saturating_sub(self.factor().shift()),
+            )
         } else {
             let elapsed = now_ns.saturating_sub(self.stamp_ns.load(Ordering::Relaxed));
             factor.import(self.runtime(), self.factor(), elapsed)
@@ -216,11 +233,13 @@ impl SchedEntity {
     }
 
     /// Charges the thread for running.
+    #[inline]
     pub(crate) fn charge(&self, charge: u64, ran_ns: u64) {
         self.set_runtime(self.runtime().saturating_add(charge));
         self.set_quantum_ns(self.quantum_ns().saturating_sub(ran_ns));
         let used = self.cpu_time_ns.load(Ordering::Relaxed);
-        self.cpu_time_ns.store(used.saturating_add(ran_ns), Ordering::Relaxed);
+        self.cpu_time_ns
+            .store(used.saturating_add(ran_ns), Ordering::Relaxed);
     }
 
     /// Whether `self` runs strictly before `other`.
@@ -228,9 +247,14 @@ impl SchedEntity {
         self.key() < other.key()
     }
 
+    #[inline]
     fn key(&self) -> (u32, u64, i64) {
         let rank = self.rank();
-        let runtime = if rank < RANK_NORMAL { 0 } else { self.runtime() };
+        let runtime = if rank < RANK_NORMAL {
+            0
+        } else {
+            self.runtime()
+        };
         (rank, runtime, self.sequence())
     }
 }

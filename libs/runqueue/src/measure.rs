@@ -25,6 +25,9 @@ const HALF_LIVES_SHIFT: u32 = 50;
 /// τ·ln 2.
 const HALF_LIFE_NS: u128 = 138_629_436;
 
+/// Below this the first terms of the series are exact enough: runs of up to 2 ms are the ordinary case.
+const SMALL: u64 = ONE / 64;
+
 /// What one nanosecond-unit of R costs a thread, Q16.
 pub type Price = u32;
 /// The price of nice 0.
@@ -33,11 +36,19 @@ pub const PRICE_ONE: Price = 1 << 16;
 /// 1.25^nice: one step of nice is worth a quarter more or less CPU.
 #[must_use]
 pub const fn price_of_nice(nice: i8) -> Price {
-    let steps = if nice < 0 { -(nice as i32) } else { nice as i32 };
+    let steps = if nice < 0 {
+        -(nice as i32)
+    } else {
+        nice as i32
+    };
     let mut power: u64 = 1 << 32;
     let mut step = 0;
     while step < steps {
-        power = if nice < 0 { power * 4 / 5 } else { power * 5 / 4 };
+        power = if nice < 0 {
+            power * 4 / 5
+        } else {
+            power * 5 / 4
+        };
         step += 1;
     }
     (power >> 16) as Price
@@ -53,21 +64,38 @@ fn half_lives(t_ns: u64) -> (u32, u64) {
 /// 2^f − 1 for f in [0, 1), Q32; the Taylor series of e^(f·ln 2) − 1 by Horner's rule. Relative error below 10⁻⁶.
 fn exp2_minus_one(f: u64) -> u64 {
     const TERMS: [u64; 8] = [
-        5676, 65_510, 661_577, 5_726_720, 41_309_550, 238_388_332, 1_031_764_991, 2_977_044_472,
+        5676,
+        65_510,
+        661_577,
+        5_726_720,
+        41_309_550,
+        238_388_332,
+        1_031_764_991,
+        2_977_044_472,
     ];
-    TERMS.iter().fold(0, |sum, term| ((sum + term) * f) >> 32).min(ONE - 1)
+    let terms = if f < SMALL { &TERMS[5..] } else { &TERMS[..] };
+    terms
+        .iter()
+        .fold(0, |sum, term| ((sum + term) * f) >> 32)
+        .min(ONE - 1)
 }
 
 /// log2(y) for y ≥ 1, both Q32: the series of artanh on the mantissa. Relative error below 10⁻⁵.
 fn log2(y: u64) -> u64 {
     const TERMS: [u64; 6] = [
-        1_126_605_094, 1_376_961_782, 1_770_379_434, 2_478_531_207, 4_130_885_346, 12_392_656_037,
+        1_126_605_094,
+        1_376_961_782,
+        1_770_379_434,
+        2_478_531_207,
+        4_130_885_346,
+        12_392_656_037,
     ];
     let whole = 31 - y.leading_zeros();
     let mantissa = y >> whole;
     let s = ((mantissa - ONE) << 32) / (mantissa + ONE);
     let s2 = (s * s) >> 32;
-    let sum = TERMS.iter().fold(0, |sum, term| ((sum * s2) >> 32) + term);
+    let terms = if s < SMALL { &TERMS[4..] } else { &TERMS[..] };
+    let sum = terms.iter().fold(0, |sum, term| ((sum * s2) >> 32) + term);
     (u64::from(whole) << 32) + ((u128::from(sum) * u128::from(s)) >> 32) as u64
 }
 
@@ -75,10 +103,26 @@ fn mul_q32(a: u64, b: u64) -> u64 {
     ((u128::from(a) * u128::from(b)) >> 32) as u64
 }
 
+/// a / b in Q32, saturating, by one 64-bit division: 31 bits of `b` and as many of `a` as fit are enough.
+fn ratio_q32(a: u64, b: u64) -> u64 {
+    let drop = 32_u32.saturating_sub(b.leading_zeros());
+    let (a, b) = (a >> drop, (b >> drop).max(1));
+    let raise = a.leading_zeros().min(32);
+    let quotient = (a << raise) / b;
+    if quotient.leading_zeros() >= 32 - raise {
+        quotient << (32 - raise)
+    } else {
+        u64::MAX
+    }
+}
+
 /// `r >> bits`, also for many bits.
 #[must_use]
 pub fn renormalised(r: u64, bits: u64) -> u64 {
-    u32::try_from(bits).ok().and_then(|bits| r.checked_shr(bits)).unwrap_or(0)
+    u32::try_from(bits)
+        .ok()
+        .and_then(|bits| r.checked_shr(bits))
+        .unwrap_or(0)
 }
 
 /// A CPU's factor c, and how many bits it was renormalised by since boot.
@@ -150,22 +194,27 @@ impl Factor {
         };
         self.c = doubled + mul_q32(doubled, exp2_minus_one(rest));
         self.shift += u64::from(renormalise);
-        Step { renormalise, growth: self.c - old }
+        Step {
+            renormalise,
+            growth: self.c - old,
+        }
     }
 
     /// The R of `t_ns` of run time at this factor, for times much shorter than τ.
     #[must_use]
     pub fn short_run(self, t_ns: u64, price: Price) -> u64 {
-        let per_tau = (u128::from(self.c) * u128::from(price)) >> 16;
-        (per_tau * u128::from(t_ns) / u128::from(TAU_NS)) as u64
+        mul_q32(self.per_tau(price), (t_ns << 32) / TAU_NS)
+    }
+
+    /// The R of τ if c stood still.
+    fn per_tau(self, price: Price) -> u64 {
+        ((u128::from(self.c) * u128::from(price)) >> 16) as u64
     }
 
     /// How long a thread must run to earn `gap` of R: never too short, about 1 % and 1 µs too long.
     #[must_use]
     pub fn time_to_earn(self, gap: u64, price: Price) -> u64 {
-        let per_tau = ((u128::from(self.c) * u128::from(price)) >> 16).max(1);
-        let ratio = (u128::from(gap) << 32) / per_tau;
-        let y = u64::try_from(ratio + u128::from(ONE)).unwrap_or(u64::MAX);
+        let y = ratio_q32(gap, self.per_tau(price)).saturating_add(ONE);
         let exact = ((u128::from(log2(y)) * HALF_LIFE_NS) >> 32) as u64;
         exact + exact / 100 + 1000
     }

@@ -266,14 +266,17 @@ where
         let found = {
             let mut candidates = self.heap.iter().filter(|thread| allowed(&thread.0));
             let first = candidates.next()?;
-            let other = candidates.find(|thread| !thread.0.sched_entity().effective().is_real_time());
+            let other =
+                candidates.find(|thread| !thread.0.sched_entity().effective().is_real_time());
             core::ptr::from_ref(other.unwrap_or(first))
         };
         // SAFETY: found in this heap just now, so alive and linked in it.
         unsafe { self.heap.remove(&*found) };
         let thread = found.cast::<P::Target>();
         // SAFETY: alive by the reference that is given out below.
-        unsafe { &*thread }.sched_entity().set_factor(self.factor, self.now_ns, self.cpu);
+        unsafe { &*thread }
+            .sched_entity()
+            .set_factor(self.factor, self.now_ns, self.cpu);
         // SAFETY: `enqueue` gave up a reference for every linked thread.
         Some(unsafe { P::from_raw(thread) })
     }

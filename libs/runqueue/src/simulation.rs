@@ -31,7 +31,12 @@ fn hog(name: &'static str, policy: Policy) -> Task {
 }
 
 fn sleeper(name: &'static str, policy: Policy, run_ns: u64, sleep_ns: u64) -> Task {
-    Task { entity: SchedEntity::new(policy), name, run_ns, sleep_ns }
+    Task {
+        entity: SchedEntity::new(policy),
+        name,
+        run_ns,
+        sleep_ns,
+    }
 }
 
 struct Cpu {
@@ -51,12 +56,25 @@ impl Cpu {
         for task in &tasks {
             put(&mut queue, task, Enqueue::Woken);
         }
-        let left = tasks.into_iter().map(|task| (task.clone(), task.run_ns)).collect();
-        Self { queue, now: 0, current: None, left, asleep: Vec::new(), switches: 0 }
+        let left = tasks
+            .into_iter()
+            .map(|task| (task.clone(), task.run_ns))
+            .collect();
+        Self {
+            queue,
+            now: 0,
+            current: None,
+            left,
+            asleep: Vec::new(),
+            switches: 0,
+        }
     }
 
     fn left(&mut self, task: &Arc<Task>) -> &mut u64 {
-        let entry = self.left.iter_mut().find(|entry| Arc::ptr_eq(&entry.0, task));
+        let entry = self
+            .left
+            .iter_mut()
+            .find(|entry| Arc::ptr_eq(&entry.0, task));
         &mut entry.expect("every task is listed").1
     }
 
@@ -74,7 +92,12 @@ impl Cpu {
     }
 
     fn next_event(&mut self) -> u64 {
-        let wake = self.asleep.iter().map(|entry| entry.0).min().unwrap_or(u64::MAX);
+        let wake = self
+            .asleep
+            .iter()
+            .map(|entry| entry.0)
+            .min()
+            .unwrap_or(u64::MAX);
         let Some(task) = self.current.clone() else {
             return wake;
         };
@@ -114,8 +137,13 @@ impl Cpu {
     fn report(&self) -> String {
         let mut text = String::new();
         for (task, _) in &self.left {
-            write!(text, "{}={} ", task.name, (task.entity.cpu_time_ns() + MS / 2) / MS)
-                .expect("writing to a string");
+            write!(
+                text,
+                "{}={} ",
+                task.name,
+                (task.entity.cpu_time_ns() + MS / 2) / MS
+            )
+            .expect("writing to a string");
         }
         text.trim_end().to_owned()
     }
@@ -139,17 +167,27 @@ fn simulate(ms: u64, tasks: Vec<Task>) -> (String, usize) {
 fn three_hogs_share_equally() {
     let normal = Policy::Normal(0);
     let tasks = vec![hog("a", normal), hog("b", normal), hog("c", normal)];
-    assert_eq!(simulate(3000, tasks), ("a=1001 b=1000 c=1000".to_owned(), 1004));
+    assert_eq!(
+        simulate(3000, tasks),
+        ("a=1001 b=1000 c=1000".to_owned(), 1004)
+    );
 }
 
 #[test]
 fn a_lone_hog_is_never_switched() {
-    assert_eq!(simulate(3_600_000, vec![hog("a", Policy::Normal(0))]), ("a=3600000".to_owned(), 1));
+    assert_eq!(
+        simulate(3_600_000, vec![hog("a", Policy::Normal(0))]),
+        ("a=3600000".to_owned(), 1)
+    );
 }
 
 #[test]
 fn nice_gives_the_ratio_of_the_weights() {
-    let tasks = vec![hog("0", Policy::Normal(0)), hog("5", Policy::Normal(5)), hog("-5", Policy::Normal(-5))];
+    let tasks = vec![
+        hog("0", Policy::Normal(0)),
+        hog("5", Policy::Normal(5)),
+        hog("-5", Policy::Normal(-5)),
+    ];
     // The weights alone give 2283, 748 and 6969; hysteresis favours the cheap.
     assert_eq!(simulate(10_000, tasks).0, "0=2300 5=789 -5=6911");
 }
@@ -164,7 +202,10 @@ fn a_light_sleeper_gets_all_it_asks_for() {
 #[test]
 fn a_greedy_sleeper_gets_half() {
     let normal = Policy::Normal(0);
-    let tasks = vec![hog("hog", normal), sleeper("greedy", normal, 90 * MS, 10 * MS)];
+    let tasks = vec![
+        hog("hog", normal),
+        sleeper("greedy", normal, 90 * MS, 10 * MS),
+    ];
     assert_eq!(simulate(10_000, tasks).0, "hog=5013 greedy=4987");
 }
 
@@ -179,7 +220,10 @@ fn shares_stay_fair_across_renormalisation() {
     let before = cpu.report();
     let next = cpu.now + 1000 * MS;
     cpu.run_until(next);
-    assert_eq!((before.as_str(), cpu.report().as_str()), ("a=1318 b=1317", "a=1818 b=1817"));
+    assert_eq!(
+        (before.as_str(), cpu.report().as_str()),
+        ("a=1318 b=1317", "a=1818 b=1817")
+    );
 }
 
 #[test]

@@ -86,28 +86,36 @@ impl ThreadState {
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
-        Self { word: AtomicU32::new(WAKING) }
+        Self {
+            word: AtomicU32::new(WAKING),
+        }
     }
 
     /// A thread that already runs: the first one of a CPU, the idle thread.
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new_running() -> Self {
-        Self { word: AtomicU32::new(RUNNING) }
+        Self {
+            word: AtomicU32::new(RUNNING),
+        }
     }
 
     /// A new thread, modelled.
     #[cfg(loom)]
     #[must_use]
     pub fn new() -> Self {
-        Self { word: AtomicU32::new(WAKING) }
+        Self {
+            word: AtomicU32::new(WAKING),
+        }
     }
 
     /// A running thread, modelled.
     #[cfg(loom)]
     #[must_use]
     pub fn new_running() -> Self {
-        Self { word: AtomicU32::new(RUNNING) }
+        Self {
+            word: AtomicU32::new(RUNNING),
+        }
     }
 
     /// `Running` → `Parking`, unless there is a token.

@@ -26,7 +26,10 @@ unsafe impl Scheduled for Thread {
 }
 
 fn thread(name: u32, policy: Policy) -> Arc<Thread> {
-    Arc::new(Thread { name, entity: SchedEntity::new(policy) })
+    Arc::new(Thread {
+        name,
+        entity: SchedEntity::new(policy),
+    })
 }
 
 fn enqueue(queue: &mut RunQueue<Arc<Thread>>, thread: &Arc<Thread>, why: Enqueue) {
@@ -38,7 +41,9 @@ fn enqueue(queue: &mut RunQueue<Arc<Thread>>, thread: &Arc<Thread>, why: Enqueue
 }
 
 fn drain(queue: &mut RunQueue<Arc<Thread>>) -> Vec<u32> {
-    std::iter::from_fn(|| queue.pick_next()).map(|thread| thread.name).collect()
+    std::iter::from_fn(|| queue.pick_next())
+        .map(|thread| thread.name)
+        .collect()
 }
 
 fn exact_factor(t_ns: u64) -> f64 {
@@ -150,8 +155,13 @@ fn prices_step_by_a_quarter() {
 #[test]
 fn classes_are_strict() {
     let mut queue = RunQueue::new(0);
-    let policies =
-        [Policy::Idle, Policy::Normal(19), Policy::Normal(-20), Policy::Fifo(1), Policy::RoundRobin(99)];
+    let policies = [
+        Policy::Idle,
+        Policy::Normal(19),
+        Policy::Normal(-20),
+        Policy::Fifo(1),
+        Policy::RoundRobin(99),
+    ];
     for (name, policy) in (0..).zip(policies) {
         enqueue(&mut queue, &thread(name, policy), Enqueue::Woken);
     }
@@ -175,7 +185,10 @@ fn a_preempted_fifo_thread_stays_first_among_its_equals() {
 #[test]
 fn round_robin_threads_alternate_by_quantum() {
     let mut queue = RunQueue::new(0);
-    let (a, b) = (thread(0, Policy::RoundRobin(5)), thread(1, Policy::RoundRobin(5)));
+    let (a, b) = (
+        thread(0, Policy::RoundRobin(5)),
+        thread(1, Policy::RoundRobin(5)),
+    );
     enqueue(&mut queue, &a, Enqueue::Woken);
     enqueue(&mut queue, &b, Enqueue::Woken);
     let running = queue.pick_next().expect("a is queued");
@@ -229,11 +242,16 @@ fn migration_takes_an_allowed_thread_and_keeps_its_share() {
         enqueue(&mut from, thread, Enqueue::Woken);
     }
     assert!(from.take_for_migration(|_| false).is_none());
-    let moved = from.take_for_migration(|thread| thread.name == 2).expect("it is queued");
+    let moved = from
+        .take_for_migration(|thread| thread.name == 2)
+        .expect("it is queued");
     let share = moved.entity.runtime() as f64 / from.factor().c() as f64;
     enqueue(&mut to, &moved, Enqueue::Woken);
     let share_now = moved.entity.runtime() as f64 / to.factor().c() as f64;
-    assert!((share / share_now - 1.0).abs() < 1e-3, "{share} {share_now}");
+    assert!(
+        (share / share_now - 1.0).abs() < 1e-3,
+        "{share} {share_now}"
+    );
     assert_eq!((from.load(), to.load()), (3, 1));
 }
 

@@ -1,5 +1,8 @@
 //! Loom models of the primitives, with a backend of modelled threads; and a broken twin.
-#![expect(unsafe_code, reason = "defines the backend; models look into locked cells")]
+#![expect(
+    unsafe_code,
+    reason = "defines the backend; models look into locked cells"
+)]
 
 use core::ptr::NonNull;
 use std::sync::Arc as StdArc;
@@ -78,7 +81,9 @@ fn loom_a_wake_after_the_change_is_not_missed() {
             waker.0.store(true, Ordering::Relaxed);
             waker.1.wake_one();
         });
-        shared.1.wait(|| shared.0.load(Ordering::Relaxed).then_some(()));
+        shared
+            .1
+            .wait(|| shared.0.load(Ordering::Relaxed).then_some(()));
         join(waker);
     });
     assert!(explored > 20);
@@ -184,7 +189,9 @@ fn loom_once_cell_is_made_once() {
         let shared = Arc::new((OnceCell::new(), AtomicUsize::new(0)));
         let other = shared.clone();
         let make = |shared: &(OnceCell<usize>, AtomicUsize)| {
-            *shared.0.get_or_init(|| shared.1.fetch_add(1, Ordering::Relaxed))
+            *shared
+                .0
+                .get_or_init(|| shared.1.fetch_add(1, Ordering::Relaxed))
         };
         let other = thread::spawn(move || make(&other));
         assert_eq!((make(&shared), join(other)), (0, 0));

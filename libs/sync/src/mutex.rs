@@ -41,15 +41,19 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.raw.lock();
-        MutexGuard { mutex: self, not_send: PhantomData }
+        MutexGuard {
+            mutex: self,
+            not_send: PhantomData,
+        }
     }
 
     /// Takes the lock if it is free. Never sleeps (but dropping the guard may wake another thread).
     #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.raw
-            .try_lock()
-            .then(|| MutexGuard { mutex: self, not_send: PhantomData })
+        self.raw.try_lock().then(|| MutexGuard {
+            mutex: self,
+            not_send: PhantomData,
+        })
     }
 
     /// The data, without locking: nobody else can have it.
@@ -106,7 +110,10 @@ impl<T: ?Sized> Mutex<T> {
     /// # Safety
     /// The calling thread owns the lock and has no other guard.
     pub(crate) unsafe fn owned(&self) -> MutexGuard<'_, T> {
-        MutexGuard { mutex: self, not_send: PhantomData }
+        MutexGuard {
+            mutex: self,
+            not_send: PhantomData,
+        }
     }
 }
 

@@ -40,7 +40,11 @@ impl RawRwLock {
 
     /// The state after `want` (READER or WRITER) got in, or None if it must wait.
     fn admitted(state: usize, want: usize) -> Option<usize> {
-        let free = if want == READER { state & (WRITER | QUEUED) == 0 } else { state == 0 };
+        let free = if want == READER {
+            state & (WRITER | QUEUED) == 0
+        } else {
+            state == 0
+        };
         free.then_some(state + want)
     }
 
@@ -164,7 +168,10 @@ impl<T: ?Sized> RwLock<T> {
     #[inline]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.raw.enter(READER);
-        RwLockReadGuard { lock: self, not_send: PhantomData }
+        RwLockReadGuard {
+            lock: self,
+            not_send: PhantomData,
+        }
     }
 
     /// Enters for writing.
@@ -173,21 +180,26 @@ impl<T: ?Sized> RwLock<T> {
     #[inline]
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.raw.enter(WRITER);
-        RwLockWriteGuard { lock: self, not_send: PhantomData }
+        RwLockWriteGuard {
+            lock: self,
+            not_send: PhantomData,
+        }
     }
 
     /// Enters for reading if that needs no wait.
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
-        self.raw
-            .try_enter(READER)
-            .then(|| RwLockReadGuard { lock: self, not_send: PhantomData })
+        self.raw.try_enter(READER).then(|| RwLockReadGuard {
+            lock: self,
+            not_send: PhantomData,
+        })
     }
 
     /// Enters for writing if that needs no wait.
     pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
-        self.raw
-            .try_enter(WRITER)
-            .then(|| RwLockWriteGuard { lock: self, not_send: PhantomData })
+        self.raw.try_enter(WRITER).then(|| RwLockWriteGuard {
+            lock: self,
+            not_send: PhantomData,
+        })
     }
 
     /// The data, without locking: nobody else can have it.

@@ -23,12 +23,9 @@ impl Semaphore {
     pub fn try_acquire(&self) -> bool {
         let mut permits = self.permits.load(Ordering::Relaxed);
         while let Some(left) = permits.checked_sub(1) {
-            let taken = self.permits.compare_exchange(
-                permits,
-                left,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            );
+            let taken =
+                self.permits
+                    .compare_exchange(permits, left, Ordering::Acquire, Ordering::Relaxed);
             match taken {
                 Ok(_) => return true,
                 Err(now) => permits = now,

@@ -41,7 +41,11 @@ pub fn clear_interrupt() {
 impl Thread {
     fn park(&self, deadline_ns: u64) {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.parks.fetch_add(1, Ordering::Relaxed).is_multiple_of(SPURIOUS_EVERY) {
+        if self
+            .parks
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(SPURIOUS_EVERY)
+        {
             return;
         }
         while !*token {

@@ -285,7 +285,9 @@ impl Notify for Poller {
 
 #[test]
 fn a_poller_waits_on_many_queues() {
-    let queues: Vec<_> = (0..8).map(|_| (AtomicUsize::new(0), WaitQueue::new())).collect();
+    let queues: Vec<_> = (0..8)
+        .map(|_| (AtomicUsize::new(0), WaitQueue::new()))
+        .collect();
     run(2, |index| {
         for round in 1..500_usize {
             if index == 0 {
@@ -294,10 +296,15 @@ fn a_poller_waits_on_many_queues() {
                 queue.wake_one();
             }
             let poller = Arc::new(Poller::default());
-            let _all: Vec<_> =
-                queues.iter().map(|(_, queue)| queue.register(poller.clone())).collect();
+            let _all: Vec<_> = queues
+                .iter()
+                .map(|(_, queue)| queue.register(poller.clone()))
+                .collect();
             poller.wake.wait(|| {
-                let last = queues.iter().map(|(value, _)| value.load(Ordering::Acquire)).max();
+                let last = queues
+                    .iter()
+                    .map(|(value, _)| value.load(Ordering::Acquire))
+                    .max();
                 (last >= Some(round)).then_some(())
             });
         }
@@ -308,7 +315,10 @@ fn a_poller_waits_on_many_queues() {
 #[test]
 fn a_registration_ends_when_dropped_and_may_outlive_the_queue() {
     let (queue, poller) = (WaitQueue::new(), Arc::new(Poller::default()));
-    let (first, second) = (queue.register(poller.clone()), queue.register(poller.clone()));
+    let (first, second) = (
+        queue.register(poller.clone()),
+        queue.register(poller.clone()),
+    );
     queue.wake_all();
     drop(first);
     queue.wake_one();

@@ -16,7 +16,10 @@
 //! takes a reference to the array and calls out without holding any lock, so `notify` may take locks, also ones held
 //! around registration. The price: a `Notify` may be called once more shortly after its registration was dropped.
 
-#![expect(unsafe_code, reason = "waiters are linked on the stack; the notify list is a lazily made Arc")]
+#![expect(
+    unsafe_code,
+    reason = "waiters are linked on the stack; the notify list is a lazily made Arc"
+)]
 
 use alloc::sync::Arc;
 use core::ptr;

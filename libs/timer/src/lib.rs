@@ -32,7 +32,10 @@ impl TimerNode {
     /// A timer that is not set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { deadline_ns: AtomicU64::new(0), link: HeapLink::new() }
+        Self {
+            deadline_ns: AtomicU64::new(0),
+            link: HeapLink::new(),
+        }
     }
 
     /// Whether the timer is in a queue. Exact for the queue's CPU, a hint elsewhere.
@@ -87,7 +90,9 @@ impl<T: Timed> TimerQueue<T> {
     /// No timers.
     #[must_use]
     pub const fn new() -> Self {
-        Self { heap: PairingHeap::new() }
+        Self {
+            heap: PairingHeap::new(),
+        }
     }
 
     /// How many timers are set.
@@ -105,7 +110,9 @@ impl<T: Timed> TimerQueue<T> {
     /// The earliest deadline: when the hardware must fire.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.heap.first().map(|first| first.0.timer_node().deadline_ns())
+        self.heap
+            .first()
+            .map(|first| first.0.timer_node().deadline_ns())
     }
 
     /// Sets a timer.
