@@ -133,14 +133,18 @@ pub struct OpenFile {
     /// Access mode and status flags as `F_GETFL` shows them.
     flags: AtomicU32,
     position: Mutex<u64>,
+    on_close: Mutex<Vec<CloseHook>>,
 }
+
+/// Called with an open file's identity ([`OpenFile::id`]) when its last descriptor is gone.
+pub type CloseHook = alloc::boxed::Box<dyn FnOnce(usize) + Send>;
 
 impl OpenFile {
     /// Wraps `file`, opened at `location` with `flags`.
     #[must_use]
     pub fn new(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Arc<Self> {
         let kept = flags.difference(OpenFlags::ONLY_AT_OPEN);
-        Arc::new(Self { file, location, flags: AtomicU32::new(kept.bits()), position: Mutex::new(0) })
+        Arc::new(Self { file, location, flags: AtomicU32::new(kept.bits()), position: Mutex::new(0), on_close: Mutex::new(Vec::new()) })
     }
 
     /// The file behind it.
@@ -154,6 +158,17 @@ impl OpenFile {
     pub fn downcast<T: File>(&self) -> Option<&T> {
         let any: &dyn Any = &*self.file;
         any.downcast_ref()
+    }
+
+    /// A number that no other open file has at the same time; owner of locks taken through it.
+    #[must_use]
+    pub fn id(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
+    /// Has `hook` called when the last descriptor is gone.
+    pub fn on_close(&self, hook: CloseHook) {
+        self.on_close.lock().push(hook);
     }
 
     /// Where in the tree it was opened.
@@ -347,6 +362,10 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        let id = self.id();
+        for hook in self.on_close.get_mut().drain(..) {
+            hook(id);
+        }
         self.file.release();
     }
 }

@@ -16,16 +16,26 @@ extern crate alloc;
 
 pub mod anon;
 pub mod byte_queue;
+pub mod channel;
 pub mod dentry;
+pub mod devices;
+pub mod epoll;
 pub mod erofs_fs;
+pub mod eventfd;
 pub mod file;
 pub mod inode;
 pub mod io;
+pub mod locks;
 pub mod mount;
 pub mod ops;
 pub mod page;
 pub mod pipe;
+pub mod poll;
+pub mod socketpair;
+pub mod synth;
+pub mod timerfd;
 pub mod tmpfs;
+pub mod tty;
 pub mod types;
 pub mod walk;
 

@@ -1,0 +1,192 @@
+//! Tests of epoll.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{EDGE, EXCLUSIVE, Epoll, Interest, ONESHOT};
+use crate::anon::open_anonymous;
+use crate::eventfd::{EventFd, Take};
+use crate::io::VecSink;
+use crate::pipe;
+use crate::testing::{Tree, clock};
+use crate::{Errno, Events, OpenFile, OpenFlags};
+
+const IN: u32 = Events::IN.bits();
+const OUT: u32 = Events::OUT.bits();
+
+fn interest(events: u32, data: u64) -> Interest {
+    Interest { events, data }
+}
+
+fn pipe() -> (Arc<OpenFile>, Arc<OpenFile>) {
+    pipe::create(1, clock, OpenFlags::NONBLOCK)
+}
+
+fn now(epoll: &Epoll) -> Vec<(u32, u64)> {
+    epoll.wait(16, Some(0)).unwrap().into_iter().map(|event| (event.events, event.data)).collect()
+}
+
+fn drain(file: &OpenFile) {
+    while file.read(&mut VecSink::new(100_000)).is_ok_and(|n| n > 0) {}
+}
+
+#[test]
+fn level_triggered_items_report_as_long_as_they_are_ready() {
+    let (reader, writer) = pipe();
+    let epoll = Epoll::new();
+    epoll.add(&reader, 3, interest(IN, 33)).unwrap();
+    assert!(now(&epoll).is_empty());
+    writer.write(&mut b"abc".as_slice()).unwrap();
+    assert_eq!(now(&epoll), [(IN, 33)]);
+    assert_eq!(now(&epoll), [(IN, 33)]);
+    drain(&reader);
+    assert!(now(&epoll).is_empty());
+    writer.write(&mut b"abc".as_slice()).unwrap();
+    assert_eq!(now(&epoll), [(IN, 33)]);
+}
+
+#[test]
+fn edge_triggered_items_report_every_change_once() {
+    let (reader, writer) = pipe();
+    let epoll = Epoll::new();
+    writer.write(&mut b"a".as_slice()).unwrap();
+    epoll.add(&reader, 3, interest(IN | EDGE, 1)).unwrap();
+    assert_eq!(now(&epoll), [(IN, 1)], "ready when added");
+    assert!(now(&epoll).is_empty());
+    writer.write(&mut b"b".as_slice()).unwrap();
+    assert_eq!(now(&epoll), [(IN, 1)], "new data is a new edge though the old was not read");
+    assert!(now(&epoll).is_empty());
+    epoll.modify(&reader, 3, interest(IN | EDGE, 2)).unwrap();
+    assert_eq!(now(&epoll), [(IN, 2)], "MOD arms again");
+}
+
+#[test]
+fn one_shot_items_rest_until_modified() {
+    let (reader, writer) = pipe();
+    let epoll = Epoll::new();
+    epoll.add(&reader, 3, interest(IN | ONESHOT, 1)).unwrap();
+    writer.write(&mut b"a".as_slice()).unwrap();
+    assert_eq!(now(&epoll), [(IN, 1)]);
+    writer.write(&mut b"a".as_slice()).unwrap();
+    drop(writer);
+    assert!(now(&epoll).is_empty(), "not even a hang-up");
+    epoll.modify(&reader, 3, interest(IN | ONESHOT, 2)).unwrap();
+    assert_eq!(now(&epoll), [(IN | Events::HUP.bits(), 2)]);
+}
+
+#[test]
+fn control_errors_are_those_of_the_manual() {
+    let (reader, _writer) = pipe();
+    let epoll = Epoll::new();
+    assert_eq!(epoll.modify(&reader, 3, interest(IN, 0)), Err(Errno::ENOENT));
+    assert_eq!(epoll.remove(&reader, 3), Err(Errno::ENOENT));
+    epoll.add(&reader, 3, interest(IN, 0)).unwrap();
+    assert_eq!(epoll.add(&reader, 3, interest(IN, 0)), Err(Errno::EEXIST));
+    epoll.add(&reader, 4, interest(IN, 0)).unwrap();
+    epoll.remove(&reader, 3).unwrap();
+    let tree = Tree::empty();
+    tree.write("/f", b"").unwrap();
+    let file = tree.open("/f", OpenFlags::RDWR).unwrap();
+    assert_eq!(epoll.add(&file, 5, interest(IN, 0)), Err(Errno::EPERM));
+    assert_eq!(epoll.add(&reader, 6, interest(IN | EXCLUSIVE | ONESHOT, 0)), Err(Errno::EINVAL));
+    epoll.add(&reader, 6, interest(IN | EXCLUSIVE, 0)).unwrap();
+    assert_eq!(epoll.modify(&reader, 6, interest(IN, 0)), Err(Errno::EINVAL));
+}
+
+#[test]
+fn closing_the_last_descriptor_removes_the_item() {
+    let (reader, writer) = pipe();
+    let epoll = Epoll::new();
+    epoll.add(&reader, 3, interest(IN, 1)).unwrap();
+    let duplicate = reader.clone();
+    writer.write(&mut b"x".as_slice()).unwrap();
+    drop(reader);
+    assert_eq!(now(&epoll), [(IN, 1)], "a duplicate keeps it");
+    drop(duplicate);
+    assert!(now(&epoll).is_empty());
+    assert!(epoll.items.lock().is_empty());
+    assert_eq!(writer.write(&mut b"x".as_slice()), Err(Errno::EPIPE), "the item did not keep the file open");
+}
+
+#[test]
+fn more_ready_files_than_asked_for_take_turns() {
+    let epoll = Epoll::new();
+    let files: Vec<_> = (0..5)
+        .map(|fd| {
+            let file = open_anonymous(EventFd::new(1, Take::All), "anon_inode:[eventfd]", 9, OpenFlags::RDWR);
+            epoll.add(&file, fd, interest(IN, fd as u64)).unwrap();
+            file
+        })
+        .collect();
+    let mut seen: Vec<u64> = (0..3).flat_map(|_| epoll.wait(2, Some(0)).unwrap()).map(|event| event.data).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), files.len());
+}
+
+#[test]
+fn epoll_files_nest_but_not_in_circles() {
+    let (reader, writer) = pipe();
+    let open = |epoll: &Arc<Epoll>| open_anonymous(epoll.clone(), "anon_inode:[eventpoll]", 1, OpenFlags::RDWR);
+    let (inner, outer) = (Epoll::new(), Epoll::new());
+    let (inner_file, outer_file) = (open(&inner), open(&outer));
+    inner.add(&reader, 3, interest(IN, 1)).unwrap();
+    outer.add(&inner_file, 4, interest(IN, 2)).unwrap();
+    assert!(now(&outer).is_empty());
+    writer.write(&mut b"x".as_slice()).unwrap();
+    assert_eq!(now(&outer), [(IN, 2)]);
+    drain(&reader);
+    assert!(now(&outer).is_empty());
+    assert_eq!(inner.add(&outer_file, 5, interest(IN, 0)), Err(Errno::ELOOP));
+    assert_eq!(inner.add(&inner_file, 5, interest(IN, 0)), Err(Errno::EINVAL));
+}
+
+#[test]
+fn a_waiter_is_woken_by_readiness_and_by_its_deadline() {
+    let (reader, writer) = pipe();
+    let epoll = Epoll::new();
+    epoll.add(&reader, 3, interest(IN, 7)).unwrap();
+    assert!(epoll.wait(1, Some(sync::monotonic_ns() + 5_000_000)).unwrap().is_empty());
+    let other = epoll.clone();
+    let waiter = std::thread::spawn(move || other.wait(1, None).unwrap());
+    std::thread::sleep(Duration::from_millis(20));
+    writer.write(&mut b"x".as_slice()).unwrap();
+    assert_eq!(waiter.join().unwrap(), [interest(IN, 7)]);
+}
+
+#[test]
+fn no_edge_is_lost_between_threads() {
+    const ROUNDS: usize = 2000;
+    let event = EventFd::new(0, Take::One);
+    let file = open_anonymous(event, "anon_inode:[eventfd]", 1, OpenFlags::RDWR | OpenFlags::NONBLOCK);
+    let epoll = Epoll::new();
+    epoll.add(&file, 3, interest(IN | EDGE, 0)).unwrap();
+    let writer = file.clone();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..ROUNDS {
+                writer.write(&mut 1u64.to_le_bytes().as_slice()).unwrap();
+            }
+        });
+        let mut got = 0;
+        while got < ROUNDS {
+            let deadline = sync::monotonic_ns() + 10_000_000_000;
+            assert!(!epoll.wait(4, Some(deadline)).unwrap().is_empty(), "lost after {got}");
+            while file.read(&mut VecSink::new(8)).is_ok() {
+                got += 1;
+            }
+        }
+    });
+}
+
+#[test]
+fn writers_are_reported_when_there_is_room() {
+    let (reader, writer) = pipe();
+    let epoll = Epoll::new();
+    epoll.add(&writer, 3, interest(OUT | EDGE, 1)).unwrap();
+    assert_eq!(now(&epoll), [(OUT, 1)]);
+    writer.write(&mut std::vec![0; 1 << 20].as_slice()).unwrap();
+    assert!(now(&epoll).is_empty());
+    drain(&reader);
+    assert_eq!(now(&epoll), [(OUT, 1)]);
+}

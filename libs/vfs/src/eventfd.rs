@@ -1,0 +1,172 @@
+//! [`EventFd`]: a counter that can be waited for, as `eventfd(2)` describes it.
+
+use alloc::sync::Arc;
+
+use sync::{Mutex, WaitQueue};
+
+use crate::file::File;
+use crate::io::{Sink, Source};
+use crate::pipe::wait_interruptibly;
+use crate::types::{Events, OpenFlags};
+use crate::{Errno, Result};
+
+/// Largest value the counter takes.
+const MAX: u64 = u64::MAX - 1;
+
+/// What a read takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Take {
+    /// The whole counter.
+    All,
+    /// One (`EFD_SEMAPHORE`).
+    One,
+}
+
+/// An event counter.
+pub struct EventFd {
+    counter: Mutex<u64>,
+    take: Take,
+    readable: WaitQueue,
+    writable: WaitQueue,
+}
+
+impl EventFd {
+    /// A counter that starts at `initial`.
+    #[must_use]
+    pub fn new(initial: u32, take: Take) -> Arc<Self> {
+        Arc::new(Self {
+            counter: Mutex::new(u64::from(initial)),
+            take,
+            readable: WaitQueue::new(),
+            writable: WaitQueue::new(),
+        })
+    }
+
+    fn try_take(&self) -> Option<u64> {
+        let mut counter = self.counter.lock();
+        let taken = match (*counter, self.take) {
+            (0, _) => return None,
+            (all, Take::All) => all,
+            (_, Take::One) => 1,
+        };
+        *counter -= taken;
+        drop(counter);
+        self.writable.wake_all();
+        Some(taken)
+    }
+
+    fn try_add(&self, value: u64) -> Option<()> {
+        let mut counter = self.counter.lock();
+        *counter = counter.checked_add(value).filter(|sum| *sum <= MAX)?;
+        drop(counter);
+        self.readable.wake_all();
+        Some(())
+    }
+}
+
+impl File for EventFd {
+    fn read(&self, _position: &mut u64, sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+        if sink.remaining() < 8 {
+            return Err(Errno::EINVAL);
+        }
+        let value = if flags.nonblocking() {
+            self.try_take().ok_or(Errno::EAGAIN)?
+        } else {
+            wait_interruptibly(&self.readable, || self.try_take())?
+        };
+        sink.write(&value.to_le_bytes())
+    }
+
+    fn write(&self, _position: &mut u64, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
+        let mut bytes = [0; 8];
+        if source.remaining() < 8 {
+            return Err(Errno::EINVAL);
+        }
+        if source.read(&mut bytes)? < 8 {
+            return Err(Errno::EFAULT);
+        }
+        let value = u64::from_le_bytes(bytes);
+        if value == u64::MAX {
+            return Err(Errno::EINVAL);
+        }
+        if flags.nonblocking() {
+            self.try_add(value).ok_or(Errno::EAGAIN)?;
+        } else {
+            wait_interruptibly(&self.writable, || self.try_add(value))?;
+        }
+        Ok(8)
+    }
+
+    fn poll(&self) -> Events {
+        let counter = *self.counter.lock();
+        let mut events = Events::empty();
+        events.set(Events::READABLE, counter > 0);
+        events.set(Events::WRITABLE, counter < MAX);
+        events
+    }
+
+    fn poll_queues(&self, visit: &mut dyn FnMut(&WaitQueue)) {
+        visit(&self.readable);
+        visit(&self.writable);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::SliceSink;
+
+    const NONBLOCK: OpenFlags = OpenFlags::NONBLOCK;
+
+    fn read(file: &EventFd) -> Result<u64> {
+        let mut bytes = [0; 8];
+        file.read(&mut 0, &mut SliceSink::new(&mut bytes), NONBLOCK)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn write(file: &EventFd, value: u64) -> Result<usize> {
+        file.write(&mut 0, &mut value.to_le_bytes().as_slice(), NONBLOCK)
+    }
+
+    #[test]
+    fn reads_take_everything_or_one() {
+        let all = EventFd::new(3, Take::All);
+        write(&all, 4).unwrap();
+        assert_eq!(read(&all), Ok(7));
+        assert_eq!(read(&all), Err(Errno::EAGAIN));
+        let semaphore = EventFd::new(2, Take::One);
+        assert_eq!((read(&semaphore), read(&semaphore)), (Ok(1), Ok(1)));
+        assert_eq!(read(&semaphore), Err(Errno::EAGAIN));
+    }
+
+    #[test]
+    fn the_counter_never_overflows() {
+        let file = EventFd::new(0, Take::All);
+        assert_eq!(write(&file, u64::MAX), Err(Errno::EINVAL));
+        write(&file, MAX).unwrap();
+        assert_eq!(file.poll(), Events::READABLE);
+        assert_eq!(write(&file, 1), Err(Errno::EAGAIN));
+        assert_eq!(read(&file), Ok(MAX));
+    }
+
+    #[test]
+    fn small_buffers_are_refused() {
+        let file = EventFd::new(1, Take::All);
+        assert_eq!(file.read(&mut 0, &mut SliceSink::new(&mut [0; 7]), NONBLOCK), Err(Errno::EINVAL));
+        assert_eq!(file.write(&mut 0, &mut [0; 7].as_slice(), NONBLOCK), Err(Errno::EINVAL));
+        assert_eq!(read(&file), Ok(1), "nothing was lost");
+    }
+
+    #[test]
+    fn a_blocked_reader_is_woken() {
+        let file = EventFd::new(0, Take::All);
+        let other = file.clone();
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 8];
+            other.read(&mut 0, &mut SliceSink::new(&mut bytes), OpenFlags::empty()).map(|_| bytes[0])
+        });
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        write(&file, 9).unwrap();
+        assert_eq!(reader.join().unwrap(), Ok(9));
+    }
+}
