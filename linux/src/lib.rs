@@ -1,14 +1,26 @@
 //! The Linux personality: program loading, system calls, signals, /proc.
 //!
-//! A system call enters at `linux_syscall` (`entry.rs`), goes through [`table`], and ends in a function of [`sys`].
-//! Program memory is reached only through [`user_ptr`]. [`process`] holds what a process and a thread are.
+//! [`start`] mounts the root and starts the program, [`exec`] loads it. A system call enters at `linux_syscall` ([`entry`]), goes
+//! through [`table`], and ends in a function of [`sys`]. Program memory is reached only through [`user_ptr`]. [`process`] holds
+//! what a process and a thread are, [`signal`] how signals reach them.
 
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
 pub mod ctx;
+pub mod entry;
+pub mod exec;
+mod exit;
+pub mod fdtable;
+pub mod mounts;
 pub mod process;
+pub mod random;
+pub mod signal;
+pub mod start;
+pub mod stdio;
 pub mod sys;
 pub mod table;
+pub mod timers;
 pub mod user_ptr;
+pub mod vdso;

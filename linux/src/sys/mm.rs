@@ -1,1 +1,265 @@
-//! Memory.
+//! Memory calls: a thin translation of flags and errors; the work is [`kernel::mm::AddressSpace`]'s.
+
+use alloc::sync::Arc;
+
+use addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::{Advice, Backing, Lock, MapFlags, MapRequest, Name, Placement, Prot, RemapRequest, RemapTarget, Sharing};
+use linux_abi::Errno;
+use linux_abi::raw;
+use vfs::inode::MapKind;
+use vfs::{Access, FileKind, OpenFile};
+
+use crate::ctx::{Ctx, SysResult};
+use crate::user_ptr::UserPtr;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const PROT_KNOWN: u32 = raw::PROT_READ | raw::PROT_WRITE | raw::PROT_EXEC;
+/// Bits that Linux accepts and that mean nothing here: PROT_SEM, PROT_GROWSDOWN, PROT_GROWSUP.
+const PROT_IGNORED: u32 = 0x0300_0008;
+const MAP_TYPE: u32 = 0xf;
+
+fn prot(bits: u32) -> Result<Prot, Errno> {
+    if bits & !(PROT_KNOWN | PROT_IGNORED) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Prot::from_bits_truncate(bits))
+}
+
+fn placement(flags: u32) -> Placement {
+    if flags & raw::MAP_FIXED_NOREPLACE != 0 {
+        Placement::FixedNoReplace
+    } else if flags & raw::MAP_FIXED != 0 {
+        Placement::Fixed
+    } else if flags & raw::MAP_32BIT != 0 {
+        Placement::Below2G
+    } else {
+        Placement::Hint
+    }
+}
+
+fn map_flags(flags: u32) -> MapFlags {
+    let pairs = [
+        (raw::MAP_GROWSDOWN, MapFlags::GROWS_DOWN),
+        (raw::MAP_LOCKED, MapFlags::LOCKED),
+        (raw::MAP_POPULATE, MapFlags::POPULATE),
+        (raw::MAP_NORESERVE, MapFlags::NO_RESERVE),
+    ];
+    pairs.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, flag)| flag).collect()
+}
+
+/// Whether the mapping shares its writes, and whether unknown flags are an error.
+fn is_shared(flags: u32) -> Result<bool, Errno> {
+    match flags & MAP_TYPE {
+        raw::MAP_PRIVATE => Ok(false),
+        raw::MAP_SHARED => Ok(true),
+        // The only flag that MAP_SHARED_VALIDATE adds needs a DAX device.
+        raw::MAP_SHARED_VALIDATE if flags & raw::MAP_SYNC != 0 => Err(Errno::ENOTSUP),
+        raw::MAP_SHARED_VALIDATE => Ok(true),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// The backing of a file mapping and its name for `/proc/self/maps`.
+fn file_backing(ctx: &Ctx<'_>, file: &OpenFile, shared: bool, prot: Prot, offset: u64) -> Result<(Backing, Name), Errno> {
+    let flags = file.flags();
+    if !flags.can_read() || shared && prot.contains(Prot::WRITE) && !flags.can_write() {
+        return Err(Errno::EACCES);
+    }
+    let content = file.file().content().cloned().ok_or(Errno::ENODEV)?;
+    if content.kind() == FileKind::Directory {
+        return Err(Errno::ENODEV);
+    }
+    let kind = if shared { MapKind::Shared } else { MapKind::Private };
+    let object = content.mappable(kind).ok_or(Errno::ENODEV)?;
+    let sharing = match (shared, flags.can_write()) {
+        (false, _) => Sharing::Private,
+        (true, true) => Sharing::Shared,
+        (true, false) => Sharing::SharedReadOnly,
+    };
+    let name = Name::from(file.path(&ctx.process().fs.root.read()));
+    Ok((Backing::File { object, offset, sharing }, name))
+}
+
+/// `mmap`. `MAP_HUGETLB` fails with `ENOMEM`, as on a Linux without reserved huge pages; programs then go on without.
+///
+/// # Errors
+/// Those of mmap(2).
+pub fn mmap(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32, flags: u32, fd: i32, offset: u64) -> SysResult {
+    if !offset.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    let prot = prot(protection)?;
+    let shared = is_shared(flags)?;
+    let mut request = MapRequest {
+        hint: VirtAddr(address),
+        len,
+        prot,
+        placement: placement(flags),
+        backing: Backing::Anonymous,
+        flags: map_flags(flags),
+        name: None,
+    };
+    if flags & raw::MAP_ANONYMOUS == 0 {
+        let file = ctx.process().files.get(fd)?;
+        file.require(Access::empty())?;
+        let (backing, name) = file_backing(ctx, &file, shared, prot, offset)?;
+        request.backing = backing;
+        request.name = Some(name);
+    } else if flags & raw::MAP_HUGETLB != 0 {
+        return Err(Errno::ENOMEM);
+    } else if shared {
+        request.backing = Backing::SharedAnonymous;
+        request.name = Some(Arc::from(&b"/dev/zero (deleted)"[..]));
+    }
+    if request.placement == Placement::Hint {
+        request.hint = request.hint.align_down(PAGE);
+    }
+    ctx.process().space().map(request).map(|at| at.0 as usize)
+}
+
+/// `munmap`.
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`.
+pub fn munmap(ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
+    ctx.process().space().unmap(VirtAddr(address), len).map(|()| 0)
+}
+
+/// `mprotect`.
+///
+/// # Errors
+/// `EINVAL`, `EACCES`, `ENOMEM`.
+pub fn mprotect(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32) -> SysResult {
+    ctx.process().space().protect(VirtAddr(address), len, prot(protection)?).map(|()| 0)
+}
+
+/// `mremap`.
+///
+/// # Errors
+/// `EINVAL`, `EFAULT`, `ENOMEM`.
+pub fn mremap(ctx: &Ctx<'_>, old: u64, old_len: u64, new_len: u64, flags: u32, new: u64) -> SysResult {
+    const MAYMOVE: u32 = raw::MREMAP_MAYMOVE;
+    const FIXED: u32 = raw::MREMAP_FIXED;
+    const DONTUNMAP: u32 = raw::MREMAP_DONTUNMAP;
+    if flags & !(MAYMOVE | FIXED | DONTUNMAP) != 0 || flags & (FIXED | DONTUNMAP) != 0 && flags & MAYMOVE == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let target = match flags & (MAYMOVE | FIXED) {
+        0 => RemapTarget::InPlace,
+        MAYMOVE => RemapTarget::MayMove,
+        _ => RemapTarget::Fixed(VirtAddr(new)),
+    };
+    let request =
+        RemapRequest { old: VirtAddr(old), old_len, new_len, target, keep_old: flags & DONTUNMAP != 0 };
+    ctx.process().space().remap(request).map(|at| at.0 as usize)
+}
+
+/// `madvise`.
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`, `EFAULT`.
+pub fn madvise(ctx: &Ctx<'_>, address: u64, len: u64, advice: i32) -> SysResult {
+    ctx.process().space().advise(VirtAddr(address), len, Advice::from_raw(advice)?).map(|()| 0)
+}
+
+/// `brk`: returns the end of the heap, changed or not; it has no errors.
+///
+/// # Errors
+/// None.
+pub fn brk(ctx: &Ctx<'_>, end: u64) -> SysResult {
+    Ok(ctx.process().space().set_brk(VirtAddr(end)).0 as usize)
+}
+
+/// `mincore`.
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`, `EFAULT`.
+pub fn mincore(ctx: &Ctx<'_>, address: u64, len: u64, out: UserPtr<u8>) -> SysResult {
+    /// Pages asked about at a time: nothing is written to the program while the space is locked.
+    const CHUNK_PAGES: u64 = 4096;
+    let pages = len.div_ceil(PAGE);
+    let mut done = 0;
+    while done < pages {
+        let count = CHUNK_PAGES.min(pages - done);
+        let mut chunk = alloc::vec::Vec::with_capacity(count as usize);
+        let start = VirtAddr(address.wrapping_add(done * PAGE));
+        ctx.process().space().mincore(start, count * PAGE, |there| chunk.push(u8::from(there)))?;
+        out.add(done as usize).write_slice(&chunk)?;
+        done += count;
+    }
+    Ok(0)
+}
+
+/// `msync`.
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`, `EIO`.
+pub fn msync(ctx: &Ctx<'_>, address: u64, len: u64, flags: u32) -> SysResult {
+    const ASYNC: u32 = raw::MS_ASYNC;
+    const SYNC: u32 = raw::MS_SYNC;
+    if flags & !(ASYNC | SYNC | raw::MS_INVALIDATE) != 0 || flags & (ASYNC | SYNC) == ASYNC | SYNC {
+        return Err(Errno::EINVAL);
+    }
+    if flags & SYNC == 0 {
+        return if address.is_multiple_of(PAGE) { Ok(0) } else { Err(Errno::EINVAL) };
+    }
+    ctx.process().space().sync(VirtAddr(address), len).map(|()| 0)
+}
+
+/// `mlock`.
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`.
+pub fn mlock(ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
+    ctx.process().space().lock_pages(VirtAddr(address), len, Lock::Now).map(|()| 0)
+}
+
+/// `mlock2`.
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`.
+pub fn mlock2(ctx: &Ctx<'_>, address: u64, len: u64, flags: u32) -> SysResult {
+    const ONFAULT: u32 = 1;
+    let lock = match flags {
+        0 => Lock::Now,
+        ONFAULT => Lock::OnFault,
+        _ => return Err(Errno::EINVAL),
+    };
+    ctx.process().space().lock_pages(VirtAddr(address), len, lock).map(|()| 0)
+}
+
+/// `munlock`.
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`.
+pub fn munlock(ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
+    ctx.process().space().lock_pages(VirtAddr(address), len, Lock::Unlock).map(|()| 0)
+}
+
+/// `mlockall`, `munlockall`: nothing is ever swapped out, so there is nothing to lock.
+///
+/// # Errors
+/// None.
+pub fn lock_all(_ctx: &Ctx<'_>) -> SysResult {
+    Ok(0)
+}
+
+/// `get_mempolicy`: one node, the default policy.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn get_mempolicy(_ctx: &Ctx<'_>, mode: UserPtr<i32>, nodes: UserPtr<u64>, max: u64) -> SysResult {
+    mode.write_optional(&0)?;
+    if max != 0 {
+        nodes.write_optional(&1)?;
+    }
+    Ok(0)
+}
+
+/// `set_mempolicy`, `mbind`: with one node every policy is the same.
+///
+/// # Errors
+/// None.
+pub fn set_mempolicy(_ctx: &Ctx<'_>) -> SysResult {
+    Ok(0)
+}

@@ -1,0 +1,206 @@
+//! The first program: mount the root, read `/.oxv/exec.json`, load the program, start its thread.
+//!
+//! Came from kernel/src/boot.rs; runs on a kernel thread that ends when the program runs. Next stops: `exec.rs`, and for the
+//! program's first system call `entry.rs`.
+
+#![expect(unsafe_code, reason = "defines a link-time symbol, reads the boot image")]
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt::Display;
+
+use addr::{PhysAddr, layout};
+use erofs::Image;
+use kernel::thread::{ProgramThread, spawn_program};
+use kernel::{boot_info, control, power};
+use linux_abi::raw::RLIMIT_STACK;
+use linux_abi::signal::{SigInfo, SigSet, Signal, code};
+use serde::Deserialize;
+use vfs::io::VecSink;
+use vfs::mount::MountMode;
+use vfs::ops::Context;
+use vfs::tmpfs::{Options, TmpFs};
+use vfs::walk::{Follow, Viewer};
+use vfs::{Location, MountTable, Timespec, erofs_fs};
+
+use crate::entry::Personality;
+use crate::exec::{self, Request};
+use crate::exit::FIRST_PID;
+use crate::fdtable::FdTable;
+use crate::process::{self, FsState, Ids, Process, Task};
+use crate::signal::TaskSignals;
+use crate::sys::info;
+use crate::{random, stdio};
+
+const EXEC_JSON: &[u8] = b"/.oxv/exec.json";
+const EXEC_JSON_MAX: usize = 4 << 20;
+/// Device numbers of the image and of the layer above it.
+const IMAGE_DEV: u64 = 0x100;
+const ROOT_DEV: u64 = 0x101;
+/// Exit code of oxv's own failures.
+const FAILED: u8 = 125;
+
+/// How to start the program; written by the host into the image.
+#[derive(Debug, Deserialize)]
+struct Exec {
+    argv: Vec<String>,
+    #[serde(default)]
+    env: Vec<String>,
+    #[serde(default)]
+    cwd: String,
+    exe: String,
+    #[serde(default)]
+    uid: u32,
+    #[serde(default)]
+    gid: u32,
+    #[serde(default)]
+    hostname: String,
+}
+
+/// Why the program was not started: what to tell the user, and the exit code.
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+fn failure(message: impl Display) -> Failure {
+    Failure { message: message.to_string(), code: FAILED }
+}
+
+/// The wall clock as the file system wants it.
+#[must_use]
+pub fn wall_clock() -> Timespec {
+    Timespec::from_ns(kernel::clock::realtime_ns())
+}
+
+/// The first thread's work.
+#[unsafe(no_mangle)]
+fn linux_start() {
+    if let Err(failure) = start() {
+        control::send_error(&failure.message);
+        power::exit(power::ExitStatus::Failed(failure.code));
+    }
+}
+
+fn start() -> Result<(), Failure> {
+    gather_entropy();
+    let mounts = Arc::new(mount_root()?);
+    let fs = FsState::new(mounts);
+    let exec = read_exec(&fs)?;
+    info::set_hostname(if exec.hostname.is_empty() { "oxv" } else { &exec.hostname });
+    crate::mounts::mount_all(&fs.mounts).map_err(|e| failure(format!("cannot mount /dev, /proc and /sys: {e}")))?;
+    let files = FdTable::new();
+    stdio::open(&files, boot_info().command_line.get("stdio").unwrap_or("ppp"))
+        .map_err(|e| failure(format!("cannot open standard input and output: {e}")))?;
+    control::on_message(from_host);
+    start_program(fs, files, exec)
+}
+
+/// Hardware randomness from the host, before the program can ask for any.
+fn gather_entropy() {
+    const SEED: usize = 64;
+    const LIMIT_NS: u64 = 2_000_000_000;
+    let Some(rng) = kernel::devices::rng() else { return };
+    let mut seed = [0; SEED];
+    match rng.fill(&mut seed, Some(kernel::clock::monotonic_ns() + LIMIT_NS)) {
+        Ok(n) => random::add_entropy(&seed[..n]),
+        Err(error) => log::warn!("no randomness from the host: {error}"),
+    }
+}
+
+/// The boot image in memory.
+fn image_bytes() -> Result<&'static [u8], Failure> {
+    let range = boot_info().initrd.clone().ok_or_else(|| failure("the machine was started without a program image (initrd)"))?;
+    let start = range.start.to_virt().as_ptr::<u8>();
+    // SAFETY: the loader put the image there, the frame allocator leaves it alone, and nothing writes to it.
+    Ok(unsafe { core::slice::from_raw_parts(start, (range.end - range.start) as usize) })
+}
+
+fn physical(byte: *const u8) -> PhysAddr {
+    PhysAddr(byte as u64 - layout::DIRECT_MAP)
+}
+
+/// The image with a writable layer over it.
+fn mount_root() -> Result<MountTable, Failure> {
+    let damaged = |e: &dyn Display| failure(format!("the program image is damaged: {e}; delete it and let oxv make it anew"));
+    let image = Image::new(image_bytes()?).map_err(|e| damaged(&e))?;
+    let lower = erofs_fs::mount(image, IMAGE_DEV, physical).map_err(|e| damaged(&e))?;
+    let root = TmpFs::over(lower, Options::new(ROOT_DEV, wall_clock));
+    Ok(MountTable::new(root, "overlay", "oxv", MountMode::ReadWrite))
+}
+
+fn root_context<R>(fs: &FsState, ids: &Ids, f: impl FnOnce(&Context<'_>, &Location) -> R) -> R {
+    let credentials = vfs::Credentials { uid: ids.fsuid, gid: ids.fsgid, groups: ids.groups.clone() };
+    fs.with_viewer(&credentials, |viewer: Viewer<'_>, cwd| f(&Context { viewer, umask: 0o022 }, cwd))
+}
+
+fn read_exec(fs: &FsState) -> Result<Exec, Failure> {
+    let bytes = root_context(fs, &Ids::new(0, 0), |context, cwd| {
+        let file = context.lookup(cwd, EXEC_JSON, Follow::Yes)?;
+        let mut sink = VecSink::new(EXEC_JSON_MAX);
+        let mut offset = 0;
+        loop {
+            match file.inode().read_at(offset, &mut sink)? {
+                0 => return Ok(sink.into_vec()),
+                n => offset += n as u64,
+            }
+        }
+    });
+    let bytes = bytes.map_err(|e: linux_abi::Errno| {
+        failure(format!("the program image has no usable /.oxv/exec.json ({e}); delete it and let oxv make it anew"))
+    })?;
+    serde_json::from_slice(&bytes).map_err(|e| failure(format!("/.oxv/exec.json in the program image is not valid: {e}")))
+}
+
+fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure> {
+    let ids = Ids::new(exec.uid, exec.gid);
+    if !exec.cwd.is_empty() {
+        let cwd = root_context(&fs, &ids, |context, cwd| context.lookup(cwd, exec.cwd.as_bytes(), Follow::Yes));
+        *fs.cwd.write() = cwd.map_err(|e| failure(format!("cannot start in directory {}: {e}", exec.cwd)))?;
+    }
+    let strings = |list: Vec<String>| list.into_iter().map(String::into_bytes).collect();
+    let request = Request {
+        path: exec.exe.into_bytes(),
+        argv: strings(exec.argv),
+        envp: strings(exec.env),
+        ids: ids.clone(),
+        stack_limit: 8 << 20,
+    };
+    let loaded = root_context(&fs, &ids, |context, cwd| exec::load(context, cwd, request))
+        .map_err(|e| Failure { code: e.exit_code(), message: e.to_string() })?;
+    let process = Process::new(FIRST_PID, loaded.space.clone(), fs, files, ids);
+    debug_assert!(process.limit(RLIMIT_STACK).is_some());
+    *process.executable.write() = loaded.executable;
+    let name = String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]).into_owned();
+    let tid = process::new_tid();
+    debug_assert_eq!(tid, FIRST_PID, "the first thread has the process's number");
+    let task = Task::new(tid, process.clone(), name.clone(), TaskSignals::new(SigSet::EMPTY));
+    let program = ProgramThread {
+        name,
+        frame: loaded.frame,
+        fs_base: 0,
+        space: loaded.space,
+        personality: Box::new(Personality(task.clone())),
+    };
+    process.add_task(&task, || spawn_program(program)).map_err(|e| failure(format!("cannot start the first thread: {e}; give the machine more memory with --memory")))
+}
+
+/// What the host says while the program runs.
+fn from_host(message: control::Message) {
+    let send = |signal: Signal| {
+        if let Some(process) = process::find_process(FIRST_PID) {
+            let _full = process.send_signal(signal, SigInfo::new(signal, code::SI_KERNEL));
+        }
+    };
+    match message {
+        control::Message::Signal(number) => match Signal::new(number) {
+            Some(signal) => send(signal),
+            None => log::warn!("the host sent signal {number}, which does not exist"),
+        },
+        control::Message::WindowSize { rows, columns } => crate::mounts::set_window_size(rows, columns),
+        control::Message::Shutdown => send(Signal::SIGTERM),
+    }
+}
