@@ -201,11 +201,11 @@ impl<R: FnMut() -> u64> Reference for Polled<R> {
 }
 
 /// Length of one step of a series, of which the tightest reading is kept.
-const STEPS_PER_SEC: u64 = 3000;
+const STEPS_PER_SEC: u64 = 6000;
 /// So many equal readings in a row mean that the timer stands still.
 const DEAD_AFTER_READS: u32 = 20_000;
 
-/// A series of [`MAX_SAMPLES`] readings over about 10 ms; fewer from a timer that stands still.
+/// A series of [`MAX_SAMPLES`] readings over about 5 ms; fewer from a timer that stands still.
 fn series(reference: &mut dyn Reference) -> ArrayVec<Sample, MAX_SAMPLES> {
     let counter = reference.counter();
     let mask = if counter.bits >= 64 { u64::MAX } else { (1 << counter.bits) - 1 };
@@ -253,7 +253,7 @@ const GOOD_PPM: u64 = 300;
 const ATTEMPTS: usize = 5;
 
 /// The TSC's frequency, stated or measured. The first of `timers` is the preferred one, the second confirms it. `None`
-/// when nothing states it and no timer runs. Takes no time when stated, otherwise about 10 ms for each timer, up to
+/// when nothing states it and no timer runs. Takes no time when stated, otherwise about 5 ms for each timer, up to
 /// five times that on a busy host.
 ///
 /// Context: boot, one CPU, interrupts off.
