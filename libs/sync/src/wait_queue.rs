@@ -197,17 +197,31 @@ impl WaitQueue {
                 }
                 backend::park((deadline_ns != u64::MAX).then_some(deadline_ns));
             };
-            let chosen = !self.list.with(|list| list.remove(&waiter));
-            if chosen {
-                // The waker may still be about to tell us; the record must live until then.
-                let _ = waiter.record.wait();
-            }
+            let chosen = self.unlink(&waiter);
             match end {
                 Some(Err(error)) => return self.leave_without(error, chosen, cond),
                 Some(Ok(value)) => return Ok(value),
-                None => {}
+                // Woken: the ordinary case is that the condition holds now, and costs no lock of the list.
+                None => {
+                    if let Some(value) = cond() {
+                        return Ok(value);
+                    }
+                }
             }
         }
+    }
+
+    /// Makes sure that nobody will touch the waiter any more. True: a wake was spent on it.
+    fn unlink(&self, waiter: &Waiter) -> bool {
+        if waiter.record.told() != Told::Nothing {
+            return true;
+        }
+        let chosen = !self.list.with(|list| list.remove(waiter));
+        if chosen {
+            // The waker may still be about to tell us; the record must live until then.
+            let _ = waiter.record.wait();
+        }
+        chosen
     }
 
     /// A wait ends in failure. If a wake was spent on it, looks once more, else passes the wake on.
