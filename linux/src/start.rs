@@ -102,11 +102,10 @@ fn start() -> Result<(), Failure> {
 /// Hardware randomness from the host, before the program can ask for any.
 fn gather_entropy() {
     const SEED: usize = 64;
-    const LIMIT_NS: u64 = 2_000_000_000;
     let Some(rng) = kernel::devices::rng() else { return };
     let mut seed = [0; SEED];
-    match rng.fill(&mut seed, Some(kernel::clock::monotonic_ns() + LIMIT_NS)) {
-        Ok(n) => random::add_entropy(&seed[..n]),
+    match rng.fill(&mut seed) {
+        Ok(()) => random::add_entropy(&seed),
         Err(error) => log::warn!("no randomness from the host: {error}"),
     }
 }

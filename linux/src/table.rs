@@ -10,8 +10,7 @@ use linux_abi::Errno;
 use syscalls::Sysno;
 
 use crate::ctx::{Ctx, Handler, SysResult};
-#[expect(unused_imports, reason = "each module is named in the table below")]
-use crate::sys::{event, file, futex, info, mm, process, signal, thread, time};
+use crate::sys::{futex, info, mm, process, signal, thread, time};
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
 pub const COUNT: usize = 512;
@@ -104,11 +103,136 @@ macro_rules! table {
 }
 
 table! {
-    // Files (sys/file.rs)
+    // Files (sys/file)
 
     // Waiting for files (sys/event.rs)
 
     // Memory (sys/mm.rs)
+    mmap => mm::mmap / 6, partial("MAP_HUGETLB fails with ENOMEM");
+    mprotect => mm::mprotect / 3, full;
+    munmap => mm::munmap / 2, full;
+    brk => mm::brk / 1, full;
+    mremap => mm::mremap / 5, full;
+    msync => mm::msync / 3, full;
+    mincore => mm::mincore / 3, full;
+    madvise => mm::madvise / 3, partial("MADV_REMOVE is EINVAL");
+    mlock => mm::mlock / 2, full;
+    mlock2 => mm::mlock2 / 3, full;
+    munlock => mm::munlock / 2, full;
+    mlockall => mm::lock_all / 0, full;
+    munlockall => mm::lock_all / 0, full;
+    get_mempolicy => mm::get_mempolicy / 3, partial("one node");
+    set_mempolicy => mm::set_mempolicy / 0, partial("one node: no effect");
+    mbind => mm::set_mempolicy / 0, partial("one node: no effect");
+
+    // Threads (sys/thread.rs)
+    clone => thread::clone / 5, partial("threads only");
+    clone3 => thread::clone3 / 2, partial("threads only");
+    fork => thread::fork / 0, partial("ENOSYS so far");
+    vfork => thread::fork / 0, partial("ENOSYS so far");
+    exit => thread::exit / 1, full;
+    exit_group => thread::exit_group / 1, full;
+    gettid => thread::gettid / 0, full;
+    set_tid_address => thread::set_tid_address / 1, full;
+    set_robust_list => thread::set_robust_list / 2, full;
+    get_robust_list => thread::get_robust_list / 3, full;
+    sched_yield => thread::sched_yield / 0, full;
+    sched_getaffinity => thread::sched_getaffinity / 3, full;
+    sched_setaffinity => thread::sched_setaffinity / 3, full;
+    sched_getscheduler => thread::sched_getscheduler / 1, partial("SCHED_OTHER only");
+    sched_setscheduler => thread::sched_setscheduler / 3, partial("real-time policies are EPERM");
+    sched_getparam => thread::sched_getparam / 2, partial("SCHED_OTHER only");
+    sched_setparam => thread::sched_setparam / 2, partial("SCHED_OTHER only");
+    sched_get_priority_min => thread::sched_get_priority_min / 1, full;
+    sched_get_priority_max => thread::sched_get_priority_max / 1, full;
+    sched_rr_get_interval => thread::sched_rr_get_interval / 2, partial("a constant");
+    getpriority => thread::getpriority / 2, partial("nice is always 0");
+    setpriority => thread::setpriority / 3, partial("accepted without effect");
+    getcpu => thread::getcpu / 2, full;
+    membarrier => thread::membarrier / 3, partial("no SYNC_CORE and RSEQ commands");
+
+    // Futexes (sys/futex.rs)
+    futex => futex::futex / 6, partial("no priority inheritance");
+    futex_waitv => futex::futex_waitv / 5, full;
+
+    // Signals (sys/signal.rs)
+    rt_sigaction => signal::rt_sigaction / 4, full;
+    rt_sigprocmask => signal::rt_sigprocmask / 4, full;
+    rt_sigpending => signal::rt_sigpending / 2, full;
+    rt_sigreturn => signal::rt_sigreturn / 0, full;
+    rt_sigsuspend => signal::rt_sigsuspend / 2, full;
+    rt_sigtimedwait => signal::rt_sigtimedwait / 4, full;
+    rt_sigqueueinfo => signal::rt_sigqueueinfo / 3, full;
+    rt_tgsigqueueinfo => signal::rt_tgsigqueueinfo / 4, full;
+    sigaltstack => signal::sigaltstack / 2, full;
+    pause => signal::pause / 0, full;
+    kill => signal::kill / 2, partial("stopping a process has no effect");
+    tkill => signal::tkill / 2, full;
+    tgkill => signal::tgkill / 3, full;
+
+    // Time (sys/time.rs)
+    clock_gettime => time::clock_gettime / 2, full;
+    clock_getres => time::clock_getres / 2, full;
+    clock_settime => time::clock_settime / 2, full;
+    clock_nanosleep => time::clock_nanosleep / 4, partial("no CPU-time clocks");
+    nanosleep => time::nanosleep / 2, full;
+    gettimeofday => time::gettimeofday / 2, full;
+    settimeofday => time::settimeofday / 2, partial("the time zone is ignored");
+    time => time::time / 1, full;
+    times => time::times / 1, partial("all CPU time is user time");
+    getitimer => time::getitimer / 2, partial("ITIMER_REAL only");
+    setitimer => time::setitimer / 3, partial("ITIMER_REAL only");
+    alarm => time::alarm / 1, full;
+    timer_create => time::timer_create / 3, partial("no CPU-time clocks");
+    timer_settime => time::timer_settime / 4, full;
+    timer_gettime => time::timer_gettime / 2, full;
+    timer_getoverrun => time::timer_getoverrun / 1, full;
+    timer_delete => time::timer_delete / 1, full;
+
+    // Processes (sys/process.rs)
+    getpid => process::getpid / 0, full;
+    getppid => process::getppid / 0, full;
+    getpgid => process::getpgid / 1, full;
+    getpgrp => process::getpgrp / 0, full;
+    setpgid => process::setpgid / 2, partial("groups of other sessions are not checked");
+    getsid => process::getsid / 1, full;
+    setsid => process::setsid / 0, full;
+    wait4 => process::wait4 / 4, partial("there are no children");
+    waitid => process::waitid / 5, partial("there are no children");
+    execve => process::execve / 3, partial("ENOSYS so far");
+
+    // The system and the caller (sys/info.rs)
+    uname => info::uname / 1, full;
+    sysinfo => info::sysinfo / 1, full;
+    getrusage => info::getrusage / 2, partial("CPU time and peak memory");
+    prlimit64 => info::prlimit64 / 4, full;
+    getrlimit => info::getrlimit / 2, full;
+    setrlimit => info::setrlimit / 2, full;
+    arch_prctl => info::arch_prctl / 2, partial("the GS base belongs to the kernel");
+    prctl => info::prctl / 5, partial("names, dumpable, timer slack, capability bounds; some accepted without effect");
+    getrandom => info::getrandom / 3, full;
+    getuid => info::getuid / 0, full;
+    geteuid => info::geteuid / 0, full;
+    getgid => info::getgid / 0, full;
+    getegid => info::getegid / 0, full;
+    setuid => info::setuid / 1, full;
+    setgid => info::setgid / 1, full;
+    setreuid => info::setreuid / 2, full;
+    setregid => info::setregid / 2, full;
+    setresuid => info::setresuid / 3, full;
+    setresgid => info::setresgid / 3, full;
+    getresuid => info::getresuid / 3, full;
+    getresgid => info::getresgid / 3, full;
+    setfsuid => info::setfsuid / 1, full;
+    setfsgid => info::setfsgid / 1, full;
+    getgroups => info::getgroups / 2, full;
+    setgroups => info::setgroups / 2, full;
+    capget => info::capget / 2, partial("follows the user id");
+    capset => info::capset / 2, partial("accepted without effect");
+    personality => info::personality / 1, partial("PER_LINUX");
+    sethostname => info::set_name / 2, partial("EPERM: set when the machine is made");
+    setdomainname => info::set_name / 2, partial("EPERM: set when the machine is made");
+    syslog => info::syslog / 3, partial("no kernel messages for programs");
 }
 
 /// Runs the system call that the registers ask for.

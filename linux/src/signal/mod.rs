@@ -268,6 +268,14 @@ impl Task {
     }
 }
 
+/// Sends the calling thread a signal for what it just did: SIGPIPE, SIGXFSZ.
+pub fn raise(task: &Task, signal: Signal) {
+    let process = task.process();
+    let info = SigInfo::from_process(signal, linux_abi::signal::code::SI_USER, process.pid(), process.ids().ruid);
+    // A standard signal is never refused.
+    let _merged = task.send_signal(signal, info);
+}
+
 fn queue_limit(process: &Process) -> usize {
     process.limit(RLIMIT_SIGPENDING).map_or(usize::MAX, |l| l.cur as usize)
 }

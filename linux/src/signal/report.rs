@@ -82,15 +82,13 @@ fn reason(signal: Signal, info: &SigInfo) -> String {
     }
 }
 
-/// `OBJECT+0xOFFSET` for an address in a mapped file, else the address.
+/// `OBJECT+0xOFFSET` for an address in a mapped file, counted from where its first page is mapped; else the address.
 fn place(ctx: &Ctx<'_>, address: u64) -> String {
-    match ctx.process().space().find(VirtAddr(address)) {
-        Some(vma) if !vma.name.is_empty() => {
-            let offset = address - vma.start.0 + vma.offset;
-            format!("{}+{offset:#x} ({address:#x})", vma.name)
-        }
-        _ => format!("{address:#x}"),
-    }
+    let space = ctx.process().space();
+    let Some(name) = space.find(VirtAddr(address)).and_then(|vma| vma.name) else { return format!("{address:#x}") };
+    let areas = space.areas();
+    let base = areas.iter().find(|a| a.name.as_ref() == Some(&name)).map_or(address, |a| a.start.0);
+    format!("{}+{:#x} ({address:#x})", String::from_utf8_lossy(&name), address - base)
 }
 
 /// Follows frame pointers as long as they make sense.

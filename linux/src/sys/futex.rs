@@ -14,6 +14,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use addr::VirtAddr;
+use kernel::mm::SharedKey;
 use linux_abi::Errno;
 use linux_abi::raw::{
     CLOCK_MONOTONIC, CLOCK_REALTIME, FUTEX_BITSET_MATCH_ANY, FUTEX_CLOCK_REALTIME, FUTEX_CMD_MASK, FUTEX_CMP_REQUEUE,
@@ -98,10 +99,11 @@ fn key_of(task: &Task, address: u64, scope: Scope) -> Result<Key, Errno> {
     if scope == Scope::Private {
         return Ok(private);
     }
-    Ok(match space.shared_key(VirtAddr(address)) {
-        Some((id, offset)) => Key::Shared(id.device, id.inode, offset),
-        None => private,
-    })
+    match space.shared_key(VirtAddr(address)) {
+        Ok(SharedKey::Object(id, offset)) => Ok(Key::Shared(id.device, id.inode, offset)),
+        Ok(SharedKey::Private(_)) => Ok(private),
+        Err(_) => Err(Errno::EFAULT),
+    }
 }
 
 /// Takes out and wakes up to `count` waiters of `key` whose bits meet `bitset`.

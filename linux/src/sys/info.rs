@@ -92,7 +92,7 @@ pub fn getrusage(ctx: &Ctx<'_>, who: i32, out: UserPtr<Rusage>) -> SysResult {
         RUSAGE_CHILDREN => return out.write(&Rusage::default()).map(|()| 0),
         _ => return Err(Errno::EINVAL),
     };
-    let maxrss = (ctx.process().space().rss_pages() * addr::PAGE_SIZE / 1024) as i64;
+    let maxrss = (ctx.process().space().peak_resident_pages() * addr::PAGE_SIZE as u64 / 1024) as i64;
     out.write(&Rusage { utime: Timeval::from_ns(cpu_ns), maxrss, ..Rusage::default() }).map(|()| 0)
 }
 

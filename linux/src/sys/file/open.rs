@@ -1,0 +1,310 @@
+//! Descriptors: making, duplicating, closing and configuring them.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use linux_abi::Errno;
+use linux_abi::fs::OpenHow;
+use linux_abi::raw;
+use vfs::file::{Nonblocking, OpenFile};
+use vfs::io::IoctlArg;
+use vfs::pipe::{self, PipeEnd};
+use vfs::types::{OpenFlags, PATH_MAX};
+use vfs::walk::Resolve;
+
+use super::{AT_FDCWD, get, now, only, with_start};
+use crate::ctx::{Ctx, SysResult};
+use crate::fdtable::CloseOnExec;
+use crate::user_ptr::{self, UserMemory, UserPtr};
+
+/// Size of `struct open_how` as first published.
+const OPEN_HOW_SIZE: usize = 24;
+const PAGE_SIZE: usize = 4096;
+const CLOSE_RANGE_UNSHARE: u32 = 2;
+const CLOSE_RANGE_CLOEXEC: u32 = 4;
+
+const F_DUPFD: u32 = 0;
+const F_GETFD: u32 = 1;
+const F_SETFD: u32 = 2;
+const F_GETFL: u32 = 3;
+const F_SETFL: u32 = 4;
+const F_SETOWN: u32 = 8;
+const F_GETOWN: u32 = 9;
+const F_DUPFD_CLOEXEC: u32 = 1030;
+const F_SETPIPE_SZ: u32 = 1031;
+const F_GETPIPE_SZ: u32 = 1032;
+const F_ADD_SEALS: u32 = 1033;
+const F_GET_SEALS: u32 = 1034;
+const FD_CLOEXEC: usize = 1;
+
+const FIONCLEX: u32 = 0x5450;
+const FIOCLEX: u32 = 0x5451;
+const FIONBIO: u32 = 0x5421;
+
+static NEXT_INO: AtomicU64 = AtomicU64::new(1);
+
+/// A number for an inode without a file system: pipes and the like.
+pub(crate) fn new_ino() -> u64 {
+    NEXT_INO.fetch_add(1, Ordering::Relaxed)
+}
+
+fn limit(ctx: &Ctx<'_>) -> usize {
+    ctx.process().limit(raw::RLIMIT_NOFILE).map_or(0, |limit| limit.cur as usize)
+}
+
+/// Gives `file` the lowest free descriptor of the caller.
+///
+/// # Errors
+/// `EMFILE`, `ENOMEM`.
+pub(crate) fn install(ctx: &Ctx<'_>, file: Arc<OpenFile>, flags: OpenFlags) -> SysResult {
+    let close = CloseOnExec::when(flags.contains(OpenFlags::CLOEXEC));
+    ctx.process().files.insert(limit(ctx), file, close).map(|fd| fd as usize)
+}
+
+fn open_at(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: OpenFlags, mode: u32, resolve: Resolve) -> SysResult {
+    let path = path.read_path()?;
+    let mode = (mode & 0o7777) as u16;
+    let file = with_start(ctx, dirfd, &path, |context, start| context.open(start, &path, flags, mode, resolve))?;
+    install(ctx, file, flags)
+}
+
+/// `open`.
+///
+/// # Errors
+/// Those of `open(2)`.
+pub fn open(ctx: &Ctx<'_>, path: UserPtr<u8>, flags: u32, mode: u32) -> SysResult {
+    open_at(ctx, AT_FDCWD, path, OpenFlags::from_bits_retain(flags), mode, Resolve::empty())
+}
+
+/// `openat`.
+///
+/// # Errors
+/// Those of `open(2)`.
+pub fn openat(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) -> SysResult {
+    open_at(ctx, dirfd, path, OpenFlags::from_bits_retain(flags), mode, Resolve::empty())
+}
+
+/// `creat`.
+///
+/// # Errors
+/// Those of `open(2)`.
+pub fn creat(ctx: &Ctx<'_>, path: UserPtr<u8>, mode: u32) -> SysResult {
+    let flags = OpenFlags::CREAT | OpenFlags::WRONLY | OpenFlags::TRUNC;
+    open_at(ctx, AT_FDCWD, path, flags, mode, Resolve::empty())
+}
+
+/// `openat2`.
+///
+/// # Errors
+/// Those of `openat2(2)`.
+pub fn openat2(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, how: UserPtr<OpenHow>, size: usize) -> SysResult {
+    if size < OPEN_HOW_SIZE {
+        return Err(Errno::EINVAL);
+    }
+    if size > PAGE_SIZE {
+        return Err(Errno::E2BIG);
+    }
+    let mut newer = alloc::vec![0; size - OPEN_HOW_SIZE];
+    user_ptr::copy_in(how.address().wrapping_add(OPEN_HOW_SIZE as u64), &mut newer)?;
+    if newer.iter().any(|&byte| byte != 0) {
+        return Err(Errno::E2BIG);
+    }
+    let how = how.read()?;
+    let flags = u32::try_from(how.flags).map_err(|_| Errno::EINVAL)?;
+    let flags = OpenFlags::from_bits_retain(flags);
+    let resolve = Resolve::from_bits(how.resolve).ok_or(Errno::EINVAL)?;
+    let makes_file = flags.contains(OpenFlags::CREAT) || flags.contains(OpenFlags::TMPFILE_BIT);
+    if how.mode & !0o7777 != 0 || (how.mode != 0 && !makes_file) || resolve.contains(Resolve::BENEATH | Resolve::IN_ROOT) {
+        return Err(Errno::EINVAL);
+    }
+    open_at(ctx, dirfd, path, flags, how.mode as u32, resolve)
+}
+
+/// `close`.
+///
+/// # Errors
+/// `EBADF`.
+pub fn close(ctx: &Ctx<'_>, fd: i32) -> SysResult {
+    let file = ctx.process().files.remove(fd)?;
+    vfs::locks::closed(ctx.process().pid(), &file);
+    drop(file);
+    Ok(0)
+}
+
+/// `close_range`. `CLOSE_RANGE_UNSHARE` needs nothing: only threads share a table.
+///
+/// # Errors
+/// `EINVAL`.
+pub fn close_range(ctx: &Ctx<'_>, first: u32, last: u32, flags: u32) -> SysResult {
+    only(flags, CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)?;
+    if first > last {
+        return Err(Errno::EINVAL);
+    }
+    let (first, last) = (first as usize, last as usize);
+    if flags & CLOSE_RANGE_CLOEXEC != 0 {
+        ctx.process().files.mark_range(first, last);
+    } else {
+        ctx.process().files.close_range(first, last);
+    }
+    Ok(0)
+}
+
+/// `dup`.
+///
+/// # Errors
+/// `EBADF`, `EMFILE`.
+pub fn dup(ctx: &Ctx<'_>, fd: i32) -> SysResult {
+    install(ctx, get(ctx, fd)?, OpenFlags::empty())
+}
+
+/// `dup2`.
+///
+/// # Errors
+/// `EBADF`.
+pub fn dup2(ctx: &Ctx<'_>, old: i32, new: i32) -> SysResult {
+    if old == new {
+        return get(ctx, old).map(|_| new as usize);
+    }
+    dup_to(ctx, old, new, CloseOnExec::No)
+}
+
+/// `dup3`.
+///
+/// # Errors
+/// `EBADF`, `EINVAL`.
+pub fn dup3(ctx: &Ctx<'_>, old: i32, new: i32, flags: u32) -> SysResult {
+    only(flags, OpenFlags::CLOEXEC.bits())?;
+    if old == new {
+        return Err(Errno::EINVAL);
+    }
+    dup_to(ctx, old, new, CloseOnExec::when(flags != 0))
+}
+
+fn dup_to(ctx: &Ctx<'_>, old: i32, new: i32, close: CloseOnExec) -> SysResult {
+    let file = get(ctx, old)?;
+    let replaced = ctx.process().files.replace(new, limit(ctx), file, close)?;
+    if let Some(replaced) = replaced {
+        vfs::locks::closed(ctx.process().pid(), &replaced);
+    }
+    Ok(new as usize)
+}
+
+/// `fcntl`.
+///
+/// # Errors
+/// Those of `fcntl(2)`.
+pub fn fcntl(ctx: &Ctx<'_>, fd: i32, command: u32, argument: usize) -> SysResult {
+    let file = get(ctx, fd)?;
+    let files = &ctx.process().files;
+    match command {
+        F_DUPFD | F_DUPFD_CLOEXEC => {
+            let from = usize::try_from(argument as i32).map_err(|_| Errno::EINVAL)?;
+            let close = CloseOnExec::when(command == F_DUPFD_CLOEXEC);
+            let limit = limit(ctx);
+            if from >= limit {
+                return Err(Errno::EINVAL);
+            }
+            files.insert_from(from, limit, file, close).map(|fd| fd as usize)
+        }
+        F_GETFD => files.descriptor_flag(fd).map(|close| usize::from(close == CloseOnExec::Yes)),
+        F_SETFD => files.set_descriptor_flag(fd, CloseOnExec::when(argument & FD_CLOEXEC != 0)).map(|()| 0),
+        F_GETFL => Ok((file.flags() | OpenFlags::LARGEFILE).bits() as usize),
+        F_SETFL => {
+            file.require_open()?;
+            file.set_status(OpenFlags::from_bits_retain(argument as u32));
+            Ok(0)
+        }
+        F_GETOWN => Ok(0),
+        F_SETOWN => Err(Errno::EINVAL),
+        F_SETPIPE_SZ => pipe_of(&file)?.set_capacity(argument),
+        F_GETPIPE_SZ => Ok(pipe_of(&file)?.capacity()),
+        F_ADD_SEALS => file.inode().add_seals(argument as u32).map(|()| 0),
+        F_GET_SEALS => file.inode().seals().map(|seals| seals as usize),
+        _ => super::locks::fcntl(ctx, &file, command, argument),
+    }
+}
+
+fn pipe_of(file: &OpenFile) -> Result<&Arc<pipe::Pipe>, Errno> {
+    file.downcast::<PipeEnd>().map(PipeEnd::pipe).ok_or(Errno::EBADF)
+}
+
+/// `ioctl`.
+///
+/// # Errors
+/// `EBADF`, `ENOTTY`, and what the file says.
+pub fn ioctl(ctx: &Ctx<'_>, fd: i32, request: u32, argument: usize) -> SysResult {
+    let file = get(ctx, fd)?;
+    file.require_open()?;
+    let files = &ctx.process().files;
+    let argument = IoctlArg::new(argument, &UserMemory);
+    match request {
+        FIOCLEX => files.set_descriptor_flag(fd, CloseOnExec::Yes).map(|()| 0),
+        FIONCLEX => files.set_descriptor_flag(fd, CloseOnExec::No).map(|()| 0),
+        FIONBIO => {
+            file.set_nonblocking(if argument.load_i32()? != 0 { Nonblocking::On } else { Nonblocking::Off });
+            Ok(0)
+        }
+        _ => file.file().ioctl(request, argument),
+    }
+}
+
+/// `pipe2`.
+///
+/// # Errors
+/// `EINVAL`, `EMFILE`, `EFAULT`.
+pub fn pipe2(ctx: &Ctx<'_>, ends: UserPtr<[i32; 2]>, flags: u32) -> SysResult {
+    let flags = OpenFlags::from_bits_retain(flags);
+    if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK | OpenFlags::DIRECT).contains(flags) {
+        return Err(Errno::EINVAL);
+    }
+    let (reader, writer) = pipe::create(new_ino(), now, flags);
+    let read_fd = install(ctx, reader, flags)? as i32;
+    let outcome = install(ctx, writer, flags).and_then(|write_fd| {
+        let written = ends.write(&[read_fd, write_fd as i32]);
+        written.inspect_err(|_| drop(ctx.process().files.remove(write_fd as i32)))
+    });
+    match outcome {
+        Ok(()) => Ok(0),
+        Err(error) => {
+            drop(ctx.process().files.remove(read_fd));
+            Err(error)
+        }
+    }
+}
+
+/// `pipe`.
+///
+/// # Errors
+/// As [`pipe2`].
+pub fn pipe(ctx: &Ctx<'_>, ends: UserPtr<[i32; 2]>) -> SysResult {
+    pipe2(ctx, ends, 0)
+}
+
+/// Longest name of a memfd.
+const MEMFD_NAME_MAX: usize = 249;
+const MFD_CLOEXEC: u32 = 1;
+const MFD_ALLOW_SEALING: u32 = 2;
+const MFD_HUGETLB: u32 = 4;
+const MFD_NOEXEC_SEAL: u32 = 8;
+const MFD_EXEC: u32 = 16;
+
+/// `memfd_create`.
+///
+/// # Errors
+/// `EINVAL`, `EFAULT`, `EMFILE`; `ENOSYS` for huge pages.
+pub fn memfd_create(ctx: &Ctx<'_>, name: UserPtr<u8>, flags: u32) -> SysResult {
+    if flags & MFD_HUGETLB != 0 {
+        return Err(Errno::ENOSYS);
+    }
+    only(flags, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC)?;
+    let name = name.read_string(MEMFD_NAME_MAX.min(PATH_MAX) + 1, Errno::EINVAL)?;
+    let credentials = ctx.process().credentials();
+    let sealing = if flags & (MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL) != 0 {
+        vfs::tmpfs::Sealing::Allowed
+    } else {
+        vfs::tmpfs::Sealing::Forbidden
+    };
+    let file = vfs::tmpfs::memfd(&name, sealing, (credentials.uid, credentials.gid), now)?;
+    let flags = if flags & MFD_CLOEXEC != 0 { OpenFlags::CLOEXEC } else { OpenFlags::empty() };
+    install(ctx, file, flags)
+}
