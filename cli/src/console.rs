@@ -73,19 +73,19 @@ fn lock() -> std::sync::MutexGuard<'static, Option<Termios>> {
     SAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Prints a message of oxv itself on standard error.
+/// Prints a message of oxv itself on standard error; lines after the first have no prefix.
 pub(crate) fn say(text: &str) {
-    write_lines(text, "oxv: ");
+    write_lines(&format!("oxv: {text}"));
 }
 
 /// Prints lines as they are on standard error.
 pub(crate) fn print(text: &str) {
-    write_lines(text, "");
+    write_lines(text);
 }
 
-fn write_lines(text: &str, prefix: &str) {
+fn write_lines(text: &str) {
     let end = if lock().is_some() { "\r\n" } else { "\n" };
-    let lines: String = text.lines().map(|line| format!("{prefix}{line}{end}")).collect();
+    let lines: String = text.lines().map(|line| format!("{line}{end}")).collect();
     // A closed standard error is no reason to stop.
     let _ = io::stderr().write_all(lines.as_bytes());
 }

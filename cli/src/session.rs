@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -145,10 +145,7 @@ impl Session<'_> {
     /// The next event, or `None` when the deadline has passed.
     fn next(&self, events: &Receiver<Event>) -> Option<Event> {
         let Some((deadline, _)) = self.deadline else { return events.recv().ok() };
-        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        events.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
     fn handle(&mut self, message: FromGuest) {

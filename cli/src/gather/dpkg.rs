@@ -171,7 +171,8 @@ fn add_compiled_python(root: &Root, tree: &mut Tree, path: &Path) {
 
 fn is_wanted(path: &str, essential: bool) -> bool {
     let in_program_directory = || Path::new(path).parent().is_some_and(|p| PROGRAM_DIRECTORIES.iter().any(|d| p == Path::new(d)));
-    !UNWANTED.iter().any(|prefix| path.starts_with(prefix)) && !(essential && in_program_directory())
+    let unwanted = UNWANTED.iter().any(|prefix| path.starts_with(prefix));
+    !(unwanted || essential && in_program_directory())
 }
 
 /// `path` as it stands, and with `/usr` in front or taken off.

@@ -34,6 +34,8 @@ const HOST_NAME: &str = "oxv";
 const MAX_SCRIPTS: usize = 5;
 /// Parts of a language's library directory that programs do not use.
 const PREFIX_UNWANTED: [&str; 4] = ["test", "idlelib", "lib2to3/tests", "ensurepip/_bundled"];
+/// Static libraries, and byte code that only `python -O` reads.
+const PREFIX_UNWANTED_ENDINGS: [&str; 4] = [".a", ".o", ".opt-1.pyc", ".opt-2.pyc"];
 /// A larger `site-packages` of such a language is left out, with a note.
 const SITE_PACKAGES_LIMIT: u64 = 128 << 20;
 
@@ -313,6 +315,7 @@ impl Gatherer {
         for unwanted in PREFIX_UNWANTED {
             self.tree.remove(&directory.join(unwanted));
         }
+        self.tree.remove_endings(directory, &PREFIX_UNWANTED_ENDINGS);
         self.limit_site_packages(&directory.join("site-packages"));
         self.details.push(format!("directory {}", directory.display()));
         let files: Vec<PathBuf> = self.tree.files_below(directory).map(Path::to_owned).collect();

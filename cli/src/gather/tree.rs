@@ -155,6 +155,12 @@ impl Tree {
         self.nodes.retain(|p, _| !p.starts_with(path));
     }
 
+    /// Takes out the files below `directory` whose names end in one of `endings`.
+    pub(crate) fn remove_endings(&mut self, directory: &Path, endings: &[&str]) {
+        let ends = |path: &Path| endings.iter().any(|e| path.as_os_str().as_encoded_bytes().ends_with(e.as_bytes()));
+        self.nodes.retain(|path, node| !(matches!(node.kind, Kind::File(_)) && ends(path) && path.starts_with(directory)));
+    }
+
     /// Bytes of the regular files below `directory`.
     pub(crate) fn size_below(&self, directory: &Path) -> u64 {
         self.files_below(directory).filter_map(|path| self.get(path)).map(Node::size).sum()
