@@ -5,11 +5,13 @@
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 const MAX_FRAMES: usize = 32;
 
-static PANICKED: AtomicBool = AtomicBool::new(false);
+const NOBODY: usize = usize::MAX;
+/// The CPU that reports.
+static REPORTER: AtomicUsize = AtomicUsize::new(NOBODY);
 
 /// Writes to the serial port, whoever else may be writing: a panicking CPU owns it.
 struct Emergency;
@@ -32,15 +34,26 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 /// Reports a fatal error with a backtrace that starts at the frame pointer `rbp`, and powers off.
 pub(crate) fn stop(message: fmt::Arguments<'_>, rbp: u64) -> ! {
     arch_x86_64::cpu::disable_interrupts();
-    if PANICKED.swap(true, Ordering::SeqCst) {
-        // Another CPU is reporting, or this report itself failed: one report is enough.
-        crate::power::off_after_panic();
+    let cpu = crate::percpu::cpu_id();
+    match REPORTER.compare_exchange(NOBODY, cpu, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => stop_others(cpu),
+        // The report itself failed.
+        Err(reporter) if reporter == cpu => crate::power::off_after_panic(),
+        // Another CPU is reporting; it will power off.
+        Err(_) => arch_x86_64::cpu::halt_forever(),
     }
     let mut out = Emergency;
     let thread = crate::thread::current_name();
     let _infallible = writeln!(out, "\nkernel panic on CPU {} in thread {thread}: {message}", crate::percpu::cpu_id());
     backtrace(&mut out, rbp);
     crate::power::off_after_panic()
+}
+
+/// Makes the other CPUs halt, so that the report is not disturbed.
+fn stop_others(this: usize) {
+    for cpu in (0..crate::percpu::cpu_count()).filter(|&cpu| cpu != this) {
+        arch_x86_64::apic::send_ipi(crate::percpu::apic_id_of(cpu), crate::trap::STOP_VECTOR);
+    }
 }
 
 /// Follows the chain of frame pointers; stops at the first value that is not a kernel stack address.

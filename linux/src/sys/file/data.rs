@@ -25,7 +25,7 @@ const FALLOC_ZERO_RANGE: u32 = 0x10;
 /// A write to something without a reader raises `SIGPIPE` before it fails.
 fn wrote(ctx: &Ctx<'_>, result: SysResult) -> SysResult {
     if result == Err(Errno::EPIPE) {
-        crate::signal::raise(ctx.task(), Signal::PIPE);
+        crate::signal::raise(ctx.task(), Signal::SIGPIPE);
     }
     result
 }

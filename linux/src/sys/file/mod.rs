@@ -7,18 +7,21 @@
 //! | `transfer.rs` | sendfile, copy_file_range, splice |
 //! | `open.rs` | open, close, dup, fcntl, ioctl, pipe, memfd |
 //! | `names.rs` | mkdir, unlink, rename, link, symlink, readlink, getdents, chdir, getcwd |
+//! | `locks.rs` | flock, fcntl locks |
 //! | `attributes.rs` | stat, statx, statfs, access, chmod, chown, utimensat, xattrs |
 //!
 //! Neighbours: `event.rs` (waiting for files), `fdtable.rs`, `user_ptr.rs`.
 
 mod attributes;
 mod data;
+mod locks;
 mod names;
 mod open;
 mod transfer;
 
 pub use attributes::*;
 pub use data::*;
+pub use locks::flock;
 pub use names::*;
 pub use open::*;
 pub use transfer::*;

@@ -9,8 +9,10 @@ use linux_abi::raw;
 use vfs::file::{Nonblocking, OpenFile};
 use vfs::io::IoctlArg;
 use vfs::pipe::{self, PipeEnd};
-use vfs::types::{OpenFlags, PATH_MAX};
+use vfs::tmpfs::TmpFs;
+use vfs::types::{OpenFlags, PATH_MAX, SetAttributes};
 use vfs::walk::Resolve;
+use vfs::{Inode, Location};
 
 use super::{AT_FDCWD, get, now, only, with_start};
 use crate::ctx::{Ctx, SysResult};
@@ -126,7 +128,7 @@ pub fn openat2(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, how: UserPtr<OpenHo
 /// `EBADF`.
 pub fn close(ctx: &Ctx<'_>, fd: i32) -> SysResult {
     let file = ctx.process().files.remove(fd)?;
-    vfs::locks::closed(ctx.process().pid(), &file);
+    super::locks::closed(ctx.process().pid(), &file);
     drop(file);
     Ok(0)
 }
@@ -184,7 +186,7 @@ fn dup_to(ctx: &Ctx<'_>, old: i32, new: i32, close: CloseOnExec) -> SysResult {
     let file = get(ctx, old)?;
     let replaced = ctx.process().files.replace(new, limit(ctx), file, close)?;
     if let Some(replaced) = replaced {
-        vfs::locks::closed(ctx.process().pid(), &replaced);
+        super::locks::closed(ctx.process().pid(), &replaced);
     }
     Ok(new as usize)
 }
@@ -280,6 +282,8 @@ pub fn pipe(ctx: &Ctx<'_>, ends: UserPtr<[i32; 2]>) -> SysResult {
     pipe2(ctx, ends, 0)
 }
 
+/// Device number of the memory behind memfds, shown by `stat`.
+const MEMFD_DEVICE: u64 = 1;
 /// Longest name of a memfd.
 const MEMFD_NAME_MAX: usize = 249;
 const MFD_CLOEXEC: u32 = 1;
@@ -287,6 +291,8 @@ const MFD_ALLOW_SEALING: u32 = 2;
 const MFD_HUGETLB: u32 = 4;
 const MFD_NOEXEC_SEAL: u32 = 8;
 const MFD_EXEC: u32 = 16;
+const F_SEAL_SEAL: u32 = 1;
+const F_SEAL_EXEC: u32 = 0x20;
 
 /// `memfd_create`.
 ///
@@ -299,12 +305,15 @@ pub fn memfd_create(ctx: &Ctx<'_>, name: UserPtr<u8>, flags: u32) -> SysResult {
     only(flags, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC)?;
     let name = name.read_string(MEMFD_NAME_MAX.min(PATH_MAX) + 1, Errno::EINVAL)?;
     let credentials = ctx.process().credentials();
-    let sealing = if flags & (MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL) != 0 {
-        vfs::tmpfs::Sealing::Allowed
-    } else {
-        vfs::tmpfs::Sealing::Forbidden
-    };
-    let file = vfs::tmpfs::memfd(&name, sealing, (credentials.uid, credentials.gid), now)?;
-    let flags = if flags & MFD_CLOEXEC != 0 { OpenFlags::CLOEXEC } else { OpenFlags::empty() };
-    install(ctx, file, flags)
+    let sealable = flags & (MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL) != 0;
+    let seals = if flags & MFD_NOEXEC_SEAL != 0 { F_SEAL_EXEC } else { 0 };
+    let mode = if flags & MFD_NOEXEC_SEAL != 0 { 0o666 } else { 0o777 };
+    let options = vfs::tmpfs::Options::new(MEMFD_DEVICE, now);
+    let node = TmpFs::unnamed_file(options, mode, Some(if sealable { seals } else { F_SEAL_SEAL }));
+    let owner = SetAttributes { uid: Some(credentials.uid), gid: Some(credentials.gid), ..SetAttributes::default() };
+    node.set_attributes(&owner)?;
+    let label = alloc::format!("/memfd:{} (deleted)", alloc::string::String::from_utf8_lossy(&name));
+    let place = Location::nameless(node.clone(), &label);
+    let open = OpenFlags::RDWR | if flags & MFD_CLOEXEC != 0 { OpenFlags::CLOEXEC } else { OpenFlags::empty() };
+    install(ctx, OpenFile::new(node.open(open)?, place, open), open)
 }

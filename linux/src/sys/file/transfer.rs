@@ -68,9 +68,9 @@ fn give_back(place: &Place<'_>, count: usize) -> Result<(), Errno> {
 }
 
 /// Moves up to `count` bytes; stops at the end, or when a side would block after something has been moved.
-fn transfer(
-    (input, from): (&OpenFile, &mut Place<'_>),
-    (output, to): (&OpenFile, &mut Place<'_>),
+fn transfer<'a>(
+    (input, from): (&'a OpenFile, &mut Place<'a>),
+    (output, to): (&'a OpenFile, &mut Place<'a>),
     count: usize,
 ) -> SysResult {
     let count = count.min(MAX_COUNT);
