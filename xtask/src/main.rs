@@ -47,8 +47,18 @@ enum Command {
     Abi,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Options::parse().command {
+fn main() -> std::process::ExitCode {
+    match command(Options::parse().command) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Build(options) => build::command(&options),
         Command::Test(options) => test::command(&options),
         Command::Loom(filter) => test::loom(&filter),
