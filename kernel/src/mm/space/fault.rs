@@ -210,6 +210,31 @@ impl AddressSpace {
         Ok(Step::Done)
     }
 
+    /// A frame that only this space maps at `addr`, present, whatever the protection says: for the kernel to write into pages that
+    /// the program may not write (patched system-call sites, a debugger's breakpoints). The program's rights do not change.
+    ///
+    /// # Errors
+    /// [`FaultError`]; `NoPermission` also for shared mappings, where a change would be seen by others.
+    pub fn private_frame(&self, addr: VirtAddr) -> Result<Frame, FaultError> {
+        let va = addr.align_down(PAGE);
+        loop {
+            self.handle_fault(va, Access::Read)?;
+            let areas = self.areas.read();
+            let area = areas.map.find(va).ok_or(FaultError::NoMapping)?;
+            if area.flags.contains(AreaFlags::SHARED) {
+                return Err(FaultError::NoPermission);
+            }
+            let (entry, _) = self.tables.lookup(va);
+            if entry.is_present() && references(entry) == 1 {
+                // Ours alone: it only goes away with the areas locked for writing.
+                return Ok(share_frame(entry));
+            }
+            if entry.is_present() {
+                self.copy_on_write(area, va, entry)?;
+            }
+        }
+    }
+
     /// Extends the stack right above `addr` down to it.
     fn grow_stack(&self, addr: VirtAddr) -> Result<(), FaultError> {
         let mut areas = self.areas.write();
