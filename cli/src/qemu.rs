@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::args::Accel;
-use crate::console::Terminals;
+use crate::console::{self, Terminals};
+use crate::control::ToGuest;
 use crate::error::{Error, Result};
 use crate::{kvm, orphan};
 
@@ -176,6 +177,9 @@ pub(crate) fn command_line(terminals: Terminals, verbose: bool, boot_times: bool
     let mut words = vec![format!("log={}", if verbose { "info" } else { "warn" }), format!("stdio={}", terminals.letters())];
     if boot_times {
         words.push("boot_times=1".into());
+    }
+    if let Some(ToGuest::WindowSize { rows, columns }) = console::window_size().filter(|_| terminals.stdout) {
+        words.push(format!("winsize={rows}x{columns}"));
     }
     words.extend_from_slice(more);
     words.join(" ")

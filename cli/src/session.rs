@@ -77,7 +77,6 @@ pub(crate) fn run(machine: &Machine, options: Options, symbols: &Symbols) -> Res
     pump::output(running.stderr, std::io::stderr(), sender.clone());
     pump::input(running.stdin, raw.is_some(), sender);
     let mut session = Session { child, to_guest, raw, options, symbols, exit: None, ready: false, deadline: None, broken: false };
-    session.tell(console::window_size());
     let ending = session.wait(&events);
     let status = session.child.wait().map_err(Error::system("wait for the emulator"))?;
     drop(session.raw.take());
@@ -105,7 +104,7 @@ struct Session<'a> {
     options: Options,
     symbols: &'a Symbols,
     exit: Option<Exit>,
-    /// The guest's control port works.
+    /// The guest has been heard, so it hears us too.
     ready: bool,
     /// When the emulator will be killed, and the exit status then.
     deadline: Option<(Instant, u8)>,
@@ -149,7 +148,10 @@ impl Session<'_> {
     }
 
     fn handle(&mut self, message: FromGuest) {
-        self.ready = true;
+        if !std::mem::replace(&mut self.ready, true) {
+            // It may have changed since the kernel's command line was made.
+            self.tell(console::window_size());
+        }
         match message {
             FromGuest::Exit(exit) => {
                 self.exit = Some(exit);

@@ -96,7 +96,18 @@ fn start() -> Result<(), Failure> {
     stdio::open(&files, boot_info().command_line.get("stdio").unwrap_or("ppp"))
         .map_err(|e| failure(format!("cannot open standard input and output: {e}")))?;
     control::on_message(from_host);
+    if let Some((rows, columns)) = boot_info().command_line.get("winsize").and_then(parse_window_size) {
+        crate::mounts::set_window_size(rows, columns);
+    }
+    // From now on the host may send signals.
+    control::send_boot_times(&format!("{{\"ready_us\":{}}}", kernel::clock::monotonic_ns() / 1000));
     start_program(fs, files, exec)
+}
+
+/// `ROWSxCOLUMNS`.
+fn parse_window_size(text: &str) -> Option<(u16, u16)> {
+    let (rows, columns) = text.split_once('x')?;
+    Some((rows.parse().ok()?, columns.parse().ok()?))
 }
 
 /// Hardware randomness from the host, before the program can ask for any.
