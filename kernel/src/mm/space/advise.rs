@@ -20,6 +20,8 @@ pub enum Advice {
     WillNeed,
     /// `MADV_DONTNEED`: drops the pages; anonymous ones are zero afterwards.
     DontNeed,
+    /// `MADV_DONTNEED_LOCKED`: also locked pages.
+    DontNeedLocked,
     /// `MADV_FREE`: like [`Advice::DontNeed`], private anonymous memory only.
     Free,
     /// `MADV_POPULATE_READ`.
@@ -42,7 +44,7 @@ impl Advice {
             // NORMAL RANDOM SEQUENTIAL, MERGEABLE UNMERGEABLE, COLD PAGEOUT, COLLAPSE
             0..=2 | 12 | 13 | 20 | 21 | 25 => Self::Ignored,
             3 => Self::WillNeed,
-            4 | 24 => Self::DontNeed,
+            4 => Self::DontNeed,
             8 => Self::Free,
             10 => Self::Set(AreaFlags::DONT_FORK),
             11 => Self::Clear(AreaFlags::DONT_FORK),
@@ -54,6 +56,7 @@ impl Advice {
             19 => Self::Clear(AreaFlags::WIPE_ON_FORK),
             22 => Self::PopulateRead,
             23 => Self::PopulateWrite,
+            24 => Self::DontNeedLocked,
             _ => return Err(Errno::EINVAL),
         })
     }
@@ -69,7 +72,7 @@ impl AddressSpace {
         match advice {
             Advice::Ignored => self.check_covered(start, end),
             Advice::WillNeed => self.will_need(start, end),
-            Advice::DontNeed | Advice::Free => self.drop_pages(start, end, advice),
+            Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => self.drop_pages(start, end, advice),
             Advice::PopulateRead => self.populate_as(start, end, Access::Read).map_err(super::FaultError::to_errno),
             Advice::PopulateWrite => self.populate_as(start, end, Access::Write).map_err(super::FaultError::to_errno),
             Advice::Set(flags) => self.change_flags(start, end, |area| set_flags(area, flags)),
@@ -106,7 +109,7 @@ impl AddressSpace {
         let areas = self.areas.write();
         for area in areas.map.overlapping(start, end) {
             let private = area.backing.part.is_none();
-            if area.flags.contains(AreaFlags::LOCKED) || (advice == Advice::Free && !private) {
+            if (area.flags.contains(AreaFlags::LOCKED) && advice != Advice::DontNeedLocked) || (advice == Advice::Free && !private) {
                 return Err(Errno::EINVAL);
             }
         }
@@ -114,7 +117,8 @@ impl AddressSpace {
         covered(&areas, start, end)
     }
 
-    /// Calls `report` with whether each page of the range is in memory, in order.
+    /// Calls `report` with whether each page of the range is in memory, in order. `report` runs with the areas locked: it must not touch
+    /// the program's memory.
     ///
     /// # Errors
     /// `EINVAL` (unaligned), `ENOMEM` (holes).
