@@ -301,8 +301,8 @@ mod tests {
             assert_eq!(list.len(), 4096 / size);
             let mut seen = HashSet::new();
             while let Some(object) = list.pop() {
-                assert!(object as usize % 16 == 0 && seen.insert(object));
-                assert!(!size.is_power_of_two() || object as usize % size == 0);
+                assert!((object as usize).is_multiple_of(16) && seen.insert(object));
+                assert!(!size.is_power_of_two() || (object as usize).is_multiple_of(size));
             }
             assert_eq!(seen.len(), 4096 / size);
         }
