@@ -237,7 +237,7 @@ table! {
 
 /// Runs the system call that the registers ask for.
 pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> SysResult {
-    let number = ctx.frame().rax as usize;
+    let number = ctx.frame().orig_rax as usize;
     match HANDLERS.get(number) {
         Some(handler) => handler(ctx),
         None => Err(Errno::ENOSYS),
