@@ -10,7 +10,7 @@ use crate::sys::futex;
 use crate::user_ptr::UserPtr;
 
 /// Process number of the first program; when it ends the machine is switched off.
-pub const FIRST_PID: u32 = 1;
+pub(crate) const FIRST_PID: u32 = 1;
 /// Longest robust list that is followed (Linux's limit).
 const ROBUST_LIST_LIMIT: usize = 2048;
 

@@ -181,13 +181,14 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
     };
     let loaded = root_context(&fs, &ids, |context, cwd| exec::load(context, cwd, request))
         .map_err(|e| Failure { code: e.exit_code(), message: e.to_string() })?;
-    let process = Process::new(FIRST_PID, loaded.space.clone(), fs, files, ids);
+    let pid = process::new_tid();
+    debug_assert_eq!(pid, FIRST_PID, "nothing was started before");
+    let process = Process::new(pid, loaded.space.clone(), fs, files, ids);
     debug_assert!(process.limit(RLIMIT_STACK).is_some());
     *process.executable.write() = loaded.executable;
     let name = String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]).into_owned();
-    let tid = process::new_tid();
-    debug_assert_eq!(tid, FIRST_PID, "the first thread has the process's number");
-    let task = Task::new(tid, process.clone(), name.clone(), TaskSignals::new(SigSet::EMPTY));
+    // The first thread has the process's number.
+    let task = Task::new(pid, process.clone(), name.clone(), TaskSignals::new(SigSet::EMPTY));
     let program = ProgramThread {
         name,
         frame: loaded.frame,

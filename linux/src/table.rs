@@ -105,7 +105,34 @@ macro_rules! table {
 table! {
     // Files (sys/file)
 
-    // Waiting for files (sys/event.rs)
+    // Waiting for files (sys/event)
+    poll => event::poll / 3, full;
+    ppoll => event::ppoll / 5, full;
+    select => event::select / 5, full;
+    pselect6 => event::pselect6 / 6, full;
+    epoll_create => event::epoll_create / 1, full;
+    epoll_create1 => event::epoll_create1 / 1, full;
+    epoll_ctl => event::epoll_ctl / 4, full;
+    epoll_wait => event::epoll_wait / 4, full;
+    epoll_pwait => event::epoll_pwait / 6, full;
+    epoll_pwait2 => event::epoll_pwait2 / 6, full;
+    eventfd => event::eventfd / 1, full;
+    eventfd2 => event::eventfd2 / 2, full;
+    timerfd_create => event::timerfd_create / 2, full;
+    timerfd_settime => event::timerfd_settime / 4, partial("TFD_TIMER_CANCEL_ON_SET has no effect");
+    timerfd_gettime => event::timerfd_gettime / 2, full;
+    signalfd => event::signalfd / 3, full;
+    signalfd4 => event::signalfd4 / 4, full;
+
+    // Local sockets (sys/event/sockets.rs)
+    socket => event::socket / 3, partial("no address family yet");
+    socketpair => event::socketpair / 4, partial("AF_UNIX streams");
+    sendto => event::sendto / 6, partial("socket pairs");
+    recvfrom => event::recvfrom / 6, partial("socket pairs; no MSG_PEEK");
+    shutdown => event::shutdown / 2, full;
+    getsockopt => event::getsockopt / 5, partial("SO_TYPE, SO_ERROR, SO_DOMAIN of socket pairs");
+    getsockname => event::getsockname / 3, partial("socket pairs");
+    getpeername => event::getsockname / 3, partial("socket pairs");
 
     // Memory (sys/mm.rs)
     mmap => mm::mmap / 6, partial("MAP_HUGETLB fails with ENOMEM");
