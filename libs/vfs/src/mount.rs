@@ -80,6 +80,12 @@ impl Location {
         &self.mount
     }
 
+    /// Whether this is the root of its mount.
+    #[must_use]
+    pub fn is_mount_root(&self) -> bool {
+        self.mount.id != 0 && Arc::ptr_eq(&self.dentry, &self.mount.root)
+    }
+
     /// Whether both are the same place.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! The rules are in `vfs::locks`; here are the tables, one per family, and who counts as the owner.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use linux_abi::Errno;
@@ -40,17 +41,20 @@ fn id(file: &OpenFile) -> FileId {
 }
 
 /// An open file description as an owner: its address, which no process id reaches.
-fn description(file: &Arc<OpenFile>) -> u64 {
-    Arc::as_ptr(file) as u64
+fn description(file: &OpenFile) -> u64 {
+    file.id() as u64
 }
 
-/// A descriptor is gone: the process's record locks on the file end (POSIX), and the description's own if it was the last.
-pub(super) fn closed(pid: u32, file: &Arc<OpenFile>) {
+/// Has the locks that `table` holds for an open file description given up when its last descriptor is gone.
+fn release_at_close(table: &'static LockTable, file: &OpenFile) {
     let id = id(file);
-    RECORDS.unlock_all(id, u64::from(pid));
-    if Arc::strong_count(file) == 1 {
-        RECORDS.unlock_all(id, description(file));
-        WHOLE_FILES.unlock_all(id, description(file));
+    file.on_close(Box::new(move |owner| table.unlock_all(id, owner as u64)));
+}
+
+/// A descriptor is gone: the process's record locks on the file end (POSIX).
+pub(super) fn closed(pid: u32, file: &OpenFile) {
+    if file.file().content().is_some() {
+        RECORDS.unlock_all(id(file), u64::from(pid));
     }
 }
 
@@ -71,6 +75,7 @@ pub fn flock(ctx: &Ctx<'_>, fd: i32, operation: u32) -> SysResult {
         }
         _ => return Err(Errno::EINVAL),
     };
+    release_at_close(&WHOLE_FILES, &file);
     let wanted = Lock { owner, pid: ctx.process().pid() as i32, kind, start: 0, last: u64::MAX };
     if operation & LOCK_NB != 0 {
         WHOLE_FILES.try_lock(id(&file), wanted).map(|()| 0)
@@ -98,6 +103,9 @@ pub(super) fn fcntl(ctx: &Ctx<'_>, file: &Arc<OpenFile>, command: u32, argument:
     let pid = if by_description { -1 } else { ctx.process().pid() as i32 };
     let (start, last) = range(file, &flock)?;
     let lock = |kind| Lock { owner, pid, kind, start, last };
+    if by_description && command != F_OFD_GETLK && flock.kind != F_UNLCK {
+        release_at_close(&RECORDS, file);
+    }
     match (command, flock.kind) {
         (F_GETLK | F_OFD_GETLK, F_RDLCK) => report(file, &flock, &lock(LockKind::Shared), pointer),
         (F_GETLK | F_OFD_GETLK, F_WRLCK) => report(file, &flock, &lock(LockKind::Exclusive), pointer),

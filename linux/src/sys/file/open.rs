@@ -10,7 +10,7 @@ use vfs::file::{Nonblocking, OpenFile};
 use vfs::io::IoctlArg;
 use vfs::pipe::{self, PipeEnd};
 use vfs::tmpfs::TmpFs;
-use vfs::types::{OpenFlags, PATH_MAX, SetAttributes};
+use vfs::types::{FileKind, OpenFlags, PATH_MAX, SetAttributes};
 use vfs::walk::Resolve;
 use vfs::{Inode, Location};
 
@@ -42,6 +42,7 @@ const FD_CLOEXEC: usize = 1;
 const FIONCLEX: u32 = 0x5450;
 const FIOCLEX: u32 = 0x5451;
 const FIONBIO: u32 = 0x5421;
+const FIONREAD: u32 = 0x541b;
 
 static NEXT_INO: AtomicU64 = AtomicU64::new(1);
 
@@ -50,7 +51,8 @@ pub(crate) fn new_ino() -> u64 {
     NEXT_INO.fetch_add(1, Ordering::Relaxed)
 }
 
-fn limit(ctx: &Ctx<'_>) -> usize {
+/// How many descriptors the caller may have.
+pub(crate) fn limit(ctx: &Ctx<'_>) -> usize {
     ctx.process().limit(raw::RLIMIT_NOFILE).map_or(0, |limit| limit.cur as usize)
 }
 
@@ -246,6 +248,10 @@ pub fn ioctl(ctx: &Ctx<'_>, fd: i32, request: u32, argument: usize) -> SysResult
             file.set_nonblocking(if argument.load_i32()? != 0 { Nonblocking::On } else { Nonblocking::Off });
             Ok(0)
         }
+        FIONREAD if file.inode().kind() == FileKind::Regular => {
+            let left = file.inode().metadata().size.saturating_sub(file.position());
+            argument.store_i32(left.min(i32::MAX as u64) as i32).map(|()| 0)
+        }
         _ => file.file().ioctl(request, argument),
     }
 }
@@ -260,15 +266,28 @@ pub fn pipe2(ctx: &Ctx<'_>, ends: UserPtr<[i32; 2]>, flags: u32) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let (reader, writer) = pipe::create(new_ino(), now, flags);
-    let read_fd = install(ctx, reader, flags)? as i32;
-    let outcome = install(ctx, writer, flags).and_then(|write_fd| {
-        let written = ends.write(&[read_fd, write_fd as i32]);
-        written.inspect_err(|_| drop(ctx.process().files.remove(write_fd as i32)))
+    install_pair(ctx, [reader, writer], flags, ends)
+}
+
+/// Gives two files descriptors and stores these; neither stays open if that fails.
+///
+/// # Errors
+/// `EMFILE`, `ENOMEM`, `EFAULT`.
+pub(crate) fn install_pair(
+    ctx: &Ctx<'_>,
+    [first, second]: [Arc<OpenFile>; 2],
+    flags: OpenFlags,
+    ends: UserPtr<[i32; 2]>,
+) -> SysResult {
+    let a = install(ctx, first, flags)? as i32;
+    let outcome = install(ctx, second, flags).and_then(|b| {
+        let written = ends.write(&[a, b as i32]);
+        written.inspect_err(|_| drop(ctx.process().files.remove(b as i32)))
     });
     match outcome {
         Ok(()) => Ok(0),
         Err(error) => {
-            drop(ctx.process().files.remove(read_fd));
+            drop(ctx.process().files.remove(a));
             Err(error)
         }
     }

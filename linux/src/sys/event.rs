@@ -1,1 +1,0 @@
-//! Waiting for descriptors: poll, select, epoll, eventfd and relatives.
