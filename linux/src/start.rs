@@ -11,6 +11,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Display;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use addr::{PhysAddr, layout};
 use erofs::Image;
@@ -196,16 +197,36 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
         space: loaded.space,
         personality: Box::new(Personality(task.clone())),
     };
-    process.add_task(&task, || spawn_program(program)).map_err(|e| failure(format!("cannot start the first thread: {e}; give the machine more memory with --memory")))
+    process.add_task(&task, || spawn_program(program)).inspect(|()| send_early_signals(&process)).map_err(|e| failure(format!("cannot start the first thread: {e}; give the machine more memory with --memory")))
+}
+
+/// Signals that the host sent before there was a program to take them.
+static EARLY_SIGNALS: AtomicU64 = AtomicU64::new(0);
+
+fn send(process: &Process, signal: Signal) {
+    // A standard signal is never refused.
+    let _merged = process.send_signal(signal, SigInfo::new(signal, code::SI_KERNEL));
+}
+
+fn send_early_signals(process: &Process) {
+    while let Some(signal) = SigSet(EARLY_SIGNALS.load(Ordering::SeqCst)).first() {
+        EARLY_SIGNALS.fetch_and(!SigSet::of(signal).0, Ordering::SeqCst);
+        send(process, signal);
+    }
+}
+
+/// Sends the first program a signal, now or when it is there.
+pub fn signal_program(signal: Signal) {
+    EARLY_SIGNALS.fetch_or(SigSet::of(signal).0, Ordering::SeqCst);
+    // Without a thread to take it the signal waits; whoever starts the thread looks again afterwards.
+    if let Some(process) = process::find_process(FIRST_PID).filter(|p| p.thread_count() > 0) {
+        send_early_signals(&process);
+    }
 }
 
 /// What the host says while the program runs.
 fn from_host(message: control::Message) {
-    let send = |signal: Signal| {
-        if let Some(process) = process::find_process(FIRST_PID) {
-            let _full = process.send_signal(signal, SigInfo::new(signal, code::SI_KERNEL));
-        }
-    };
+    let send = signal_program;
     match message {
         control::Message::Signal(number) => match Signal::new(number) {
             Some(signal) => send(signal),
