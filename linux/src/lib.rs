@@ -8,19 +8,24 @@
 
 extern crate alloc;
 
+pub mod cpuinfo;
 pub mod ctx;
+pub mod devfs;
 pub mod entry;
 pub mod exec;
 mod exit;
 pub mod fdtable;
 pub mod mounts;
 pub mod process;
+pub mod procfs;
 pub mod random;
 pub mod signal;
 pub mod start;
 pub mod stdio;
 pub mod sys;
+pub mod sysfs;
 pub mod table;
+pub mod terminal;
 pub mod timers;
 pub mod user_ptr;
 pub mod vdso;

@@ -94,7 +94,7 @@ fn start() -> Result<(), Failure> {
     info::set_hostname(if exec.hostname.is_empty() { "oxv" } else { &exec.hostname });
     crate::mounts::mount_all(&fs.mounts).map_err(|e| failure(format!("cannot mount /dev, /proc and /sys: {e}")))?;
     let files = FdTable::new();
-    stdio::open(&files, boot_info().command_line.get("stdio").unwrap_or("ppp"))
+    stdio::open(&files, &fs.mounts, boot_info().command_line.get("stdio").unwrap_or("ppp"))
         .map_err(|e| failure(format!("cannot open standard input and output: {e}")))?;
     control::on_message(from_host);
     if let Some((rows, columns)) = boot_info().command_line.get("winsize").and_then(parse_window_size) {

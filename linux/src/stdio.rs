@@ -2,16 +2,22 @@
 //!
 //! The command line's `stdio=` has a letter for each: `t` terminal, `p` pipe, `f` file, `n` closed.
 
+use alloc::format;
 use alloc::sync::Arc;
 
 use drivers::virtio_console::{Port, PortError, Wait};
 use kernel::devices;
 use linux_abi::Errno;
 use sync::WaitQueue;
+use vfs::anon::AnonInode;
 use vfs::channel::{Blocking, Channel, ChannelFile};
-use vfs::{OpenFile, OpenFlags, anon};
+use vfs::ops::Context;
+use vfs::types::PIPEFS_MAGIC;
+use vfs::walk::{Resolve, Viewer};
+use vfs::{Credentials, File, FileKind, Location, Metadata, MountTable, OpenFile, OpenFlags};
 
 use crate::fdtable::{CloseOnExec, FdTable};
+use crate::sys::file::{new_ino, now};
 
 /// A port of the host's console device as a channel of the file system.
 pub struct HostPort(Port);
@@ -81,26 +87,51 @@ impl Channel for HostPort {
     }
 }
 
-const NAMES: [(&str, OpenFlags); 3] =
-    [("stdin", OpenFlags::empty()), ("stdout", OpenFlags::WRONLY), ("stderr", OpenFlags::WRONLY)];
+/// Names of the host's streams, and how the program opens them.
+const STREAMS: [(&str, OpenFlags); 3] =
+    [("stdin", OpenFlags::RDONLY), ("stdout", OpenFlags::WRONLY), ("stderr", OpenFlags::WRONLY)];
+/// Where the terminal is in the tree.
+const TERMINAL: &[u8] = b"/dev/pts/0";
 
-/// A descriptor over a host stream.
-fn stream(name: &'static str, number: u64, flags: OpenFlags) -> Option<Arc<OpenFile>> {
+/// An open pipe that ends at a stream of the host.
+fn stream(name: &'static str, flags: OpenFlags) -> Option<Arc<OpenFile>> {
     let port = HostPort::open(name)?;
-    Some(anon::open_anonymous(ChannelFile::new(port, flags), "pipe:", number, flags))
+    let ino = new_ino();
+    let now = now();
+    let metadata = Metadata { atime: now, mtime: now, ctime: now, btime: now, ..Metadata::new(0, ino, FileKind::Fifo, 0o600) };
+    let again = port.clone();
+    let reopen = Arc::new(move |flags| Ok(ChannelFile::new(again.clone(), flags) as Arc<dyn File>));
+    let inode = AnonInode::new(metadata, PIPEFS_MAGIC, Some(reopen));
+    let place = Location::nameless(inode, &format!("pipe:[{ino}]"));
+    Some(OpenFile::new(ChannelFile::new(port, flags), place, flags))
 }
 
-/// Opens descriptors 0, 1 and 2 as `kinds` says.
+/// The terminal, opened as a login program would.
+fn terminal(mounts: &MountTable) -> Result<Arc<OpenFile>, Errno> {
+    let (root, credentials) = (mounts.root(), Credentials::root());
+    let context = Context { viewer: Viewer { mounts, root: &root, credentials: &credentials }, umask: 0 };
+    context.open(&root, TERMINAL, OpenFlags::RDWR, 0, Resolve::empty())
+}
+
+/// Opens descriptors 0, 1 and 2 as `kinds` says. Those that are terminals share one open file, as after a login.
 ///
 /// # Errors
-/// `ENOMEM`.
-pub fn open(files: &FdTable, kinds: &str) -> Result<(), Errno> {
+/// `ENOMEM`, `ENXIO` for a terminal without a host that shows it.
+pub fn open(files: &FdTable, mounts: &MountTable, kinds: &str) -> Result<(), Errno> {
+    let mut shared = None;
     let kinds = kinds.bytes().chain(core::iter::repeat(b'p'));
-    for (number, ((name, flags), kind)) in NAMES.into_iter().zip(kinds).enumerate() {
-        if kind == b'n' {
-            continue;
-        }
-        if let Some(file) = stream(name, number as u64 + 1, flags) {
+    for (number, ((name, flags), kind)) in STREAMS.into_iter().zip(kinds).enumerate() {
+        let file = match (kind, &shared) {
+            (b'n', _) => None,
+            (b't', None) => {
+                let file = terminal(mounts)?;
+                shared = Some(file.clone());
+                Some(file)
+            }
+            (b't', Some(file)) => Some(file.clone()),
+            _ => stream(name, flags),
+        };
+        if let Some(file) = file {
             files.replace(number as i32, crate::fdtable::NR_OPEN, file, CloseOnExec::No)?;
         }
     }

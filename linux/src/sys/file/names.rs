@@ -312,10 +312,3 @@ pub fn mount_denied(_ctx: &Ctx<'_>) -> SysResult {
     Err(Errno::EPERM)
 }
 
-/// Follows the last component: for `open`-like helpers outside this folder.
-///
-/// # Errors
-/// Those of a path walk.
-pub(crate) fn locate(ctx: &Ctx<'_>, path: &[u8]) -> Result<vfs::Location, Errno> {
-    with_start(ctx, AT_FDCWD, path, |context, start| context.lookup(start, path, Follow::Yes))
-}

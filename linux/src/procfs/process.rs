@@ -1,0 +1,430 @@
+//! The files of `/proc/PID` and `/proc/PID/task/TID`.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::sync::atomic::Ordering;
+
+use addr::PAGE_SIZE;
+use kernel::mm::{AreaFlags, Prot};
+use linux_abi::process::RLIM_INFINITY;
+use linux_abi::signal::{SIG_DFL, SIG_IGN, SigSet, Signal};
+use linux_abi::{Errno, raw};
+use sync::Mutex;
+use vfs::mount::MountMode;
+use vfs::synth::{Directory, Entry, Fixed, Joined};
+use vfs::types::{Name, dev_major, dev_minor};
+use vfs::{FileKind, Location, OpenFile};
+
+use super::{maps, named, number};
+use crate::entry::with_task;
+use crate::process::{Process, Task};
+use crate::sysfs::{cpu_list, cpu_mask};
+use crate::user_ptr;
+
+type Result<T> = core::result::Result<T, Errno>;
+
+/// `/proc/PID`.
+pub(super) fn directory(process: Arc<Process>) -> Arc<dyn Directory> {
+    let first = process.tasks().into_iter().next();
+    let own = Fixed(vec![
+        ("coredump_filter", Entry::text("00000033\n")),
+        ("task", Entry::Directory(Arc::new(Tasks(process.clone())))),
+    ]);
+    Arc::new(Joined(Arc::new(own), Arc::new(common(process, first))))
+}
+
+/// A file about the process.
+fn about(process: &Arc<Process>, make: fn(&Process) -> Result<Vec<u8>>) -> Entry {
+    let process = process.clone();
+    Entry::file(move || make(&process))
+}
+
+/// A file about the process and one of its threads.
+fn about_task(
+    process: &Arc<Process>,
+    task: &Option<Arc<Task>>,
+    make: fn(&Process, Option<&Task>) -> String,
+) -> Entry {
+    let (process, task) = (process.clone(), task.clone());
+    Entry::file(move || Ok(make(&process, task.as_deref()).into_bytes()))
+}
+
+/// What a process and each of its threads have.
+fn common(process: Arc<Process>, task: Option<Arc<Task>>) -> Fixed {
+    Fixed(vec![
+        ("auxv", about(&process, |p| Ok(p.executable.read().auxv.clone()))),
+        ("cmdline", about(&process, |p| strings(p, p.executable.read().args))),
+        ("comm", comm(task.clone())),
+        ("cwd", place_link(&process, |p| Ok(p.fs.cwd.read().clone()))),
+        ("environ", about(&process, |p| strings(p, p.executable.read().env))),
+        ("exe", place_link(&process, |p| p.executable.read().location.clone().ok_or(Errno::ENOENT))),
+        ("fd", Entry::Directory(Arc::new(Descriptors { process: process.clone(), entry: descriptor_link }))),
+        ("fdinfo", Entry::Directory(Arc::new(Descriptors { process: process.clone(), entry: descriptor_info }))),
+        ("limits", about(&process, |p| Ok(limits(p).into_bytes()))),
+        ("maps", about(&process, |p| Ok(maps::maps(&p.space())))),
+        ("mountinfo", about(&process, mountinfo)),
+        ("mounts", about(&process, mounts)),
+        ("oom_score", Entry::text("0\n")),
+        ("oom_score_adj", oom_score_adj(process.pid())),
+        ("personality", Entry::text("00000000\n")),
+        ("root", place_link(&process, |p| Ok(p.fs.root.read().clone()))),
+        ("smaps", about(&process, |p| Ok(maps::smaps(&p.space())))),
+        ("smaps_rollup", about(&process, |p| Ok(maps::smaps_rollup(&p.space())))),
+        ("stat", about_task(&process, &task, stat)),
+        ("statm", about(&process, |p| Ok(statm(p).into_bytes()))),
+        ("status", about_task(&process, &task, status)),
+        ("wchan", Entry::text("0")),
+    ])
+}
+
+/// The strings in a range of the caller's memory; other address spaces are not read.
+fn strings(process: &Process, (start, end): (u64, u64)) -> Result<Vec<u8>> {
+    const LIMIT: u64 = 4 << 20;
+    let own = with_task(|task| task.process().pid() == process.pid()).unwrap_or(false);
+    if !own || end <= start || end - start > LIMIT {
+        return Ok(Vec::new());
+    }
+    let mut bytes = vec![0; (end - start) as usize];
+    user_ptr::copy_in(start, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn comm(task: Option<Arc<Task>>) -> Entry {
+    let writer = task.clone();
+    Entry::writable(
+        move || Ok(task.as_ref().map_or_else(String::new, |task| task.name() + "\n").into_bytes()),
+        move |name| {
+            let name = name.strip_suffix(b"\n").unwrap_or(name);
+            writer.as_ref().ok_or(Errno::ESRCH).map(|task| task.set_name(name))
+        },
+    )
+}
+
+/// A link that leads to a place of the process's.
+fn place_link(process: &Arc<Process>, find: fn(&Process) -> Result<Location>) -> Entry {
+    let (shown, followed) = (process.clone(), process.clone());
+    Entry::Magic {
+        text: Arc::new(move || find(&shown).map(|place| place.path_from(&viewer_root(&shown)))),
+        target: Arc::new(move || find(&followed)),
+    }
+}
+
+/// What the reader sees as `/`.
+fn viewer_root(process: &Process) -> Location {
+    with_task(|task| task.process().fs.root.read().clone()).unwrap_or_else(|| process.fs.root.read().clone())
+}
+
+fn descriptor_link(process: &Arc<Process>, fd: i32) -> Option<Entry> {
+    process.files.get(fd).ok()?;
+    let (shown, followed) = (process.clone(), process.clone());
+    Some(Entry::Magic {
+        text: Arc::new(move || Ok(shown.files.get(fd).map_err(gone)?.path(&viewer_root(&shown)))),
+        target: Arc::new(move || Ok(followed.files.get(fd).map_err(gone)?.location().clone())),
+    })
+}
+
+/// A descriptor that was closed meanwhile.
+fn gone(_error: Errno) -> Errno {
+    Errno::ENOENT
+}
+
+fn descriptor_info(process: &Arc<Process>, fd: i32) -> Option<Entry> {
+    let file = process.files.get(fd).ok()?;
+    Some(Entry::file(move || Ok(file_info(&file).into_bytes())))
+}
+
+fn file_info(file: &OpenFile) -> String {
+    let metadata = file.inode().metadata();
+    let (position, flags, mount) = (file.position(), file.flags().bits(), file.location().mount().id);
+    format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{}\n", metadata.ino)
+}
+
+/// `fd` and `fdinfo`.
+struct Descriptors {
+    process: Arc<Process>,
+    entry: fn(&Arc<Process>, i32) -> Option<Entry>,
+}
+
+impl Directory for Descriptors {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        (self.entry)(&self.process, i32::try_from(number(name)?).ok()?)
+    }
+
+    fn list(&self) -> Vec<(Name, FileKind)> {
+        // All entries of one directory are of a kind.
+        let kind = |fd| match (self.entry)(&self.process, fd) {
+            Some(Entry::File { .. }) => FileKind::Regular,
+            _ => FileKind::Symlink,
+        };
+        self.process.files.open_descriptors().into_iter().map(|fd| (named(fd as u32), kind(fd))).collect()
+    }
+}
+
+/// `/proc/PID/task`.
+struct Tasks(Arc<Process>);
+
+impl Directory for Tasks {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        let task = self.0.task(number(name)?)?;
+        Some(Entry::Directory(Arc::new(common(self.0.clone(), Some(task)))))
+    }
+
+    fn list(&self) -> Vec<(Name, FileKind)> {
+        self.0.tasks().iter().map(|task| (named(task.tid()), FileKind::Directory)).collect()
+    }
+}
+
+static OOM_ADJUSTMENTS: Mutex<BTreeMap<u32, i32>> = Mutex::new(BTreeMap::new());
+
+/// Kept and shown; with one program there is no choice to influence.
+fn oom_score_adj(pid: u32) -> Entry {
+    Entry::writable(
+        move || Ok(format!("{}\n", OOM_ADJUSTMENTS.lock().get(&pid).copied().unwrap_or(0)).into_bytes()),
+        move |text| {
+            let value = core::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
+            let value = value.filter(|value| (-1000..=1000).contains(value)).ok_or(Errno::EINVAL)?;
+            OOM_ADJUSTMENTS.lock().insert(pid, value);
+            Ok(())
+        },
+    )
+}
+
+fn ticks(ns: u64) -> u64 {
+    ns / 10_000_000
+}
+
+fn pages(bytes: u64) -> u64 {
+    bytes / PAGE_SIZE as u64
+}
+
+/// Bytes in areas, by what they hold.
+#[derive(Default)]
+struct Sizes {
+    total: u64,
+    data: u64,
+    stack: u64,
+    executable: u64,
+    library: u64,
+}
+
+fn sizes(process: &Process) -> Sizes {
+    let mut sizes = Sizes::default();
+    let program = process.executable.read().location.as_ref().map(|place| place.inode().metadata().ino);
+    for area in process.space().areas() {
+        let len = area.end - area.start;
+        sizes.total += len;
+        if area.prot.contains(Prot::EXEC) {
+            let own = area.id.is_some_and(|id| Some(id.inode) == program);
+            *(if own { &mut sizes.executable } else { &mut sizes.library }) += len;
+        } else if area.name.as_deref() == Some(b"[stack]") {
+            sizes.stack += len;
+        } else if area.prot.contains(Prot::WRITE) && !area.flags.contains(AreaFlags::SHARED) {
+            sizes.data += len;
+        }
+    }
+    sizes
+}
+
+fn statm(process: &Process) -> String {
+    let sizes = sizes(process);
+    let resident = process.space().resident_pages();
+    format!("{} {resident} 0 {} 0 {} 0\n", pages(sizes.total), pages(sizes.executable), pages(sizes.data + sizes.stack))
+}
+
+/// Signals ignored and caught.
+fn dispositions(process: &Process) -> (SigSet, SigSet) {
+    let (mut ignored, mut caught) = (SigSet::EMPTY, SigSet::EMPTY);
+    for signal in (1..=64).filter_map(Signal::new) {
+        match process.signals.action(signal).handler {
+            SIG_DFL => {}
+            SIG_IGN => ignored = ignored.with(signal),
+            _ => caught = caught.with(signal),
+        }
+    }
+    (ignored, caught)
+}
+
+/// Whether a thread runs: the reader does, the others are taken to sleep.
+fn state(task: Option<&Task>) -> char {
+    let reader = with_task(|reader| task.is_some_and(|task| task.tid() == reader.tid())).unwrap_or(false);
+    if reader { 'R' } else { 'S' }
+}
+
+fn stat(process: &Process, task: Option<&Task>) -> String {
+    let space = process.space();
+    let executable = process.executable.read().clone();
+    let (ignored, caught) = dispositions(process);
+    let (tid, name) = task.map_or((process.pid(), String::new()), |task| (task.tid(), task.name()));
+    let (pending, blocked) = task.map_or((0, 0), |task| (task.pending_signals().0, task.signals.mask().0));
+    let rss_limit = process.limit(raw::RLIMIT_RSS).map_or(RLIM_INFINITY, |limit| limit.cur);
+    let brk = space.brk_range().0.0;
+    let cpu = ticks(process.cpu_time_ns());
+    let mut out = format!(
+        "{tid} ({name}) {} {} {} {} 0 -1 4194304 0 0 0 0 {cpu} 0 0 0 20 0 {} 0 {} {} {} {rss_limit}",
+        state(task),
+        process.parent_pid(),
+        process.process_group(),
+        process.session(),
+        process.thread_count(),
+        ticks(process.start_ns()),
+        space.mapped_bytes(),
+        space.resident_pages(),
+    );
+    let ((arg_start, arg_end), (env_start, env_end)) = (executable.args, executable.env);
+    let (code_start, code_end) = code_range(process);
+    // Writing into a String cannot fail.
+    let _ = writeln!(
+        out,
+        " {code_start} {code_end} {} 0 0 {pending} {blocked} {} {} 0 0 0 17 0 0 0 0 0 0 {code_end} {brk} {brk} {arg_start} {arg_end} \
+         {env_start} {env_end} 0",
+        executable.stack_start, ignored.0, caught.0,
+    );
+    out
+}
+
+/// First and last address of the program's own code.
+fn code_range(process: &Process) -> (u64, u64) {
+    let program = process.executable.read().location.as_ref().map(|place| place.inode().metadata().ino);
+    let areas = process.space().areas();
+    let own = |area: &&kernel::mm::VmaInfo| {
+        area.prot.contains(Prot::EXEC) && area.id.is_some_and(|id| Some(id.inode) == program)
+    };
+    areas.iter().find(own).map_or((0, 0), |area| (area.start.0, area.end.0))
+}
+
+fn status(process: &Process, task: Option<&Task>) -> String {
+    let ids = process.ids();
+    let (pid, ppid) = (process.pid(), process.parent_pid());
+    let (tid, name) = task.map_or((pid, String::new()), |task| (task.tid(), task.name()));
+    let state = if state(task) == 'R' { "R (running)" } else { "S (sleeping)" };
+    let groups: Vec<_> = ids.groups.iter().map(u32::to_string).collect();
+    let open = process.files.open_descriptors().last().map_or(0, |last| *last as usize + 1);
+    let mut out = format!(
+        "Name:\t{name}\nUmask:\t{:04o}\nState:\t{state}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{ppid}\nTracerPid:\t0\n\
+         Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{}\nGroups:\t{} \n",
+        process.fs.umask.load(Ordering::Relaxed),
+        ids.ruid, ids.euid, ids.suid, ids.fsuid,
+        ids.rgid, ids.egid, ids.sgid, ids.fsgid,
+        open.max(64).next_power_of_two(),
+        groups.join(" "),
+    );
+    memory_status(process, &mut out);
+    signal_status(process, task, &mut out);
+    let capabilities = if ids.euid == 0 { "000001ffffffffff" } else { "0000000000000000" };
+    let _ = write!(
+        out,
+        "CapInh:\t0000000000000000\nCapPrm:\t{capabilities}\nCapEff:\t{capabilities}\nCapBnd:\t000001ffffffffff\n\
+         CapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t0\nSpeculation_Store_Bypass:\tunknown\n\
+         Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
+         voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
+        cpu_mask(),
+        cpu_list(),
+    );
+    out
+}
+
+fn memory_status(process: &Process, out: &mut String) {
+    let (space, sizes) = (process.space(), sizes(process));
+    let resident = space.resident_pages() * PAGE_SIZE as u64;
+    let peak = space.peak_resident_pages() * PAGE_SIZE as u64;
+    let lines = [
+        ("VmPeak", sizes.total), ("VmSize", sizes.total), ("VmLck", 0), ("VmPin", 0), ("VmHWM", peak.max(resident)),
+        ("VmRSS", resident), ("RssAnon", resident), ("RssFile", 0), ("RssShmem", 0), ("VmData", sizes.data),
+        ("VmStk", sizes.stack), ("VmExe", sizes.executable), ("VmLib", sizes.library), ("VmPTE", 0), ("VmSwap", 0),
+    ];
+    for (name, bytes) in lines {
+        let _ = writeln!(out, "{name}:\t{:>8} kB", bytes / 1024);
+    }
+}
+
+fn signal_status(process: &Process, task: Option<&Task>, out: &mut String) {
+    let (ignored, caught) = dispositions(process);
+    let (pending, blocked) = task.map_or((0, 0), |task| (task.pending_signals().0, task.signals.mask().0));
+    let queue = process.limit(raw::RLIMIT_SIGPENDING).map_or(0, |limit| limit.cur);
+    let _ = write!(
+        out,
+        "Threads:\t{}\nSigQ:\t0/{queue}\nSigPnd:\t{pending:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{blocked:016x}\nSigIgn:\t{:016x}\n\
+         SigCgt:\t{:016x}\n",
+        process.thread_count(),
+        0,
+        ignored.0,
+        caught.0,
+    );
+}
+
+const LIMITS: [(&str, u32, &str); 16] = [
+    ("Max cpu time", raw::RLIMIT_CPU, "seconds"),
+    ("Max file size", raw::RLIMIT_FSIZE, "bytes"),
+    ("Max data size", raw::RLIMIT_DATA, "bytes"),
+    ("Max stack size", raw::RLIMIT_STACK, "bytes"),
+    ("Max core file size", raw::RLIMIT_CORE, "bytes"),
+    ("Max resident set", raw::RLIMIT_RSS, "bytes"),
+    ("Max processes", raw::RLIMIT_NPROC, "processes"),
+    ("Max open files", raw::RLIMIT_NOFILE, "files"),
+    ("Max locked memory", raw::RLIMIT_MEMLOCK, "bytes"),
+    ("Max address space", raw::RLIMIT_AS, "bytes"),
+    ("Max file locks", raw::RLIMIT_LOCKS, "locks"),
+    ("Max pending signals", raw::RLIMIT_SIGPENDING, "signals"),
+    ("Max msgqueue size", raw::RLIMIT_MSGQUEUE, "bytes"),
+    ("Max nice priority", raw::RLIMIT_NICE, ""),
+    ("Max realtime priority", raw::RLIMIT_RTPRIO, ""),
+    ("Max realtime timeout", raw::RLIMIT_RTTIME, "us"),
+];
+
+fn limits(process: &Process) -> String {
+    let show = |value: u64| if value == RLIM_INFINITY { "unlimited".to_string() } else { value.to_string() };
+    let mut out = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    for (name, resource, unit) in LIMITS {
+        if let Some(limit) = process.limit(resource) {
+            let _ = writeln!(out, "{name:<25} {:<20} {:<20} {unit:<10}", show(limit.cur), show(limit.max));
+        }
+    }
+    out
+}
+
+/// A path in a mount table: blanks and backslashes are written in octal.
+fn escape(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for &byte in path {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => out.extend_from_slice(format!("\\{byte:03o}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out
+}
+
+fn mode(mode: MountMode) -> &'static str {
+    match mode {
+        MountMode::ReadWrite => "rw",
+        MountMode::ReadOnly => "ro",
+    }
+}
+
+fn mounts(process: &Process) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for entry in process.fs.mounts.list(&process.fs.root.read()) {
+        out.extend_from_slice(format!("{} ", entry.mount.source).as_bytes());
+        out.extend(escape(&entry.path));
+        out.extend_from_slice(format!(" {} {},noatime 0 0\n", entry.mount.fs_type, mode(entry.mount.mode)).as_bytes());
+    }
+    Ok(out)
+}
+
+fn mountinfo(process: &Process) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for entry in process.fs.mounts.list(&process.fs.root.read()) {
+        let (major, minor) = (dev_major(entry.dev), dev_minor(entry.dev));
+        out.extend_from_slice(format!("{} {} {major}:{minor} / ", entry.mount.id, entry.parent_id).as_bytes());
+        out.extend(escape(&entry.path));
+        let (mode, kind) = (mode(entry.mount.mode), entry.mount.fs_type);
+        out.extend_from_slice(format!(" {mode},noatime - {kind} {} {mode}\n", entry.mount.source).as_bytes());
+    }
+    Ok(out)
+}
+

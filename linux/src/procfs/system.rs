@@ -1,0 +1,209 @@
+//! The files of /proc that are about the system.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use core::fmt::Write;
+
+use kernel::clock::{monotonic_ns, realtime_ns};
+use kernel::mm::memory_info;
+use kernel::percpu::cpu_count;
+use vfs::synth::{Entry, Fixed};
+
+use crate::process::{all_processes, task_count};
+use crate::sys::info;
+use crate::{cpuinfo, random};
+
+/// A file whose text `make` gives.
+fn text(make: impl Fn() -> String + Send + Sync + 'static) -> Entry {
+    Entry::file(move || Ok(make().into_bytes()))
+}
+
+/// The entries of the root that are not processes.
+pub(super) fn root() -> Fixed {
+    Fixed(vec![
+        ("cmdline", text(|| "oxv\n".to_string())),
+        ("cpuinfo", text(cpuinfo::text_file)),
+        ("filesystems", Entry::text("nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\toverlay\n\terofs\n")),
+        ("loadavg", text(loadavg)),
+        ("meminfo", text(meminfo)),
+        ("mounts", Entry::link("self/mounts")),
+        ("stat", text(stat)),
+        ("swaps", Entry::text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
+        ("sys", sys()),
+        ("uptime", text(uptime)),
+        ("version", text(|| format!("Linux version {} (oxv) {}\n", info::RELEASE, info::version()))),
+    ])
+}
+
+/// Hundredths of a second.
+fn ticks(ns: u64) -> u64 {
+    ns / 10_000_000
+}
+
+/// CPU time of all processes.
+fn busy_ns() -> u64 {
+    all_processes().iter().map(|process| process.cpu_time_ns()).sum()
+}
+
+fn idle_ns() -> u64 {
+    (monotonic_ns() * cpu_count() as u64).saturating_sub(busy_ns())
+}
+
+fn uptime() -> String {
+    let (up, idle) = (ticks(monotonic_ns()), ticks(idle_ns()));
+    format!("{}.{:02} {}.{:02}\n", up / 100, up % 100, idle / 100, idle % 100)
+}
+
+/// Load is not averaged over time here: the three numbers are 0.
+fn loadavg() -> String {
+    let tasks = task_count();
+    let last = all_processes().iter().flat_map(|process| process.tasks()).map(|task| task.tid()).max().unwrap_or(1);
+    format!("0.00 0.00 0.00 1/{tasks} {last}\n")
+}
+
+fn stat() -> String {
+    let count = cpu_count() as u64;
+    let (user, idle) = (ticks(busy_ns()), ticks(idle_ns()));
+    let mut out = format!("cpu  {user} 0 0 {idle} 0 0 0 0 0 0\n");
+    for cpu in 0..count {
+        let _ = writeln!(out, "cpu{cpu} {} 0 0 {} 0 0 0 0 0 0", user / count, idle / count);
+    }
+    let boot = (realtime_ns() - monotonic_ns()) / 1_000_000_000;
+    let _ = write!(
+        out,
+        "intr 0\nctxt 0\nbtime {boot}\nprocesses {}\nprocs_running 1\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n",
+        task_count(),
+    );
+    out
+}
+
+/// Lines of `meminfo` in kB.
+fn memory_lines() -> [(&'static str, u64); 24] {
+    let info = memory_info();
+    let kb = |bytes: u64| bytes / 1024;
+    let frames = |count: u64| count * 4;
+    let (total, free, available) = (kb(info.total_bytes()), kb(info.free_bytes()), kb(info.available_bytes()));
+    [
+        ("MemTotal", total),
+        ("MemFree", free),
+        ("MemAvailable", available),
+        ("Buffers", 0),
+        ("Cached", 0),
+        ("SwapCached", 0),
+        ("Active", total - free),
+        ("Inactive", 0),
+        ("Unevictable", 0),
+        ("Mlocked", 0),
+        ("SwapTotal", 0),
+        ("SwapFree", 0),
+        ("Dirty", 0),
+        ("Writeback", 0),
+        ("AnonPages", total - free),
+        ("Mapped", 0),
+        ("Shmem", 0),
+        ("Slab", frames(info.heap_frames)),
+        ("KernelStack", frames(info.stack_frames)),
+        ("PageTables", frames(info.table_frames)),
+        ("CommitLimit", total),
+        ("Committed_AS", total - free),
+        ("VmallocTotal", 0),
+        ("AnonHugePages", 0),
+    ]
+}
+
+fn meminfo() -> String {
+    let mut out = String::new();
+    for (name, kb) in memory_lines() {
+        let label = format!("{name}:");
+        let _ = writeln!(out, "{label:<16}{kb:>8} kB");
+    }
+    out.push_str("HugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\nHugePages_Surp:        0\n");
+    out.push_str("Hugepagesize:       2048 kB\nHugetlb:               0 kB\n");
+    out
+}
+
+/// `/sys/devices/system/node/node0/meminfo`.
+pub(crate) fn node_meminfo() -> String {
+    let mut out = String::new();
+    for (name, kb) in memory_lines().iter().filter(|(name, _)| matches!(*name, "MemTotal" | "MemFree")) {
+        let label = format!("{name}:");
+        let _ = writeln!(out, "Node 0 {label:<16}{kb:>8} kB");
+    }
+    out
+}
+
+fn sys() -> Entry {
+    Entry::fixed(vec![
+        (
+            "fs",
+            Entry::fixed(vec![
+                ("file-max", Entry::text("9223372036854775807\n")),
+                ("nr_open", Entry::text("1048576\n")),
+                ("pipe-max-size", Entry::text("1048576\n")),
+            ]),
+        ),
+        ("kernel", sys_kernel()),
+        (
+            "net",
+            Entry::fixed(vec![("core", Entry::fixed(vec![("somaxconn", Entry::text("4096\n"))]))]),
+        ),
+        (
+            "vm",
+            Entry::fixed(vec![
+                ("max_map_count", Entry::text("65530\n")),
+                ("mmap_min_addr", Entry::text("65536\n")),
+                ("nr_hugepages", Entry::text("0\n")),
+                ("overcommit_memory", Entry::text("1\n")),
+                ("overcommit_ratio", Entry::text("50\n")),
+                ("swappiness", Entry::text("60\n")),
+            ]),
+        ),
+    ])
+}
+
+fn sys_kernel() -> Entry {
+    let random = Entry::fixed(vec![
+        ("boot_id", text(|| BOOT_ID.get_or_init(uuid).clone())),
+        ("entropy_avail", Entry::text("256\n")),
+        ("poolsize", Entry::text("256\n")),
+        ("uuid", text(uuid)),
+    ]);
+    Entry::fixed(vec![
+        ("cap_last_cap", Entry::text("40\n")),
+        ("core_pattern", Entry::text("core\n")),
+        ("domainname", Entry::text("(none)\n")),
+        ("hostname", text(|| format!("{}\n", info::hostname()))),
+        ("msgmax", Entry::text("8192\n")),
+        ("ngroups_max", Entry::text("65536\n")),
+        ("osrelease", text(|| format!("{}\n", info::RELEASE))),
+        ("ostype", Entry::text("Linux\n")),
+        ("perf_event_paranoid", Entry::text("4\n")),
+        ("pid_max", text(|| format!("{}\n", crate::process::PID_MAX))),
+        ("random", random),
+        ("randomize_va_space", Entry::text("2\n")),
+        ("sched_autogroup_enabled", Entry::text("0\n")),
+        ("threads-max", Entry::text("127182\n")),
+        ("version", text(|| format!("{}\n", info::version()))),
+        ("yama", Entry::fixed(vec![("ptrace_scope", Entry::text("1\n"))])),
+    ])
+}
+
+static BOOT_ID: sync::OnceCell<String> = sync::OnceCell::new();
+
+/// A random UUID (RFC 9562, version 4).
+fn uuid() -> String {
+    let mut bytes = [0; 16];
+    random::fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut out = String::new();
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        let _ = write!(out, "{byte:02x}");
+    }
+    out.push('\n');
+    out
+}

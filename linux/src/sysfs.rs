@@ -1,0 +1,160 @@
+//! /sys: what runtimes read there. There are no control groups and no devices to look at.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use kernel::percpu::cpu_count;
+use vfs::synth::{Directory, Entry, Fixed, Joined, mount};
+use vfs::types::SYSFS_MAGIC;
+use vfs::{FileKind, Inode};
+
+use crate::procfs::system::node_meminfo;
+use crate::sys::file::now;
+
+const DEV: u64 = 0x16;
+
+/// The root of /sys.
+#[must_use]
+pub fn make() -> Arc<dyn Inode> {
+    let empty = || Entry::fixed(Vec::new());
+    let root = Fixed(vec![
+        ("block", empty()),
+        ("bus", empty()),
+        ("class", Entry::fixed(vec![("net", empty())])),
+        ("devices", Entry::fixed(vec![("system", system())])),
+        ("fs", empty()),
+        ("kernel", Entry::fixed(vec![("mm", memory())])),
+        ("module", empty()),
+    ]);
+    mount(Arc::new(root), DEV, SYSFS_MAGIC, now)
+}
+
+fn line(make: impl Fn() -> String + Send + Sync + 'static) -> Entry {
+    Entry::file(move || Ok((make() + "\n").into_bytes()))
+}
+
+fn memory() -> Entry {
+    let pool = Entry::fixed(
+        ["free_hugepages", "nr_hugepages", "nr_overcommit_hugepages", "resv_hugepages", "surplus_hugepages"]
+            .map(|name| (name, Entry::text("0\n")))
+            .into(),
+    );
+    Entry::fixed(vec![
+        ("hugepages", Entry::fixed(vec![("hugepages-2048kB", pool)])),
+        (
+            "transparent_hugepage",
+            Entry::fixed(vec![
+                ("defrag", Entry::text("always defer defer+madvise madvise [never]\n")),
+                ("enabled", Entry::text("always madvise [never]\n")),
+                ("hpage_pmd_size", Entry::text("2097152\n")),
+                ("shmem_enabled", Entry::text("always within_size advise [never] deny force\n")),
+                ("use_zero_page", Entry::text("1\n")),
+            ]),
+        ),
+    ])
+}
+
+fn system() -> Entry {
+    let clocksource = Entry::fixed(vec![
+        ("available_clocksource", Entry::text("tsc\n")),
+        ("current_clocksource", Entry::text("tsc\n")),
+    ]);
+    Entry::fixed(vec![
+        ("clocksource", Entry::fixed(vec![("clocksource0", clocksource)])),
+        ("cpu", Entry::Directory(cpus())),
+        ("node", node()),
+    ])
+}
+
+/// `0-3`, as a list of CPUs.
+#[must_use]
+pub fn cpu_list() -> String {
+    match cpu_count() {
+        1 => "0".to_string(),
+        count => format!("0-{}", count - 1),
+    }
+}
+
+/// All CPUs as a bit mask, in groups of 32 bits.
+#[must_use]
+pub fn cpu_mask() -> String {
+    mask(u128::MAX >> (128 - cpu_count().clamp(1, 128)))
+}
+
+fn mask(bits: u128) -> String {
+    let groups = cpu_count().div_ceil(32).max(1);
+    let words: Vec<_> = (0..groups).rev().map(|group| format!("{:08x}", (bits >> (32 * group)) as u32)).collect();
+    let text = words.join(",");
+    // A single group is printed without leading zeros beyond what the CPUs need.
+    if groups == 1 { format!("{:x}", bits as u32) } else { text }
+}
+
+fn cpus() -> Arc<dyn Directory> {
+    let fixed = Fixed(vec![
+        ("kernel_max", line(|| (cpu_count() - 1).to_string())),
+        ("offline", Entry::text("\n")),
+        ("online", line(cpu_list)),
+        ("possible", line(cpu_list)),
+        ("present", line(cpu_list)),
+    ]);
+    Arc::new(Joined(Arc::new(fixed), Arc::new(CpuDirectories)))
+}
+
+/// `cpu0`, `cpu1`, …
+struct CpuDirectories;
+
+impl Directory for CpuDirectories {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        let digits = core::str::from_utf8(name.strip_prefix(b"cpu")?).ok()?;
+        let cpu: usize = digits.parse().ok().filter(|cpu| *cpu < cpu_count())?;
+        // No leading zeros or signs.
+        (digits == cpu.to_string()).then(|| cpu_directory(cpu))
+    }
+
+    fn list(&self) -> Vec<(vfs::types::Name, FileKind)> {
+        (0..cpu_count()).map(|cpu| (Box::from(format!("cpu{cpu}").as_bytes()), FileKind::Directory)).collect()
+    }
+}
+
+fn cpu_directory(cpu: usize) -> Entry {
+    let own_mask = move || mask(1 << cpu.min(127));
+    let topology = Entry::fixed(vec![
+        ("core_cpus", line(own_mask)),
+        ("core_cpus_list", line(move || cpu.to_string())),
+        ("core_id", line(move || cpu.to_string())),
+        ("core_siblings", line(cpu_mask)),
+        ("core_siblings_list", line(cpu_list)),
+        ("die_id", Entry::text("0\n")),
+        ("package_cpus", line(cpu_mask)),
+        ("package_cpus_list", line(cpu_list)),
+        ("physical_package_id", Entry::text("0\n")),
+        ("thread_siblings", line(own_mask)),
+        ("thread_siblings_list", line(move || cpu.to_string())),
+    ]);
+    let mut entries = vec![("topology", topology)];
+    if cpu > 0 {
+        entries.push(("online", Entry::text("1\n")));
+    }
+    Entry::fixed(entries)
+}
+
+fn node() -> Entry {
+    let node0 = Entry::fixed(vec![
+        ("cpulist", line(cpu_list)),
+        ("cpumap", line(cpu_mask)),
+        ("distance", Entry::text("10\n")),
+        ("meminfo", Entry::file(|| Ok(node_meminfo().into_bytes()))),
+    ]);
+    Entry::fixed(vec![
+        ("has_cpu", Entry::text("0\n")),
+        ("has_memory", Entry::text("0\n")),
+        ("has_normal_memory", Entry::text("0\n")),
+        ("node0", node0),
+        ("online", Entry::text("0\n")),
+        ("possible", Entry::text("0\n")),
+    ])
+}
