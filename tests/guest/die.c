@@ -44,8 +44,6 @@ int main(int argc, char **argv)
 		crash_here((int *)0xdead000000000000);
 	if (!strcmp(how, "kernel-address"))
 		crash_here((int *)0xffffffff80200000);
-	if (!strcmp(how, "direct-map"))
-		crash_here((int *)0xffff800000100000);
 	if (!strcmp(how, "readonly"))
 		crash_here(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	if (!strcmp(how, "jump"))

@@ -66,7 +66,7 @@ fn coreutils() -> Vec<Case> {
         tool("date", "/bin/date", &["-u", "-d", "@1700000000", "+%F %T %A"]),
         tool("date-year", "/bin/date", &["+%Y-%m-%d"]),
         tool("env", "/usr/bin/env", &[]).env("OXV_TEST_B", "two words").env("OXV_TEST_A", "1").normalise(test_variables),
-        tool("dd", "/bin/dd", &[&format!("if={big}"), "bs=1000", "skip=3", "count=5000", "status=none"]).memory("256M"),
+        tool("dd", "/bin/dd", &[&format!("if={big}"), "bs=1000", "skip=3", "count=5000", "status=none"]).with_files(&big).memory("256M"),
         tool("dd-devices", "/bin/dd", &["if=/dev/zero", "of=/tmp/oxv-dd", "bs=64k", "count=300", "conv=fsync"]),
         tool("echo", "/bin/echo", &["-n", "no newline"]),
         tool("false", "/bin/false", &[]).exit(1),
