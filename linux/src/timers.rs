@@ -104,8 +104,7 @@ impl Timer {
             let mut state = self.state.lock();
             let (Some(deadline), true) = (state.deadline, state.generation == generation) else { return };
             state.deadline = None;
-            if state.interval != 0 {
-                let missed = now.saturating_sub(deadline) / state.interval;
+            if let Some(missed) = now.saturating_sub(deadline).checked_div(state.interval) {
                 state.overrun = missed.min(i32::MAX as u64) as u32;
                 state.deadline = Some(deadline + (missed + 1) * state.interval);
             }

@@ -338,7 +338,7 @@ mod tests {
         let kernel = phdr(PT_LOAD, PF_R, 0, 0xffff_8000_0000_0000, 0x10, 0x10);
         assert!(matches!(parse(&[kernel], 0x1000), Err(ElfError::AddressOutOfRange(_))));
         let long = phdr(PT_LOAD, PF_R, 0, 0, 0x2000, 0x2000);
-        assert_eq!(parse(&[long.clone()], 0x1000), Err(ElfError::SegmentBeyondFile(0)));
+        assert_eq!(parse(core::slice::from_ref(&long), 0x1000), Err(ElfError::SegmentBeyondFile(0)));
         let overlapping = phdr(PT_LOAD, PF_R, 0x1000, 0x1000, 0x10, 0x10);
         assert_eq!(parse(&[long, overlapping], 0x8000), Err(ElfError::UnorderedSegments(1)));
         assert_eq!(parse(&[phdr(PT_TLS, PF_R, 0, 0, 0, 0)], 0x1000), Err(ElfError::NothingToLoad));
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn without_gnu_stack_the_stack_is_executable() {
         let load = phdr(PT_LOAD, PF_R, 0, 0, 0x800, 0x800);
-        assert!(parse(&[load.clone()], 0x1000).unwrap().executable_stack);
+        assert!(parse(core::slice::from_ref(&load), 0x1000).unwrap().executable_stack);
         assert!(!parse(&[load, phdr(PT_GNU_STACK, PF_R | PF_W, 0, 0, 0, 0)], 0x1000).unwrap().executable_stack);
     }
 

@@ -226,9 +226,11 @@ mod tests {
     fn time_and_timeval_follow_the_wall_clock() {
         let vdso = Mapped::new();
         vdso.publish(fixed(2_000_700_000, 100_000_000_000));
-        // SAFETY: the symbols are these functions.
-        let (time, timeofday): (extern "C" fn(*mut i64) -> i64, extern "C" fn(*mut [i64; 2], *mut u64) -> i32) =
-            unsafe { (transmute(vdso.function("__vdso_time")), transmute(vdso.function("__vdso_gettimeofday"))) };
+        // SAFETY: the symbol is this function.
+        let time: extern "C" fn(*mut i64) -> i64 = unsafe { transmute(vdso.function("__vdso_time")) };
+        // SAFETY: as above.
+        let timeofday: extern "C" fn(*mut [i64; 2], *mut u64) -> i32 =
+            unsafe { transmute(vdso.function("__vdso_gettimeofday")) };
         let mut t = 0;
         assert_eq!((time(&mut t), t), (102, 102));
         assert_eq!(time(std::ptr::null_mut()), 102);

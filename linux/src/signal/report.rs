@@ -7,6 +7,7 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use addr::VirtAddr;
+use arch_x86_64::TrapFrame;
 use linux_abi::signal::{SigInfo, Signal, code};
 
 use crate::ctx::Ctx;
@@ -23,42 +24,36 @@ pub(super) fn crash(ctx: &Ctx<'_>, signal: Signal, info: &SigInfo) {
 fn render(ctx: &Ctx<'_>, signal: Signal, info: &SigInfo) -> String {
     let f = ctx.frame();
     let mut out = String::new();
-    let _infallible = write!(
+    let _infallible = writeln!(
         out,
-        "{} (pid {}, thread {} \"{}\") was killed by {signal:?}{}\n\
-         at {}\n\
-         rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}\n\
-         rsi {:016x}  rdi {:016x}  rbp {:016x}  rsp {:016x}\n\
-         r8  {:016x}  r9  {:016x}  r10 {:016x}  r11 {:016x}\n\
-         r12 {:016x}  r13 {:016x}  r14 {:016x}  r15 {:016x}\n\
-         rip {:016x}  flags {:08x}\n",
+        "{} (pid {}, thread {} \"{}\") was killed by {signal:?}{}\nat {}",
         program_name(ctx),
         ctx.process().pid(),
         ctx.task().tid(),
         ctx.task().name(),
         reason(signal, info),
         place(ctx, f.rip),
-        f.rax,
-        f.rbx,
-        f.rcx,
-        f.rdx,
-        f.rsi,
-        f.rdi,
-        f.rbp,
-        f.rsp,
-        f.r8,
-        f.r9,
-        f.r10,
-        f.r11,
-        f.r12,
-        f.r13,
-        f.r14,
-        f.r15,
-        f.rip,
-        f.rflags,
     );
+    // Registers explain faults; a program that aborted has said why itself.
+    if signal.is_synchronous() {
+        registers(f, &mut out);
+    }
     backtrace(ctx, &mut out);
     out
+}
+
+fn registers(f: &TrapFrame, out: &mut String) {
+    let rows = [
+        [("rax", f.rax), ("rbx", f.rbx), ("rcx", f.rcx), ("rdx", f.rdx)],
+        [("rsi", f.rsi), ("rdi", f.rdi), ("rbp", f.rbp), ("rsp", f.rsp)],
+        [("r8 ", f.r8), ("r9 ", f.r9), ("r10", f.r10), ("r11", f.r11)],
+        [("r12", f.r12), ("r13", f.r13), ("r14", f.r14), ("r15", f.r15)],
+    ];
+    for row in rows {
+        let [a, b, c, d] = row.map(|(name, value)| format!("{name} {value:016x}"));
+        let _infallible = writeln!(out, "{a}  {b}  {c}  {d}");
+    }
+    let _infallible = writeln!(out, "rip {:016x}  flags {:08x}", f.rip, f.rflags);
 }
 
 fn program_name(ctx: &Ctx<'_>) -> String {
@@ -76,7 +71,10 @@ fn reason(signal: Signal, info: &SigInfo) -> String {
         (Signal::SIGBUS, code::BUS_ADRERR) => format!(": {address:#x} lies beyond the end of the mapped file"),
         (Signal::SIGFPE, code::FPE_INTDIV) => String::from(": integer division by zero"),
         (Signal::SIGILL, _) => String::from(": invalid instruction"),
-        (_, code::SI_KERNEL) if signal == Signal::SIGSEGV => String::from(": general protection (a privileged instruction or a wild address)"),
+        (Signal::SIGSEGV, code::SI_KERNEL) => {
+            String::from(": general protection (a privileged instruction or a wild address)")
+        }
+        (Signal::SIGABRT, code::SI_TKILL) => String::from(" (abort)"),
         (_, code::SI_TKILL | code::SI_USER) => String::from(" (sent by a process)"),
         _ => String::new(),
     }
