@@ -6,7 +6,6 @@ use linux_abi::Errno;
 use linux_abi::fs::Dirent64;
 use vfs::inode::RenameMode;
 use vfs::types::{Access, FileKind};
-use vfs::walk::Follow;
 use zerocopy::IntoBytes;
 
 use super::{AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW};
