@@ -10,12 +10,15 @@
 //! backwards for certain, but it resynchronises: starting from each possible offset before RIP, almost all decodings agree
 //! after a few instructions. So the F4 must be an instruction of its own in every decoding that reaches RIP from far enough back.
 //!
-//! And the program may have jumped here, around the `hlt` (`jne over; hlt; over:`). `hlt` changes no flags: when
-//! the instruction before it is a conditional jump to RIP, the saved flags tell whether it was taken. Any other jump to
-//! RIP within sight makes the case unclear.
+//! And the program may have come here by a jump or a call: around the `hlt` (`jne over; hlt; over:`), or from afar, for run-time
+//! compilers fill the gaps between their routines with `hlt`, so that a routine's first instruction stands behind one. Two things
+//! give certainty:
+//! - The way on leads to a `hlt` (`hlt; jmp back`, as in C libraries; `hlt; hlt`). However the program came here, it will halt.
+//! - The instruction before the `hlt` is a conditional jump to RIP, and no other jump to RIP is in sight. `hlt` changes no
+//!   flags, so the saved ones tell whether it was taken.
 //!
-//! The answer is "yes" only beyond doubt, so that an ordinary program is never killed by accident; the price is that a `hlt`
-//! in unclear surroundings is not recognised.
+//! The answer is "yes" only then, so that an ordinary program is not killed by accident; the price is that a `hlt` in
+//! other surroundings is not recognised: the CPU waits for an interrupt there and goes on.
 
 #![cfg_attr(not(test), no_std)]
 
@@ -74,7 +77,9 @@ fn taken(condition: u8, rflags: u64) -> bool {
 /// How a decoding that began some way back arrives at RIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arrival {
-    /// Through a `hlt`, and no other way.
+    /// Through a `hlt` behind a conditional jump to RIP that was not taken.
+    GuardedHlt,
+    /// Through another `hlt`.
     Hlt,
     /// Through another instruction, or perhaps by a jump.
     Other,
@@ -86,22 +91,34 @@ enum Arrival {
 fn arrive(before: &[u8], start: usize, rflags: u64) -> Arrival {
     let hlt_at = before.len() - 1;
     let mut at = start;
-    let mut jumped_to = false;
+    let (mut guarded, mut jumped_to) = (false, false);
     while at < hlt_at {
         let Some((len, _)) = decode(&before[at..]) else { return Arrival::Lost };
         let end = at + len;
         if let Some((offset, condition)) = jump(&before[at..end])
             && end as i64 + offset == before.len() as i64
         {
-            let guard = end == hlt_at && condition.is_some_and(|c| !taken(c, rflags));
-            jumped_to |= !guard;
+            guarded = end == hlt_at && condition.is_some_and(|c| !taken(c, rflags));
+            jumped_to |= !guarded;
         }
         at = end;
     }
     match decode(&before[hlt_at..]) {
         _ if at > before.len() => Arrival::Lost,
-        Some((1, Opcode::HLT)) if at == hlt_at && !jumped_to => Arrival::Hlt,
+        Some((1, Opcode::HLT)) if at == hlt_at && !jumped_to => {
+            if guarded { Arrival::GuardedHlt } else { Arrival::Hlt }
+        }
         _ => Arrival::Other,
+    }
+}
+
+/// Whether the program will halt whatever happened before: the instruction at RIP is a `hlt`, or a jump back to the one
+/// before RIP.
+fn leads_to_hlt(after: &[u8]) -> bool {
+    match decode(after) {
+        Some((1, Opcode::HLT)) => true,
+        Some((len, Opcode::JMP)) => jump(&after[..len]).is_some_and(|(offset, _)| len as i64 + offset == -1),
+        _ => false,
     }
 }
 
@@ -124,11 +141,13 @@ pub fn after_hlt(before: &[u8], after: &[u8], rflags: u64) -> bool {
     if before.last() != Some(&HLT) || before.len() < MINIMUM || jumped_to_from(after) {
         return false;
     }
+    let certain = leads_to_hlt(after);
     let mut votes = 0;
     for start in 0..before.len() - SETTLE {
         match arrive(before, start, rflags) {
-            Arrival::Hlt => votes += 1,
-            Arrival::Other => return false,
+            Arrival::GuardedHlt => votes += 1,
+            Arrival::Hlt if certain => votes += 1,
+            Arrival::Hlt | Arrival::Other => return false,
             Arrival::Lost => {}
         }
     }
@@ -160,6 +179,14 @@ mod tests {
         let guarded = code(&[0x48, 0x85, 0xc0, 0x74, 0x01, 0xf4]);
         assert!(after_hlt(&guarded, &[], 0));
         assert!(!after_hlt(&guarded, &[], ZF));
+    }
+
+    #[test]
+    fn a_routine_behind_filling_is_an_ordinary_routine() {
+        // ret; hlt; hlt; hlt; then: push %rbp; mov %rsp, %rbp
+        assert!(!after_hlt(&code(&[0xc3, 0xf4, 0xf4, 0xf4]), &[0x55, 0x48, 0x89, 0xe5], 0));
+        // in the middle of the filling there is no doubt
+        assert!(after_hlt(&code(&[0xc3, 0xf4, 0xf4]), &[0xf4, 0x55], 0));
     }
 
     #[test]
