@@ -36,12 +36,16 @@ int main(int argc, char **argv)
 		printf("end of file\n");
 	} else if (!strcmp(how, "signals")) {
 		struct sigaction sa = { .sa_handler = on_signal };
+		sigset_t all, none;
+		sigfillset(&all);
+		sigemptyset(&none);
+		sigprocmask(SIG_BLOCK, &all, NULL); /* delivered only while sigsuspend waits */
 		sigaction(SIGINT, &sa, NULL);
 		sigaction(SIGQUIT, &sa, NULL);
 		sigaction(SIGWINCH, &sa, NULL);
 		printf("handlers\n");
 		for (int i = 0; i < 3; i++) {
-			pause();
+			sigsuspend(&none);
 			printf("signal %d\n", (int)got);
 			if (got == SIGWINCH)
 				size();
