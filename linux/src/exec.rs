@@ -45,6 +45,8 @@ const STACK_ROOM: u64 = 128 << 20;
 pub struct Request {
     /// Path of the file.
     pub path: Vec<u8>,
+    /// The file itself, where the path only names it (`fexecve`).
+    pub file: Option<Location>,
     /// Arguments; the first is the program's name for itself.
     pub argv: Vec<Vec<u8>>,
     /// `NAME=value` strings.
@@ -172,7 +174,10 @@ fn read_at(file: &Location, offset: u64, buffer: &mut [u8]) -> Result<usize, Err
 
 /// The file at `path`, if it may be executed.
 fn find(context: &Context<'_>, cwd: &Location, path: &[u8]) -> Result<Location, Cause> {
-    let file = context.lookup(cwd, path, Follow::Yes).map_err(Cause::File)?;
+    check(context, context.lookup(cwd, path, Follow::Yes).map_err(Cause::File)?)
+}
+
+fn check(context: &Context<'_>, file: Location) -> Result<Location, Cause> {
     match file.inode().kind() {
         FileKind::Regular => {}
         other => return Err(Cause::NotRegular(other)),
@@ -186,7 +191,11 @@ fn resolve(context: &Context<'_>, cwd: &Location, request: &mut Request) -> Resu
     for depth in 0..=MAX_SCRIPTS {
         let path = request.path.clone();
         let fail = |cause| ExecError::new(&path, cause);
-        let file = find(context, cwd, &path).map_err(|cause| match (depth, cause) {
+        let found = match request.file.take() {
+            Some(file) => check(context, file),
+            None => find(context, cwd, &path),
+        };
+        let file = found.map_err(|cause| match (depth, cause) {
             (1.., Cause::File(e)) => fail(Cause::Interpreter(path.clone(), e)),
             (_, cause) => fail(cause),
         })?;

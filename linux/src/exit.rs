@@ -16,13 +16,18 @@ const ROBUST_LIST_LIMIT: usize = 2048;
 
 /// Ends the calling thread; with the last thread its process ends too.
 pub(crate) fn end_thread(task: &Task) -> ! {
-    release_robust_futexes(task);
-    announce_end(task);
+    leave_memory(task);
     let process = task.process();
     if process.remove_task(task) == 0 {
         end_of_process(process);
     }
     thread::exit()
+}
+
+/// What others wait for in the memory that the thread leaves, by ending or by `execve`.
+pub(crate) fn leave_memory(task: &Task) {
+    release_robust_futexes(task);
+    announce_end(task);
 }
 
 /// Ends the calling thread's process with `status`, unless another thread has decided that before.

@@ -11,7 +11,7 @@ use vfs::tmpfs::{Options, TmpFs};
 use vfs::walk::{Follow, Viewer};
 use vfs::{Credentials, FileKind, Inode, Location, MountTable};
 
-use crate::sys::file::now;
+use crate::sys::file::memory_options;
 use crate::{devfs, procfs, sysfs};
 
 const SHM_DEV: u64 = 0x1a;
@@ -25,7 +25,7 @@ pub fn mount_all(mounts: &MountTable) -> Result<(), Errno> {
     let credentials = Credentials::root();
     let tree = Tree { mounts, root: &root, credentials: &credentials };
     tree.mount(b"/dev", devfs::make()?, "devtmpfs")?;
-    let shm = TmpFs::new(Options { root_mode: 0o1777, ..Options::new(SHM_DEV, now) });
+    let shm = TmpFs::new(Options { root_mode: 0o1777, ..memory_options(SHM_DEV) });
     tree.mount(b"/dev/shm", shm, "tmpfs")?;
     tree.mount(b"/proc", procfs::make(), "proc")?;
     tree.mount(b"/sys", sysfs::make(), "sysfs")?;

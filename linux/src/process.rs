@@ -19,7 +19,7 @@ use linux_abi::Errno;
 use linux_abi::process::{RLIM_INFINITY, Rlimit};
 use linux_abi::raw;
 use linux_abi::signal::Signal;
-use sync::{Mutex, RwLock};
+use sync::{Interrupt, Mutex, RwLock, WaitQueue};
 use vfs::walk::Viewer;
 use vfs::{Credentials, Location, MountTable};
 
@@ -165,6 +165,9 @@ pub struct Process {
     limits: Mutex<[Rlimit; raw::RLIM_NLIMITS as usize]>,
     threads: Mutex<BTreeMap<u32, Arc<Task>>>,
     exit: AtomicU32,
+    /// The thread that is replacing the program, 0 for none; all others are to end.
+    exec_tid: AtomicU32,
+    thread_ended: WaitQueue,
     process_group: AtomicU32,
     session: AtomicU32,
     dumpable: AtomicU32,
@@ -203,6 +206,8 @@ impl Process {
             limits: Mutex::new(default_limits()),
             threads: Mutex::new(BTreeMap::new()),
             exit: AtomicU32::new(0),
+            exec_tid: AtomicU32::new(0),
+            thread_ended: WaitQueue::new(),
             process_group: AtomicU32::new(pid),
             session: AtomicU32::new(pid),
             dumpable: AtomicU32::new(1),
@@ -376,7 +381,34 @@ impl Process {
         TASKS.write().remove(&task.tid);
         self.dead_threads_ns.fetch_add(task.cpu_time_ns(), Ordering::Relaxed);
         *task.thread.lock() = None;
-        threads.len()
+        let left = threads.len();
+        drop(threads);
+        self.thread_ended.wake_all();
+        left
+    }
+
+    /// Ends all threads but `task`, which is about to replace the program. [`Process::finish_exec`] ends this state.
+    ///
+    /// # Errors
+    /// `ERESTARTSYS` when another thread was first: the caller is one of those to end.
+    pub(crate) fn begin_exec(&self, task: &Task) -> Result<(), Errno> {
+        if self.exec_tid.compare_exchange(0, task.tid, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return Err(Errno::ERESTARTSYS);
+        }
+        for other in self.tasks() {
+            if other.tid != task.tid {
+                other.set_work();
+            }
+        }
+        let alone = || (self.thread_count() == 1).then_some(());
+        // Never interrupted, never late: the others end by themselves.
+        let _alone = self.thread_ended.wait_until(None, Interrupt::Ignored, alone);
+        Ok(())
+    }
+
+    /// The program is replaced.
+    pub(crate) fn finish_exec(&self) {
+        self.exec_tid.store(0, Ordering::Release);
     }
 
     /// How the process is ending, once that is decided.
@@ -452,6 +484,13 @@ impl Task {
     pub fn set_name(&self, name: &[u8]) {
         let cut = &name[..name.len().min(15)];
         *self.name.lock() = String::from_utf8_lossy(cut).into_owned();
+    }
+
+    /// Whether the thread is to end: its process is ending, or another thread is replacing the program.
+    #[must_use]
+    pub fn must_end(&self) -> bool {
+        let exec = self.process.exec_tid.load(Ordering::Acquire);
+        self.process.exit_status().is_some() || exec != 0 && exec != self.tid
     }
 
     /// The kernel thread, while it lives.

@@ -139,7 +139,7 @@ fn mount_root() -> Result<MountTable, Failure> {
     let damaged = |e: &dyn Display| failure(format!("the program image is damaged: {e}; delete it and let oxv make it anew"));
     let image = Image::new(image_bytes()?).map_err(|e| damaged(&e))?;
     let lower = erofs_fs::mount(image, IMAGE_DEV, physical).map_err(|e| damaged(&e))?;
-    let root = TmpFs::over(lower, Options::new(ROOT_DEV, wall_clock));
+    let root = TmpFs::over(lower, crate::sys::file::memory_options(ROOT_DEV));
     Ok(MountTable::new(root, "overlay", "oxv", MountMode::ReadWrite))
 }
 
@@ -175,6 +175,7 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
     let strings = |list: Vec<String>| list.into_iter().map(String::into_bytes).collect();
     let request = Request {
         path: exec.exe.into_bytes(),
+        file: None,
         argv: strings(exec.argv),
         envp: strings(exec.env),
         ids: ids.clone(),

@@ -324,7 +324,8 @@ table! {
     setsid => process::setsid / 0, full;
     wait4 => process::wait4 / 4, partial("there are no children");
     waitid => process::waitid / 5, partial("there are no children");
-    execve => process::execve / 3, partial("ENOSYS so far");
+    execve => process::execve / 3, partial("set-user-ID bits have no effect");
+    execveat => process::execveat / 5, partial("set-user-ID bits have no effect");
 
     // The system and the caller (sys/info.rs)
     uname => info::uname / 1, full;

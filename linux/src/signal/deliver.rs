@@ -15,7 +15,7 @@ pub(crate) fn deliver(ctx: &mut Ctx<'_>, mut interrupted: Option<Errno>) {
     let task = ctx.task();
     let mut handled = false;
     loop {
-        if task.process().exit_status().is_some() {
+        if task.must_end() {
             exit::end_thread(task);
         }
         let Some((signal, info)) = task.take_signal(SigSet(u64::MAX).without(task.signals.mask())) else { break };

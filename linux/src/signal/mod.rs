@@ -214,7 +214,7 @@ impl Task {
     /// Whether the thread must leave a wait: a signal to deliver, or the process is ending.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
-        self.has_deliverable_signal() || self.process().exit_status().is_some()
+        self.has_deliverable_signal() || self.must_end()
     }
 
     /// Pending signals of the thread and of its process, blocked or not.

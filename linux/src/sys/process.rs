@@ -1,11 +1,32 @@
 //! Processes: execve, wait, groups and sessions.
 
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use addr::{VirtAddr, layout};
+use kernel::mm::AddressSpace;
+use kernel::thread::{self, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::process::Rusage;
+use linux_abi::raw::RLIMIT_STACK;
+use linux_abi::signal::Signal;
+use vfs::Location;
+use vfs::ops::Context;
 
 use crate::ctx::{Ctx, SysResult};
-use crate::process;
+use crate::entry::Personality;
+use crate::exec::{self, Loaded, Request};
+use crate::exit;
+use crate::process::{self, ExitStatus, Task};
+use crate::signal::TaskSignals;
 use crate::user_ptr::UserPtr;
+
+const AT_FDCWD: i32 = -100;
+const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+const AT_EMPTY_PATH: u32 = 0x1000;
 
 /// `getpid`.
 ///
@@ -97,11 +118,137 @@ pub fn waitid(_ctx: &Ctx<'_>, _kind: u32, _id: u32, _info: u64, _options: u32, _
     Err(Errno::ECHILD)
 }
 
-/// `execve`: not from a running program yet.
+/// Longest single argument, and most pointers in an array.
+const MAX_STRING: usize = 128 << 10;
+const MAX_POINTERS: usize = 1 << 20;
+
+/// Reads a null-terminated array of strings; a null array is an empty one, as on Linux.
+fn read_strings(array: UserPtr<u64>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut strings = Vec::new();
+    if array.is_null() {
+        return Ok(strings);
+    }
+    for index in 0..MAX_POINTERS {
+        match array.add(index).read()? {
+            0 => return Ok(strings),
+            string => strings.push(UserPtr::<u8>::new(string).read_string(MAX_STRING, Errno::E2BIG)?),
+        }
+    }
+    Err(Errno::E2BIG)
+}
+
+/// `execve`.
 ///
 /// # Errors
-/// `ENOSYS`.
-pub fn execve(_ctx: &Ctx<'_>, _path: UserPtr<u8>, _argv: UserPtr<u64>, _envp: UserPtr<u64>) -> SysResult {
-    log::debug!("execve by a running program is not supported yet: ENOSYS");
-    Err(Errno::ENOSYS)
+/// Those of execve(2).
+pub fn execve(ctx: &Ctx<'_>, path: UserPtr<u8>, argv: UserPtr<u64>, envp: UserPtr<u64>) -> SysResult {
+    execute_at(ctx, AT_FDCWD, path.read_path()?, argv, envp, 0)?;
+    thread::exit()
+}
+
+/// `execveat`.
+///
+/// # Errors
+/// Those of execveat(2).
+pub fn execveat(
+    ctx: &Ctx<'_>,
+    directory: i32,
+    path: UserPtr<u8>,
+    argv: UserPtr<u64>,
+    envp: UserPtr<u64>,
+    flags: u32,
+) -> SysResult {
+    let path = path.read_path()?;
+    execute_at(ctx, directory, path, argv, envp, flags)?;
+    thread::exit()
+}
+
+fn execute_at(
+    ctx: &Ctx<'_>,
+    directory: i32,
+    path: Vec<u8>,
+    argv: UserPtr<u64>,
+    envp: UserPtr<u64>,
+    flags: u32,
+) -> Result<(), Errno> {
+    if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let start = match directory {
+        AT_FDCWD => ctx.process().fs.cwd.read().clone(),
+        fd => ctx.process().files.get(fd)?.location().clone(),
+    };
+    if !path.is_empty() {
+        return replace_program(ctx, &start, path, None, argv, envp);
+    }
+    if flags & AT_EMPTY_PATH == 0 {
+        return Err(Errno::ENOENT);
+    }
+    replace_program(ctx, &start.clone(), format!("/dev/fd/{directory}").into_bytes(), Some(start), argv, envp)
+}
+
+/// Replaces the calling process's program. When this returns `Ok`, the new program's thread runs and the caller has nothing
+/// left to do but end; it holds no reference then.
+fn replace_program(
+    ctx: &Ctx<'_>,
+    start: &Location,
+    path: Vec<u8>,
+    file: Option<Location>,
+    argv: UserPtr<u64>,
+    envp: UserPtr<u64>,
+) -> Result<(), Errno> {
+    let process = ctx.process();
+    let stack_limit = process.limit(RLIMIT_STACK).map_or(u64::MAX, |l| l.cur);
+    let mut argv = read_strings(argv)?;
+    if argv.is_empty() {
+        // As Linux since 5.18: a program may rely on argv[0].
+        argv.push(Vec::new());
+    }
+    let request = Request { path, file, argv, envp: read_strings(envp)?, ids: process.ids(), stack_limit };
+    let credentials = process.credentials();
+    let loaded = process
+        .fs
+        .with_viewer(&credentials, |viewer, _| exec::load(&Context { viewer, umask: 0 }, start, request))
+        .map_err(|e| e.errno())?;
+    process.begin_exec(ctx.task())?;
+    // No way back from here.
+    exit::leave_memory(ctx.task());
+    let old_space = process.space();
+    if start_program(ctx, loaded).is_err() {
+        exit::end_process(ctx.task(), ExitStatus::Signalled(Signal::SIGKILL));
+    }
+    retire(old_space);
+    Ok(())
+}
+
+/// The new program takes over the process, under the process's own number.
+fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
+    let process = ctx.task().process_ref();
+    process.files.close_on_exec();
+    process.signals.reset_handlers();
+    process.timers.delete_all();
+    process.set_space(loaded.space.clone());
+    *process.executable.write() = loaded.executable;
+    let name = String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]).into_owned();
+    let signals = TaskSignals::new(ctx.task().signals.mask());
+    let task = Task::new(process.pid(), process.clone(), name.clone(), signals);
+    let program = ProgramThread {
+        name,
+        frame: loaded.frame,
+        fs_base: 0,
+        space: loaded.space,
+        personality: Box::new(Personality(task.clone())),
+    };
+    process.remove_task(ctx.task());
+    process.finish_exec();
+    process.add_task(&task, || spawn_program(program))
+}
+
+/// Gives back the memory of a program that was replaced. The tables themselves stay: a CPU that has run nothing but kernel threads
+/// since may still have them loaded.
+fn retire(space: Arc<AddressSpace>) {
+    if let Err(error) = space.unmap(VirtAddr(0), layout::USER_MAX) {
+        log::warn!("the memory of a replaced program was not given back: {error}");
+    }
+    core::mem::forget(space);
 }
