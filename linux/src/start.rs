@@ -23,7 +23,7 @@ use serde::Deserialize;
 use vfs::io::VecSink;
 use vfs::mount::MountMode;
 use vfs::ops::Context;
-use vfs::tmpfs::{Options, TmpFs};
+use vfs::tmpfs::TmpFs;
 use vfs::walk::{Follow, Viewer};
 use vfs::{Location, MountTable, Timespec, erofs_fs};
 

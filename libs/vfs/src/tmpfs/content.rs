@@ -3,10 +3,10 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use addr::PAGE_SIZE;
-use frame::{Frame, Mappable};
+use frame::{Frame, Mappable, MappingId};
 use sync::{Mutex, RwLock};
 
 use super::TmpFs;
@@ -62,6 +62,10 @@ pub(super) struct Content {
     /// Orders writes, truncations and allocations. The only lock held while program memory is touched.
     writer: Mutex<()>,
     seals: AtomicU32,
+    /// Which file this is, for [`super::Unmap`].
+    id: MappingId,
+    /// Somebody has mapped it at some time.
+    mapped: AtomicBool,
 }
 
 /// A page's worth of a write.
@@ -72,10 +76,28 @@ struct Piece {
 }
 
 impl Content {
-    pub(super) fn new(lower: Option<Lower>) -> Self {
+    pub(super) fn new(id: MappingId, lower: Option<Lower>) -> Self {
         let size = lower.as_ref().map_or(0, |lower| lower.inode.metadata().size);
         let pages = Pages { size, own: BTreeMap::new(), lower, lower_end: size };
-        Self { pages: RwLock::new(pages), writer: Mutex::new(()), seals: AtomicU32::new(UNSEALABLE) }
+        Self {
+            pages: RwLock::new(pages),
+            writer: Mutex::new(()),
+            seals: AtomicU32::new(UNSEALABLE),
+            id,
+            mapped: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that mappings may exist from now on.
+    pub(super) fn mark_mapped(&self) {
+        self.mapped.store(true, Ordering::Relaxed);
+    }
+
+    /// Has mappings of `pages` look at the file again.
+    fn unmap(&self, fs: &TmpFs, pages: Range<u64>) {
+        if let (true, Some(unmap), false) = (self.mapped.load(Ordering::Relaxed), fs.options.unmap, pages.is_empty()) {
+            unmap(self.id, pages);
+        }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -288,6 +310,7 @@ impl Content {
         pages.zero_tail(size);
         let gone = pages.own.split_off(&size.div_ceil(PAGE));
         drop(pages);
+        self.unmap(fs, size.div_ceil(PAGE)..u64::MAX / PAGE);
         fs.uncharge(gone.len() as u64);
         Ok(())
     }
@@ -339,6 +362,9 @@ impl Content {
             if piece.len == PAGE_SIZE && !shows_lower {
                 let gone = pages.own.remove(&piece.index);
                 drop(pages);
+                if gone.is_some() {
+                    self.unmap(fs, piece.index..piece.index + 1);
+                }
                 fs.uncharge(u64::from(gone.is_some()));
             } else if shows_lower || pages.own.contains_key(&piece.index) {
                 drop(pages);

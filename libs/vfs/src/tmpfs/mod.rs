@@ -21,8 +21,10 @@ mod directory;
 mod node;
 
 use alloc::sync::{Arc, Weak};
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use frame::MappingId;
 use hashbrown::HashMap;
 use sync::Mutex;
 
@@ -37,6 +39,10 @@ pub use node::Node;
 /// Makes the open file of a device node.
 pub type Opener = Arc<dyn Fn(OpenFlags) -> Result<Arc<dyn File>> + Send + Sync>;
 
+/// Has page-table entries for pages of a file removed from all address spaces: they were cut off or replaced.
+/// Called without page locks; the file's writer lock is held.
+pub type Unmap = fn(MappingId, Range<u64>);
+
 /// How a file system in memory is set up.
 #[derive(Clone)]
 pub struct Options {
@@ -50,13 +56,15 @@ pub struct Options {
     pub magic: u64,
     /// Mode of the root directory.
     pub root_mode: u16,
+    /// Keeps mappings true to their files.
+    pub unmap: Option<Unmap>,
 }
 
 impl Options {
     /// A file system without a useful limit, with the root's mode 0755.
     #[must_use]
     pub const fn new(dev: u64, clock: Clock) -> Self {
-        Self { dev, max_pages: u64::MAX / 2, clock, magic: TMPFS_MAGIC, root_mode: 0o755 }
+        Self { dev, max_pages: u64::MAX / 2, clock, magic: TMPFS_MAGIC, root_mode: 0o755, unmap: None }
     }
 }
 
@@ -102,10 +110,10 @@ impl TmpFs {
         root
     }
 
-    /// A regular file without a name (`memfd_create`), which may be sealed if `seals` is given.
+    /// A regular file without a name (`memfd_create`) and with inode number `ino`, which may be sealed if `seals` is given.
     #[must_use]
-    pub fn unnamed_file(options: Options, mode: u16, seals: Option<u32>) -> Arc<Node> {
-        let fs = Self::bare(options, 1);
+    pub fn unnamed_file(options: Options, ino: u64, mode: u16, seals: Option<u32>) -> Arc<Node> {
+        let fs = Self::bare(options, ino);
         let node = fs.make(&NewInode { kind: FileKind::Regular, mode, uid: 0, gid: 0, rdev: 0 });
         if let (Some(seals), Some(content)) = (seals, node.content()) {
             content.allow_seals(seals);

@@ -71,7 +71,7 @@ impl Node {
         };
         let body = match new.kind {
             FileKind::Directory => Body::Directory(RwLock::new(Directory::new(None))),
-            FileKind::Regular => Body::Regular(Content::new(None)),
+            FileKind::Regular => Body::Regular(Content::new(mapping_id(&metadata), None)),
             FileKind::Fifo => Body::Fifo(OnceCell::new()),
             _ => Body::Special(opener),
         };
@@ -90,6 +90,7 @@ impl Node {
         let body = match metadata.kind {
             FileKind::Directory => Body::Directory(RwLock::new(Directory::new(Some(lower.clone())))),
             FileKind::Regular => Body::Regular(Content::new(
+                mapping_id(&metadata),
                 lower.clone().mappable(MapKind::Private).map(|pages| Lower { inode: lower.clone(), pages }),
             )),
             FileKind::Symlink => Body::Symlink(lower.readlink().unwrap_or_default().into_boxed_slice()),
@@ -554,7 +555,7 @@ impl Inode for Node {
     }
 
     fn mappable(self: Arc<Self>, kind: MapKind) -> Option<Arc<dyn Mappable>> {
-        self.content()?;
+        self.content()?.mark_mapped();
         Some(Arc::new(Mapping { node: self, kind }))
     }
 
@@ -608,6 +609,10 @@ impl Inode for Node {
     fn add_seals(&self, seals: u32) -> Result<()> {
         self.content().ok_or(Errno::EINVAL)?.add_seals(seals)
     }
+}
+
+fn mapping_id(metadata: &Metadata) -> MappingId {
+    MappingId { device: metadata.dev, inode: metadata.ino }
 }
 
 /// A file's pages as `mmap` sees them.

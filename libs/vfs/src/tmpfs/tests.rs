@@ -154,6 +154,23 @@ fn punching_holes_zeroes_own_and_lower_bytes() {
 }
 
 #[test]
+fn cutting_a_mapped_file_unmaps_what_is_gone() {
+    use std::sync::Mutex;
+    static CALLS: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+    let unmap = |_, pages: core::ops::Range<u64>| CALLS.lock().unwrap().push((pages.start, pages.end.min(99)));
+    let tree = Tree::on(TmpFs::new(Options { unmap: Some(unmap), ..Options::new(1, clock) }));
+    tree.write("/f", &[1; 3 * 4096]).unwrap();
+    let file = tree.open("/f", OpenFlags::RDWR).unwrap();
+    file.truncate(2 * 4096 + 1).unwrap();
+    assert!(CALLS.lock().unwrap().is_empty(), "never mapped");
+    let pages = file.inode().clone().mappable(MapKind::Shared).unwrap();
+    file.truncate(4097).unwrap();
+    file.inode().allocate(Allocate::PunchHole, 0, 4096).unwrap();
+    assert_eq!(*CALLS.lock().unwrap(), [(2, 99), (0, 1)]);
+    assert_eq!(pages.frame(2).err(), Some(Errno::EIO));
+}
+
+#[test]
 fn fallocate_reserves_and_grows() {
     let tree = Tree::on(TmpFs::new(Options { max_pages: 8, ..Options::new(1, clock) }));
     tree.write("/f", b"x").unwrap();
@@ -168,7 +185,7 @@ fn fallocate_reserves_and_grows() {
 
 #[test]
 fn seals_of_a_memfd_hold() {
-    let node = TmpFs::unnamed_file(Options::new(1, clock), 0o777, Some(0));
+    let node = TmpFs::unnamed_file(Options::new(1, clock), 1, 0o777, Some(0));
     let inode: Arc<dyn Inode> = node;
     let mut position = 0;
     inode.write_at(&mut position, crate::inode::Append::No, &mut b"abcd".as_slice()).unwrap();
