@@ -54,8 +54,8 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     kernel_log::init(machine.command_line.get("log"));
     let _first = BOOT_INFO.set(BootInfo { command_line: machine.command_line, initrd: machine.initrd.clone() });
 
-    clock::init(&machine); // TSC frequency, time of day
     apic::init(smp::map_local_apic());
+    clock::init(&machine); // TSC frequency, time of day
     clock::init_apic_timer();
     machine.io_apics.iter().for_each(|io_apic| interrupt::add_io_apic(io_apic.base, io_apic.gsi_base));
     thread::init_cpu(0, smp::boot_stack()); // this context becomes CPU 0's idle thread
@@ -66,6 +66,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     kernel_log::start_thread();
     let first = thread::spawn("init", thread::Class::Normal, move || {
         crate::devices::init(&machine);
+        assert!(machine.command_line.get("panic") != Some("test"), "asked for by panic=test on the command line");
         linux_start();
     });
     first.map(drop).expect("memory for the first threads");

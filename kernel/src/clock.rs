@@ -4,9 +4,12 @@
 #![expect(unsafe_code, reason = "the boot-time timers are hardware")]
 
 use crate::machine::Machine;
+use addr::{PhysAddr, layout};
 use arch_x86_64::{apic, cpu};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use platform::clock::{Scale, hw};
+use platform::clock::hw::{self, TscFrequency};
+use platform::clock::pvclock::{VcpuTime, WallClock};
+use platform::clock::{Counter, Estimate, Hypervisor, Scale};
 
 static BASE_TSC: AtomicU64 = AtomicU64::new(0);
 static MULT: AtomicU64 = AtomicU64::new(1);
@@ -30,30 +33,67 @@ pub struct VdsoParameters {
     pub realtime_base_ns: u64,
 }
 
-/// Finds out how fast the TSC runs and what time it is. On the first CPU, before threads.
+/// Finds out how fast the TSC runs and what time it is. On the first CPU, its APIC enabled, before threads.
 pub(crate) fn init(machine: &Machine) {
-    let pm_timer = machine.fadt.as_ref().and_then(|fadt| fadt.pm_timer);
-    // SAFETY: nobody else uses these timers.
-    let mut pit = unsafe { hw::Pit::start() };
-    // SAFETY: as above; ACPI names the port.
-    let mut pm = pm_timer.map(|timer| unsafe { hw::AcpiPmTimer::new(timer) });
-    let found = match &mut pm {
-        Some(pm) => hw::tsc_frequency(&mut [&mut pit, pm]),
-        None => hw::tsc_frequency(&mut [&mut pit]),
-    };
+    let found = kvm_frequency().or_else(|| calibrated(machine));
     let hz = found.as_ref().map_or(FALLBACK_HZ, |found| found.estimate.hz);
     let scale = Scale::ticks_to_ns(hz).expect("a frequency is not zero");
     MULT.store(scale.mult, Ordering::Relaxed);
     SHIFT.store(scale.shift, Ordering::Relaxed);
     HZ.store(hz, Ordering::Relaxed);
     BASE_TSC.store(cpu::rdtsc(), Ordering::Relaxed);
-    // SAFETY: only this CPU runs, nobody else uses the CMOS clock.
-    let seconds = unsafe { hw::cmos_unix_seconds(None) }.unwrap_or(0);
-    REALTIME_BASE.store(seconds * 1_000_000_000, Ordering::Relaxed);
+    REALTIME_BASE.store(boot_time_ns(machine), Ordering::Relaxed);
     match found {
         Some(found) => log::info!("clock: TSC at {hz} Hz ({found:?})"),
         None => log::warn!("clock: no timer to calibrate the TSC with; assuming {FALLBACK_HZ} Hz, times will be wrong"),
     }
+}
+
+static KVM_TIME: VcpuTime = VcpuTime::new();
+static KVM_WALL: WallClock = WallClock::new();
+
+fn physical<T>(page: &'static T) -> PhysAddr {
+    PhysAddr(page as *const T as u64 - layout::KERNEL_OFFSET)
+}
+
+/// What KVM says about the TSC, if this is KVM.
+fn kvm_frequency() -> Option<TscFrequency> {
+    let msrs = hw::KvmClock::offered()?;
+    // SAFETY: the page is a static of the kernel image, used by this CPU only.
+    let clock = unsafe { hw::KvmClock::enable(msrs, &KVM_TIME, physical(&KVM_TIME)) };
+    let (snapshot, _) = clock.page().read(hw::tsc)?;
+    Some(TscFrequency { estimate: Estimate { hz: snapshot.tsc_hz()?, error: 0 }, source: hw::Source::Cpuid })
+}
+
+/// Measures the TSC against the two best timers of the machine: the ACPI PM timer, the PIT, the APIC's timer where its rate
+/// is known (QEMU and KVM run it at 1 GHz before division).
+fn calibrated(machine: &Machine) -> Option<TscFrequency> {
+    // SAFETY: nobody else uses these timers.
+    let mut pit = unsafe { hw::Pit::start() };
+    // SAFETY: as above; ACPI names the port.
+    let mut pm = machine.fadt.as_ref().and_then(|fadt| fadt.pm_timer).map(|timer| unsafe { hw::AcpiPmTimer::new(timer) });
+    let apic_counter = Counter { hz: 1_000_000_000 / u64::from(apic::TIMER_DIVISOR), bits: 32 };
+    let mut apic_timer = hw::Polled::new(apic_counter, || u64::from(u32::MAX - apic::timer_ticks()));
+    let apic_known = matches!(hw::hypervisor(), Hypervisor::Tcg | Hypervisor::Kvm);
+    match &mut pm {
+        Some(pm) => hw::tsc_frequency(&mut [pm, &mut pit]),
+        None if apic_known => {
+            apic::set_timer_ticks(u32::MAX);
+            let found = hw::tsc_frequency(&mut [&mut pit, &mut apic_timer]);
+            apic::set_timer_ticks(0);
+            found
+        }
+        None => hw::tsc_frequency(&mut [&mut pit]),
+    }
+}
+
+/// Unix time now, in nanoseconds: from KVM, or in whole seconds from the CMOS clock.
+fn boot_time_ns(machine: &Machine) -> u64 {
+    // SAFETY: the page is a static of the kernel image.
+    let kvm = hw::KvmClock::offered().and_then(|msrs| unsafe { hw::kvm_boot_time_ns(msrs, &KVM_WALL, physical(&KVM_WALL)) });
+    let century = machine.fadt.as_ref().and_then(|fadt| fadt.century);
+    // SAFETY: only this CPU runs, nobody else uses the CMOS clock.
+    kvm.or_else(|| unsafe { hw::cmos_unix_seconds(century) }.map(|seconds| seconds * 1_000_000_000)).unwrap_or(0)
 }
 
 /// Assumed when nothing tells: better a wrong clock, said to be wrong, than none.

@@ -11,6 +11,7 @@ use platform::acpi::fadt::Fadt;
 use platform::acpi::madt::CpuState;
 use platform::acpi::{Tables, madt};
 use platform::cmdline::CommandLine;
+use platform::mptable::MpTable;
 use platform::memory_map::{self, MAX_REGIONS};
 use platform::pvh::StartInfo;
 use platform::virtio_mmio::{self, VirtioMmio};
@@ -55,6 +56,9 @@ impl Machine {
         let rsdp = info.rsdp.or_else(|| platform::acpi::search_rsdp(&memory));
         if let Some(tables) = rsdp.and_then(|rsdp| Tables::find(memory, rsdp).ok()) {
             machine.read_acpi(&tables);
+        } else if let Some(table) = MpTable::search(&memory) {
+            table.cpus().filter(|cpu| cpu.state == CpuState::Enabled).for_each(|cpu| machine.add_cpu(cpu.apic_id));
+            machine.io_apics.extend(table.io_apics().take(MAX_IO_APICS));
         }
         machine.virtio_mmio.extend(virtio_mmio::from_command_line(machine.command_line).take(machine.virtio_mmio.remaining_capacity()));
         machine

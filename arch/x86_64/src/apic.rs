@@ -29,8 +29,9 @@ const ICR_ASSERT: u32 = 1 << 14;
 const ICR_INIT: u32 = 5 << 8;
 const ICR_STARTUP: u32 = 6 << 8;
 const SVR_ENABLE: u32 = 1 << 8;
-/// Timer ticks are the bus clock divided by 16.
 const DIVIDE_BY_16: u32 = 3;
+/// Timer ticks are the bus clock divided by this.
+pub const TIMER_DIVISOR: u32 = 16;
 
 /// Vector of spurious interrupts; never acknowledged.
 pub const SPURIOUS_VECTOR: u8 = 0xff;
