@@ -185,6 +185,8 @@ table! {
     fchownat => file::fchownat / 5, full;
     utimensat => file::utimensat / 4, full;
     utimes => file::utimes / 2, full;
+    utime => file::utime / 2, full;
+    futimesat => file::futimesat / 3, full;
     getxattr => file::getxattr / 4, full;
     setxattr => file::setxattr / 5, full;
     listxattr => file::listxattr / 3, full;
@@ -227,6 +229,8 @@ table! {
     socketpair => event::socketpair / 4, partial("AF_UNIX streams");
     sendto => event::sendto / 6, partial("socket pairs");
     recvfrom => event::recvfrom / 6, partial("socket pairs; no MSG_PEEK");
+    sendmsg => event::sendmsg / 3, partial("socket pairs; no control messages");
+    recvmsg => event::recvmsg / 3, partial("socket pairs; no control messages");
     shutdown => event::shutdown / 2, full;
     getsockopt => event::getsockopt / 5, partial("SO_TYPE, SO_ERROR, SO_DOMAIN of socket pairs");
     getsockname => event::getsockname / 3, partial("socket pairs");
@@ -251,10 +255,10 @@ table! {
     mbind => mm::set_mempolicy / 0, partial("one node: no effect");
 
     // Threads (sys/thread.rs)
-    clone => thread::clone / 5, partial("threads only");
-    clone3 => thread::clone3 / 2, partial("threads only");
-    fork => thread::fork / 0, partial("ENOSYS so far");
-    vfork => thread::fork / 0, partial("ENOSYS so far");
+    clone => thread::clone / 5, partial("threads, fork and vfork; nothing in between");
+    clone3 => thread::clone3 / 2, partial("threads, fork and vfork; nothing in between");
+    fork => thread::fork / 0, full;
+    vfork => thread::vfork / 0, full;
     exit => thread::exit / 1, full;
     exit_group => thread::exit_group / 1, full;
     gettid => thread::gettid / 0, full;
@@ -322,8 +326,8 @@ table! {
     setpgid => process::setpgid / 2, partial("groups of other sessions are not checked");
     getsid => process::getsid / 1, full;
     setsid => process::setsid / 0, full;
-    wait4 => process::wait4 / 4, partial("there are no children");
-    waitid => process::waitid / 5, partial("there are no children");
+    wait4 => process::wait4 / 4, partial("children do not stop");
+    waitid => process::waitid / 5, partial("children do not stop; no pidfd");
     execve => process::execve / 3, partial("set-user-ID bits have no effect");
     execveat => process::execveat / 5, partial("set-user-ID bits have no effect");
 

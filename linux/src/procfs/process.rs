@@ -262,7 +262,8 @@ fn stat(process: &Process, task: Option<&Task>) -> String {
     let (tid, name) = task.map_or((process.pid(), String::new()), |task| (task.tid(), task.name()));
     let (pending, blocked) = task.map_or((0, 0), |task| (task.pending_signals().0, task.signals.mask().0));
     let rss_limit = process.limit(raw::RLIMIT_RSS).map_or(RLIM_INFINITY, |limit| limit.cur);
-    let brk = space.brk_range().0.0;
+    let (brk, _) = space.brk_range();
+    let brk = brk.0;
     let cpu = ticks(process.cpu_time_ns());
     let mut out = format!(
         "{tid} ({name}) {} {} {} {} 0 -1 4194304 0 0 0 0 {cpu} 0 0 0 20 0 {} 0 {} {} {} {rss_limit}",

@@ -8,7 +8,7 @@ use vfs::{OpenFile, OpenFlags};
 
 use crate::ctx::{Ctx, SysResult};
 use crate::sys::file::{install_pair, new_ino};
-use crate::user_ptr::{UserPtr, UserSlice};
+use crate::user_ptr::{UserIovecs, UserPtr, UserSlice};
 
 const AF_UNIX: u32 = 1;
 const SOCK_STREAM: u32 = 1;
@@ -103,6 +103,47 @@ pub fn recvfrom(
     if !address.is_null() {
         address_len.write(&0)?;
     }
+    Ok(n)
+}
+
+/// `struct msghdr` as 64-bit words: name, its length, vectors, their number, control data, its length, flags.
+type MessageHeader = [u64; 7];
+
+/// `sendmsg`, for connected sockets.
+///
+/// # Errors
+/// Those of `send(2)`; `EISCONN` with an address, `EOPNOTSUPP` with control data.
+pub fn sendmsg(ctx: &Ctx<'_>, fd: i32, header: UserPtr<MessageHeader>, flags: u32) -> SysResult {
+    let file = ctx.process().files.get(fd)?;
+    require_socket(&file)?;
+    let open_flags = message_flags(&file, flags)?;
+    let [name, _, vectors, count, _, control_len, _] = header.read()?;
+    if control_len != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if name != 0 {
+        return Err(Errno::EISCONN);
+    }
+    let mut source = UserIovecs::read(UserPtr::new(vectors), count as usize)?;
+    let result = file.file().write(&mut 0, &mut source, open_flags);
+    if result == Err(Errno::EPIPE) && flags & MSG_NOSIGNAL == 0 {
+        crate::signal::raise(ctx.task(), Signal::SIGPIPE);
+    }
+    result
+}
+
+/// `recvmsg`: without address and control data.
+///
+/// # Errors
+/// Those of `recv(2)`.
+pub fn recvmsg(ctx: &Ctx<'_>, fd: i32, header: UserPtr<MessageHeader>, flags: u32) -> SysResult {
+    let file = ctx.process().files.get(fd)?;
+    require_socket(&file)?;
+    let open_flags = message_flags(&file, flags)?;
+    let [name, _, vectors, count, control, _, _] = header.read()?;
+    let mut sink = UserIovecs::read(UserPtr::new(vectors), count as usize)?;
+    let n = file.file().read(&mut 0, &mut sink, open_flags)?;
+    header.write(&[name, 0, vectors, count, control, 0, 0])?;
     Ok(n)
 }
 

@@ -289,18 +289,43 @@ pub fn utimensat(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, times: UserPtr<Ti
     with_place(ctx, dirfd, path, flags, change).map(|()| 0)
 }
 
+/// Microseconds and seconds as a time to set.
+fn set_timeval(t: Timeval) -> Result<SetTime, Errno> {
+    match t.usec {
+        0..1_000_000 => Ok(SetTime::To(vfs::Timespec { sec: t.sec, nsec: t.usec as u32 * 1000 })),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `futimesat`.
+///
+/// # Errors
+/// Those of `futimesat(2)`.
+pub fn futimesat(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, times: UserPtr<Timeval>) -> SysResult {
+    let (atime, mtime) = match times.non_null() {
+        None => (SetTime::Now, SetTime::Now),
+        Some(times) => (set_timeval(times.read()?)?, set_timeval(times.add(1).read()?)?),
+    };
+    with_place(ctx, dirfd, path, 0, |context, place| context.change_times(place, atime, mtime, now())).map(|()| 0)
+}
+
 /// `utimes`.
 ///
 /// # Errors
 /// Those of `utimes(2)`.
 pub fn utimes(ctx: &Ctx<'_>, path: UserPtr<u8>, times: UserPtr<Timeval>) -> SysResult {
-    let convert = |t: Timeval| match t.usec {
-        0..1_000_000 => Ok(SetTime::To(vfs::Timespec { sec: t.sec, nsec: t.usec as u32 * 1000 })),
-        _ => Err(Errno::EINVAL),
-    };
+    futimesat(ctx, AT_FDCWD, path, times)
+}
+
+/// `utime`: whole seconds.
+///
+/// # Errors
+/// Those of `utime(2)`.
+pub fn utime(ctx: &Ctx<'_>, path: UserPtr<u8>, times: UserPtr<i64>) -> SysResult {
+    let at = |sec| SetTime::To(vfs::Timespec { sec, nsec: 0 });
     let (atime, mtime) = match times.non_null() {
         None => (SetTime::Now, SetTime::Now),
-        Some(times) => (convert(times.read()?)?, convert(times.add(1).read()?)?),
+        Some(times) => (at(times.read()?), at(times.add(1).read()?)),
     };
     with_place(ctx, AT_FDCWD, path, 0, |context, place| context.change_times(place, atime, mtime, now())).map(|()| 0)
 }

@@ -68,7 +68,9 @@ pub fn now() -> vfs::Timespec {
 /// How a file system in memory with device number `dev` is set up.
 #[must_use]
 pub fn memory_options(dev: u64) -> Options {
-    Options { unmap: Some(unmap_pages), ..Options::new(dev, now) }
+    // What is left keeps the program itself alive.
+    let max_pages = kernel::mm::memory_info().total_frames / 4 * 3;
+    Options { max_pages, unmap: Some(unmap_pages), ..Options::new(dev, now) }
 }
 
 /// Takes pages that a file has lost out of all address spaces; the next access finds out.
