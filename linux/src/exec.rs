@@ -257,7 +257,10 @@ fn prot(p: Protection) -> Prot {
 }
 
 /// Writes into a space that need not be the current one.
-fn write_to(space: &AddressSpace, mut at: VirtAddr, mut bytes: &[u8]) -> Result<(), Errno> {
+///
+/// # Errors
+/// `EFAULT`, `ENOMEM`.
+pub(crate) fn write_to(space: &AddressSpace, mut at: VirtAddr, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         let n = bytes.len().min(PAGE_SIZE - at.page_offset());
         let frame = space.frame_at(at, Access::Write).map_err(|e| e.to_errno())?;

@@ -1,11 +1,16 @@
 //! The end of threads and processes.
 
+use alloc::sync::Arc;
+
+use addr::{VirtAddr, layout};
+use kernel::mm::AddressSpace;
 use kernel::power;
 use kernel::thread;
 use linux_abi::raw::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use linux_abi::sched::RobustListHead;
 
-use crate::process::{self, ExitStatus, Process, Task};
+use crate::family;
+use crate::process::{ExitStatus, Process, Task};
 use crate::sys::futex;
 use crate::user_ptr::UserPtr;
 
@@ -40,14 +45,29 @@ pub(crate) fn end_process(task: &Task, status: ExitStatus) -> ! {
     end_thread(task)
 }
 
-/// The last thread is gone.
+/// The last thread is gone: what remains is an exit status for the parent.
 fn end_of_process(process: &Process) {
     let status = process.exit_status().unwrap_or(ExitStatus::Exited(0));
     if process.pid() == FIRST_PID {
         power_off(status);
     }
     process.files.close_all();
-    process::remove_process(process.pid());
+    process.timers.delete_all();
+    if process.family.borrows_memory() {
+        process.family.release_parent();
+    } else {
+        retire(process.space());
+    }
+    family::bury(process);
+}
+
+/// Gives back the memory of a program that has ended or was replaced. The tables themselves stay: a CPU that has run nothing but
+/// kernel threads since may still have them loaded.
+pub(crate) fn retire(space: Arc<AddressSpace>) {
+    if let Err(error) = space.unmap(VirtAddr(0), layout::USER_MAX) {
+        log::warn!("the memory of an ended program was not given back: {error}");
+    }
+    core::mem::forget(space);
 }
 
 fn power_off(status: ExitStatus) -> ! {

@@ -14,6 +14,7 @@ pub mod devfs;
 pub mod entry;
 pub mod exec;
 mod exit;
+mod family;
 pub mod fdtable;
 pub mod mounts;
 pub mod process;

@@ -23,6 +23,7 @@ use sync::{Interrupt, Mutex, RwLock, WaitQueue};
 use vfs::walk::Viewer;
 use vfs::{Credentials, Location, MountTable};
 
+use crate::family::Family;
 use crate::fdtable::FdTable;
 use crate::signal::{ProcessSignals, TaskSignals};
 use crate::timers::ProcessTimers;
@@ -95,6 +96,17 @@ impl FsState {
         Self { mounts, root: RwLock::new(root.clone()), cwd: RwLock::new(root), umask: AtomicU32::new(0o022) }
     }
 
+    /// The same view, to be changed independently: `fork`.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self {
+            mounts: self.mounts.clone(),
+            root: RwLock::new(self.root.read().clone()),
+            cwd: RwLock::new(self.cwd.read().clone()),
+            umask: AtomicU32::new(self.umask.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Calls `f` with what a path walk needs, and the working directory.
     pub fn with_viewer<R>(&self, credentials: &Credentials, f: impl FnOnce(Viewer<'_>, &Location) -> R) -> R {
         let (root, cwd) = (self.root.read().clone(), self.cwd.read().clone());
@@ -164,6 +176,8 @@ pub struct Process {
     credentials: RwLock<Arc<Credentials>>,
     limits: Mutex<[Rlimit; raw::RLIM_NLIMITS as usize]>,
     threads: Mutex<BTreeMap<u32, Arc<Task>>>,
+    /// Parents, children and what they wait for.
+    pub(crate) family: Family,
     exit: AtomicU32,
     /// The thread that is replacing the program, 0 for none; all others are to end.
     exec_tid: AtomicU32,
@@ -205,6 +219,7 @@ impl Process {
             ids: RwLock::new(ids),
             limits: Mutex::new(default_limits()),
             threads: Mutex::new(BTreeMap::new()),
+            family: Family::new(),
             exit: AtomicU32::new(0),
             exec_tid: AtomicU32::new(0),
             thread_ended: WaitQueue::new(),
@@ -224,10 +239,21 @@ impl Process {
         self.pid
     }
 
-    /// The parent's process id: 0, as for Linux's init, since nothing else started it.
+    /// The parent's process id; 0 for the first process, as for Linux's init, since nothing else started it.
     #[must_use]
     pub fn parent_pid(&self) -> u32 {
-        0
+        self.family.parent()
+    }
+
+    /// What a child of `fork` inherits beside memory, files and identities.
+    pub(crate) fn inherit(&self, parent: &Self) {
+        self.signals.copy_actions(&parent.signals);
+        *self.executable.write() = parent.executable.read().clone();
+        *self.limits.lock() = *parent.limits.lock();
+        self.set_process_group(parent.process_group());
+        self.set_session(parent.session());
+        self.set_dumpable(parent.dumpable());
+        self.family.set_parent(parent.pid);
     }
 
     /// The process group.

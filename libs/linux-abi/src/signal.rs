@@ -272,6 +272,10 @@ pub mod code {
     pub const SI_TIMER: i32 = -2;
     /// Sent by `tkill` or `tgkill`.
     pub const SI_TKILL: i32 = -6;
+    /// `SIGCHLD`: the child exited.
+    pub const CLD_EXITED: i32 = 1;
+    /// `SIGCHLD`: a signal killed the child.
+    pub const CLD_KILLED: i32 = 2;
     /// `SIGSEGV`: nothing mapped there.
     pub const SEGV_MAPERR: i32 = 1;
     /// `SIGSEGV`: mapped without the permission.
@@ -307,6 +311,20 @@ impl SigInfo {
     #[must_use]
     pub const fn new(signal: Signal, code: i32) -> Self {
         Self { signo: signal.number() as i32, errno: 0, code, pad0: 0, fields: [0; 14] }
+    }
+
+    /// All zero: `waitid` without a child.
+    #[must_use]
+    pub const fn zeroed() -> Self {
+        Self { signo: 0, errno: 0, code: 0, pad0: 0, fields: [0; 14] }
+    }
+
+    /// A child's end (`si_pid`, `si_uid`, `si_status`).
+    #[must_use]
+    pub const fn child(signal: Signal, code: i32, pid: u32, uid: u32, status: i32) -> Self {
+        let mut info = Self::from_process(signal, code, pid, uid);
+        info.fields[1] = status as u32 as u64;
+        info
     }
 
     /// Sent by a process (`si_pid`, `si_uid`).

@@ -95,6 +95,12 @@ impl ProcessSignals {
         action
     }
 
+    /// Takes over another process's dispositions: `fork`.
+    pub(crate) fn copy_actions(&self, other: &Self) {
+        let actions = *other.actions.lock();
+        *self.actions.lock() = actions;
+    }
+
     /// What `execve` leaves: caught signals become default.
     pub fn reset_handlers(&self) {
         for action in &mut *self.actions.lock() {

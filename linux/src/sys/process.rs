@@ -3,16 +3,14 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use addr::{VirtAddr, layout};
-use kernel::mm::AddressSpace;
 use kernel::thread::{self, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::process::Rusage;
 use linux_abi::raw::RLIMIT_STACK;
-use linux_abi::signal::Signal;
+use linux_abi::signal::{SigInfo, Signal};
+use linux_abi::time::Timeval;
 use vfs::Location;
 use vfs::ops::Context;
 
@@ -20,6 +18,7 @@ use crate::ctx::{Ctx, SysResult};
 use crate::entry::Personality;
 use crate::exec::{self, Loaded, Request};
 use crate::exit;
+use crate::family::{self, Blocking, Take, Which};
 use crate::process::{self, ExitStatus, Task};
 use crate::signal::TaskSignals;
 use crate::user_ptr::UserPtr;
@@ -102,20 +101,61 @@ pub fn setsid(ctx: &Ctx<'_>) -> SysResult {
     Ok(process.pid() as usize)
 }
 
-/// `wait4`: there are no children yet.
+/// `wait4`: takes the exit status of a child.
 ///
 /// # Errors
-/// `ECHILD` always.
-pub fn wait4(_ctx: &Ctx<'_>, _pid: i32, _status: UserPtr<i32>, _options: u32, _usage: UserPtr<Rusage>) -> SysResult {
-    Err(Errno::ECHILD)
+/// `ECHILD`, `EINTR`, `EINVAL`, `EFAULT`.
+pub fn wait4(ctx: &Ctx<'_>, pid: i32, status: UserPtr<i32>, options: u32, usage: UserPtr<Rusage>) -> SysResult {
+    // WNOHANG, WUNTRACED, WCONTINUED (nothing stops here), and the thread-group ones.
+    const KNOWN: u32 = 1 | 2 | 8 | 0xe000_0000;
+    if options & !KNOWN != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let which = match pid {
+        -1 => Which::Any,
+        0 => Which::Group(ctx.process().process_group()),
+        1.. => Which::Child(pid as u32),
+        _ => Which::Group(pid.unsigned_abs()),
+    };
+    let Some(child) = family::wait(ctx.process(), which, Blocking::from_options(options), Take::Yes)? else { return Ok(0) };
+    status.write_optional(&child.wait_status())?;
+    usage.write_optional(&Rusage { utime: Timeval::from_ns(child.cpu_ns), ..Rusage::default() })?;
+    Ok(child.pid as usize)
 }
 
-/// `waitid`: there are no children yet.
+/// `waitid`.
 ///
 /// # Errors
-/// `ECHILD` always.
-pub fn waitid(_ctx: &Ctx<'_>, _kind: u32, _id: u32, _info: u64, _options: u32, _usage: u64) -> SysResult {
-    Err(Errno::ECHILD)
+/// As `wait4`.
+pub fn waitid(
+    ctx: &Ctx<'_>,
+    kind: u32,
+    id: u32,
+    info: UserPtr<SigInfo>,
+    options: u32,
+    usage: UserPtr<Rusage>,
+) -> SysResult {
+    const WEXITED: u32 = 4;
+    const WNOWAIT: u32 = 0x0100_0000;
+    let which = match kind {
+        0 => Which::Any,
+        1 => Which::Child(id),
+        2 if id == 0 => Which::Group(ctx.process().process_group()),
+        2 => Which::Group(id),
+        _ => return Err(Errno::EINVAL),
+    };
+    if options & WEXITED == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let take = if options & WNOWAIT != 0 { Take::No } else { Take::Yes };
+    let found = family::wait(ctx.process(), which, Blocking::from_options(options), take)?;
+    let Some(child) = found else {
+        info.write_optional(&SigInfo::zeroed())?;
+        return Ok(0);
+    };
+    info.write_optional(&child.sig_info(Signal::SIGCHLD))?;
+    usage.write_optional(&Rusage { utime: Timeval::from_ns(child.cpu_ns), ..Rusage::default() })?;
+    Ok(0)
 }
 
 /// Longest single argument, and most pointers in an array.
@@ -217,7 +257,12 @@ fn replace_program(
     if start_program(ctx, loaded).is_err() {
         exit::end_process(ctx.task(), ExitStatus::Signalled(Signal::SIGKILL));
     }
-    retire(old_space);
+    if process.family.borrows_memory() {
+        // The parent's, which goes on in it now.
+        process.family.release_parent();
+    } else {
+        exit::retire(old_space);
+    }
     Ok(())
 }
 
@@ -242,13 +287,4 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     process.remove_task(ctx.task());
     process.finish_exec();
     process.add_task(&task, || spawn_program(program))
-}
-
-/// Gives back the memory of a program that was replaced. The tables themselves stay: a CPU that has run nothing but kernel threads
-/// since may still have them loaded.
-fn retire(space: Arc<AddressSpace>) {
-    if let Err(error) = space.unmap(VirtAddr(0), layout::USER_MAX) {
-        log::warn!("the memory of a replaced program was not given back: {error}");
-    }
-    core::mem::forget(space);
 }

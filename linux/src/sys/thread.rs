@@ -9,16 +9,19 @@ use kernel::thread::{self, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::raw::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_DETACHED, CLONE_FILES, CLONE_FS, CLONE_IO, CLONE_PARENT_SETTID,
-    CLONE_SETTLS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM,
+    CLONE_SETTLS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM,
 };
+use linux_abi::signal::Signal;
 use linux_abi::sched::{CLONE_ARGS_SIZE_VER0, CloneArgs, SchedParam};
 use linux_abi::time::Timespec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::ctx::{Ctx, SysResult};
 use crate::entry::Personality;
+use crate::exec;
 use crate::exit;
-use crate::process::{self, Task};
+use crate::family;
+use crate::process::{self, Process, Task};
 use crate::signal::TaskSignals;
 use crate::user_ptr::{self, UserPtr};
 
@@ -36,6 +39,7 @@ const OPTIONAL_FLAGS: u64 = (CLONE_SYSVSEM
 const MASK_BYTES: usize = size_of::<u64>();
 /// Linux's limit on the size argument of versioned structures.
 const PAGE: usize = addr::PAGE_SIZE;
+const SIGCHLD: u64 = Signal::SIGCHLD.number() as u64;
 
 fn has(flags: u64, flag: u32) -> bool {
     flags & u64::from(flag) != 0
@@ -77,24 +81,95 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     Ok(tid as usize)
 }
 
+/// What a new process may ask for.
+const PROCESS_FLAGS: u64 = (CLONE_VM
+    | CLONE_VFORK
+    | CLONE_SYSVSEM
+    | CLONE_SETTLS
+    | CLONE_PARENT_SETTID
+    | CLONE_CHILD_SETTID
+    | CLONE_CHILD_CLEARTID
+    | CLONE_DETACHED
+    | CLONE_IO) as u64
+    | CLONE_CLEAR_SIGHAND;
+/// clone3 only: caught signals become default in the child.
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+
+/// Starts a process: a copy of the caller's memory, or (with `CLONE_VM | CLONE_VFORK`) the caller's own until it runs a program.
+fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
+    let (parent, caller) = (ctx.task().process_ref(), ctx.task());
+    let shares = has(args.flags, CLONE_VM);
+    if shares && !has(args.flags, CLONE_VFORK) || args.exit_signal > 64 {
+        log::debug!("clone with flags {:#x} is not supported: ENOSYS", args.flags);
+        return Err(Errno::ENOSYS);
+    }
+    let fs_base = if has(args.flags, CLONE_SETTLS) { args.tls } else { thread::fs_base() };
+    if !VirtAddr(fs_base).is_user() {
+        return Err(Errno::EPERM);
+    }
+    let space = if shares { parent.space() } else { parent.space().fork()? };
+    let pid = process::new_tid();
+    if has(args.flags, CLONE_PARENT_SETTID) {
+        UserPtr::new(args.parent_tid).write(&pid)?;
+    }
+    if has(args.flags, CLONE_CHILD_SETTID) {
+        exec::write_to(&space, VirtAddr(args.child_tid), &pid.to_le_bytes())?;
+    }
+    let child = Process::new(pid, space.clone(), parent.fs.duplicate(), parent.files.duplicate(), parent.ids());
+    child.inherit(parent);
+    child.family.set_exit_signal(args.exit_signal as u32);
+    if args.flags & CLONE_CLEAR_SIGHAND != 0 {
+        child.signals.reset_handlers();
+    }
+    if shares {
+        child.family.borrow_memory();
+    }
+    let task = Task::new(pid, child.clone(), caller.name(), TaskSignals::new(caller.signals.mask()));
+    if !shares {
+        task.signals.set_altstack(caller.signals.altstack());
+    }
+    if has(args.flags, CLONE_CHILD_CLEARTID) {
+        task.set_clear_child_tid(args.child_tid);
+    }
+    let mut frame = ctx.frame().clone();
+    frame.rax = 0;
+    if args.stack != 0 {
+        frame.rsp = args.stack.wrapping_add(args.stack_size);
+    }
+    let program =
+        ProgramThread { name: task.name(), frame, fs_base, space, personality: Box::new(Personality(task.clone())) };
+    parent.family.add_child(child.clone());
+    if child.add_task(&task, || spawn_program(program)).is_err() {
+        family::abandon(parent, &child);
+        return Err(Errno::EAGAIN);
+    }
+    if has(args.flags, CLONE_VFORK) && shares {
+        child.family.wait_for_release();
+    }
+    Ok(pid as usize)
+}
+
 fn clone_any(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     if has(args.flags, CLONE_SIGHAND) && !has(args.flags, CLONE_VM)
         || has(args.flags, CLONE_THREAD) && !has(args.flags, CLONE_SIGHAND)
     {
         return Err(Errno::EINVAL);
     }
+    if args.flags & !PROCESS_FLAGS == 0 {
+        return clone_process(ctx, args);
+    }
     let rest = args.flags & !THREAD_FLAGS & !OPTIONAL_FLAGS;
     if args.flags & THREAD_FLAGS != THREAD_FLAGS || rest != 0 {
-        log::debug!("clone with flags {:#x} makes a process, which is not supported yet: ENOSYS", args.flags);
+        log::debug!("clone with flags {:#x} is not supported: ENOSYS", args.flags);
         return Err(Errno::ENOSYS);
     }
     clone_thread(ctx, args)
 }
 
-/// `clone`: threads only so far.
+/// `clone`: threads and processes.
 ///
 /// # Errors
-/// `ENOSYS` for a new process, `EINVAL`, `EAGAIN`, `EPERM`, `EFAULT`.
+/// `ENOSYS` for mixtures of the two, `EINVAL`, `EAGAIN`, `EPERM`, `EFAULT`.
 pub fn clone(ctx: &Ctx<'_>, flags: u64, stack: u64, parent_tid: u64, child_tid: u64, tls: u64) -> SysResult {
     const EXIT_SIGNAL: u64 = 0xff;
     let args = CloneArgs {
@@ -142,13 +217,21 @@ fn read_clone_args(pointer: UserPtr<u8>, size: usize) -> Result<CloneArgs, Errno
     Ok(args)
 }
 
-/// `fork`: not yet.
+/// `fork`.
 ///
 /// # Errors
-/// `ENOSYS`.
-pub fn fork(_ctx: &Ctx<'_>) -> SysResult {
-    log::debug!("fork and vfork are not supported yet: ENOSYS");
-    Err(Errno::ENOSYS)
+/// `EAGAIN`, `ENOMEM`.
+pub fn fork(ctx: &Ctx<'_>) -> SysResult {
+    clone_process(ctx, &CloneArgs { exit_signal: SIGCHLD, ..CloneArgs::default() })
+}
+
+/// `vfork`: the child borrows the caller's memory until it runs a program or ends.
+///
+/// # Errors
+/// `EAGAIN`, `ENOMEM`.
+pub fn vfork(ctx: &Ctx<'_>) -> SysResult {
+    let flags = u64::from(CLONE_VM | CLONE_VFORK);
+    clone_process(ctx, &CloneArgs { flags, exit_signal: SIGCHLD, ..CloneArgs::default() })
 }
 
 /// `exit`: ends the calling thread.
