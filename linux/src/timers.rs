@@ -232,12 +232,15 @@ fn run() {
     loop {
         let now = sync::monotonic_ns();
         let (due, next) = take_due(now);
+        if due.is_empty() {
+            // Nothing between the look at the queue and here may sleep: it would use up the token of an `enqueue`.
+            sync::park(next);
+        }
         for entry in due {
             if let Some(timer) = entry.timer.upgrade() {
                 timer.expire(entry.generation, now);
             }
         }
-        sync::park(next);
     }
 }
 

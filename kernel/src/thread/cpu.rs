@@ -145,6 +145,7 @@ fn schedule(current: &Thread, why: Why) {
     hand_over(cpu, local);
     wake_expired(local, now);
     take_incoming(cpu, local, current);
+    current.unaccounted_since_ns.store(now, Ordering::Relaxed);
     let Some(departure) = depart(cpu, local, current, why, is_idle) else {
         return arm_timer(local, current, now);
     };
@@ -158,6 +159,7 @@ fn schedule(current: &Thread, why: Why) {
     publish_load(cpu, local, next == idle);
     // SAFETY: the queue, or this CPU's idle slot, kept it alive; now this CPU holds its scheduler reference.
     let next_thread = unsafe { next.as_ref() };
+    next_thread.unaccounted_since_ns.store(now, Ordering::Relaxed);
     arm_timer(local, next_thread, now);
     if next == NonNull::from(current) {
         return;

@@ -77,6 +77,8 @@ pub struct Thread {
     entity: SchedEntity,
     timer: TimerNode,
     home: AtomicU32,
+    /// Since when its running is not yet in `entity`'s account. Written by the CPU it runs on.
+    unaccounted_since_ns: AtomicU64,
     /// It waits with a deadline, so its timer is in its home CPU's queue and it must be woken there.
     timed: AtomicBool,
     /// It is in an exception of program code, where vector and x87 registers are live whatever it does.
@@ -134,6 +136,7 @@ impl Thread {
             entity: SchedEntity::new(class.policy()),
             timer: TimerNode::new(),
             home: AtomicU32::new(0),
+            unaccounted_since_ns: AtomicU64::new(0),
             timed: AtomicBool::new(false),
             trapped: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
@@ -192,7 +195,11 @@ impl Thread {
     /// CPU time used so far, in nanoseconds.
     #[must_use]
     pub fn cpu_time_ns(&self) -> u64 {
-        self.entity.cpu_time_ns()
+        let accounted = self.entity.cpu_time_ns();
+        if !self.state.is_running() {
+            return accounted;
+        }
+        accounted + crate::clock::monotonic_ns().saturating_sub(self.unaccounted_since_ns.load(Ordering::Relaxed))
     }
 
     /// CPUs it may run on, bit N for CPU N.
