@@ -15,6 +15,7 @@
 extern crate alloc;
 
 mod mappable;
+mod mappers;
 #[cfg(any(test, feature = "std"))]
 mod std_backend;
 
@@ -25,6 +26,7 @@ use core::ops::Range;
 use linux_abi::Errno;
 
 pub use mappable::{Mappable, MappingId};
+pub use mappers::{Lost, LostPrivate, Mapped, Mapper, Mappers};
 
 /// No frame could be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

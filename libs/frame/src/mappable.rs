@@ -1,6 +1,6 @@
 //! What a file, or anything else with pages, offers to `mmap`.
 
-use crate::Frame;
+use crate::{Frame, Mappers};
 use linux_abi::Errno;
 
 /// Names the object behind a mapping: `/proc/self/maps` shows it and shared futexes are keyed by it.
@@ -37,6 +37,11 @@ pub trait Mappable: Send + Sync {
 
     /// Which object this is.
     fn mapping_id(&self) -> MappingId;
+
+    /// Where those who map the object register, so that pages it loses leave their mappings. `None` for objects that never lose any.
+    fn mappers(&self) -> Option<&Mappers> {
+        None
+    }
 
     /// Called by `msync(MS_SYNC)` for a shared mapping: brings the byte range to stable storage.
     ///

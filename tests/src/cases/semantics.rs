@@ -10,6 +10,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("signals_async.c"),
         Case::c("registers.c"),
         Case::c("memory.c"),
+        Case::c("truncate.c"),
         Case::c("threads.c"),
         Case::c("threads1000.c").memory("512M"),
         Case::c("pipes.c"),

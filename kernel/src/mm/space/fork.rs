@@ -1,5 +1,6 @@
 //! The child's copy of a space.
 
+use super::map::check_area_count;
 use super::zero::{is_zero_page, share_frame};
 use super::{AddressSpace, Areas};
 use addr::{PhysAddr, VirtAddr, layout};
@@ -22,7 +23,7 @@ impl AddressSpace {
         {
             let mut copy = child.areas.write();
             (copy.brk_start, copy.brk, copy.mmap_base) = (areas.brk_start, areas.brk, areas.mmap_base);
-            copy_areas(&areas, &mut copy);
+            child.copy_areas(&areas, &mut copy)?;
         }
         let copied = self.copy_entries(&areas, &child);
         // Our own pages have become read-only, even if the copy failed half-way.
@@ -59,10 +60,13 @@ impl AddressSpace {
         }
         Ok(())
     }
-}
 
-fn copy_areas(from: &Areas, to: &mut Areas) {
-    for area in from.map.iter().filter(|area| !area.flags.contains(AreaFlags::DONT_FORK)) {
-        to.map.insert(Area { flags: area.flags - AreaFlags::LOCKED, ..area.clone() });
+    fn copy_areas(&self, from: &Areas, to: &mut Areas) -> Result<(), Errno> {
+        for area in from.map.iter().filter(|area| !area.flags.contains(AreaFlags::DONT_FORK)) {
+            check_area_count(to)?;
+            self.register_with(&area.backing)?;
+            to.map.insert(Area { flags: area.flags - AreaFlags::LOCKED, ..area.clone() });
+        }
+        Ok(())
     }
 }

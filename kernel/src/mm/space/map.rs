@@ -39,6 +39,7 @@ impl AddressSpace {
         let at = {
             let mut areas = self.areas.write();
             check_area_count(&areas)?;
+            self.register_with(&backing)?;
             let at = self.make_room(&mut areas, &request, len, &mut dropped)?;
             areas.map.insert(Area { start: at, end: at + len, prot, flags, backing });
             at

@@ -14,6 +14,8 @@
 //!   to `BUSY` (not present), the TLBs are flushed, then the new page is set. Whoever meets `BUSY` sleeps on the page's lock
 //!   (`replacing`), which the replacing thread holds from before `BUSY` until after the new entry.
 //!
+//! Pages that a file loses leave the spaces that map it: see [`frame::Mappers`] and `truncate.rs`.
+//!
 //! Lock order: `areas`, then `replacing`, then what a [`frame::Mappable`] takes inside. Objects are dropped outside `areas`, as their drop
 //! may do anything.
 //!
@@ -27,11 +29,12 @@ mod fork;
 mod info;
 mod map;
 mod remap;
+mod truncate;
 mod zero;
 
 use super::kernel_space::{Tables, new_tree, retire_root};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use linux_abi::Errno;
 use page_table::{Entry, Flags, PageTable};
@@ -55,6 +58,8 @@ const REPLACE_LOCKS: usize = 16;
 
 /// The low half of a page-table tree and what belongs there. The upper half is the kernel's, the same in all spaces.
 pub struct AddressSpace {
+    /// For the lists of those who map an object.
+    this: Weak<Self>,
     tables: PageTable<Tables>,
     areas: RwLock<Areas>,
     replacing: [Mutex<()>; REPLACE_LOCKS],
@@ -85,7 +90,8 @@ impl AddressSpace {
         // 128 MiB for the stack at the top, as Linux keeps at least.
         let mmap_base = VirtAddr(layout::USER_MAX - (128 << 20)).align_down(PAGE);
         let none = VirtAddr(0);
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             tables,
             areas: RwLock::new(Areas { map: AreaMap::new(), brk_start: none, brk: none, mmap_base }),
             replacing: [const { Mutex::new(()) }; REPLACE_LOCKS],

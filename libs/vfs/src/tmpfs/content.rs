@@ -3,10 +3,10 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use addr::PAGE_SIZE;
-use frame::{Frame, Mappable, MappingId};
+use frame::{Frame, Lost, LostPrivate, Mappable, Mappers, MappingId};
 use sync::{Mutex, RwLock};
 
 use super::TmpFs;
@@ -62,10 +62,9 @@ pub(super) struct Content {
     /// Orders writes, truncations and allocations. The only lock held while program memory is touched.
     writer: Mutex<()>,
     seals: AtomicU32,
-    /// Which file this is, for [`super::Unmap`].
+    /// Which file this is.
     id: MappingId,
-    /// Somebody has mapped it at some time.
-    mapped: AtomicBool,
+    mappers: Mappers,
 }
 
 /// A page's worth of a write.
@@ -84,20 +83,17 @@ impl Content {
             writer: Mutex::new(()),
             seals: AtomicU32::new(UNSEALABLE),
             id,
-            mapped: AtomicBool::new(false),
+            mappers: Mappers::new(),
         }
     }
 
-    /// Notes that mappings may exist from now on.
-    pub(super) fn mark_mapped(&self) {
-        self.mapped.store(true, Ordering::Relaxed);
+    /// Who maps the file.
+    pub(super) const fn mappers(&self) -> &Mappers {
+        &self.mappers
     }
 
-    /// Has mappings of `pages` look at the file again.
-    fn unmap(&self, fs: &TmpFs, pages: Range<u64>) {
-        if let (true, Some(unmap), false) = (self.mapped.load(Ordering::Relaxed), fs.options.unmap, pages.is_empty()) {
-            unmap(self.id, pages);
-        }
+    pub(super) const fn id(&self) -> MappingId {
+        self.id
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -310,7 +306,7 @@ impl Content {
         pages.zero_tail(size);
         let gone = pages.own.split_off(&size.div_ceil(PAGE));
         drop(pages);
-        self.unmap(fs, size.div_ceil(PAGE)..u64::MAX / PAGE);
+        self.mappers.forget(&Lost { object: self.id, pages: size.div_ceil(PAGE)..u64::MAX / PAGE, private: LostPrivate::All });
         fs.uncharge(gone.len() as u64);
         Ok(())
     }
@@ -353,25 +349,48 @@ impl Content {
 
     /// Makes a range read as zeros; whole own pages are freed where nothing shows through from below.
     fn zero(&self, fs: &TmpFs, range: Range<u64>) -> Result<()> {
+        let shown = self.pages.read().lower_end.next_multiple_of(PAGE);
+        let first = range.start.next_multiple_of(PAGE).max(shown);
+        let end = range.end - range.end % PAGE;
+        if first >= end {
+            return self.zero_in_place(fs, range, shown);
+        }
+        self.zero_in_place(fs, range.start..first, shown)?;
+        self.free_pages(fs, first / PAGE..end / PAGE);
+        self.zero_in_place(fs, end..range.end, shown)
+    }
+
+    /// Fills with zeros what of the range is in own pages, or must be because the lower file shows through below `shown`.
+    fn zero_in_place(&self, fs: &TmpFs, range: Range<u64>, shown: u64) -> Result<()> {
         let mut position = range.start;
         while position < range.end {
             let piece = piece_at(position, (range.end - position).min(PAGE) as usize);
-            position += piece.len as u64;
-            let mut pages = self.pages.write();
-            let shows_lower = piece.index * PAGE < pages.lower_end;
-            if piece.len == PAGE_SIZE && !shows_lower {
-                let gone = pages.own.remove(&piece.index);
-                drop(pages);
-                if gone.is_some() {
-                    self.unmap(fs, piece.index..piece.index + 1);
-                }
-                fs.uncharge(u64::from(gone.is_some()));
-            } else if shows_lower || pages.own.contains_key(&piece.index) {
-                drop(pages);
+            if position < shown || self.pages.read().own.contains_key(&piece.index) {
                 self.own_page(fs, piece.index)?.fill_zero(piece.offset..piece.offset + piece.len);
             }
+            position += piece.len as u64;
         }
         Ok(())
+    }
+
+    /// Frees own pages, a batch at a time.
+    fn free_pages(&self, fs: &TmpFs, range: Range<u64>) {
+        const BATCH: usize = 32;
+        let mut from = range.start;
+        loop {
+            let mut gone = [const { None }; BATCH];
+            let mut pages = self.pages.write();
+            for slot in &mut gone {
+                let Some(index) = pages.own.range(from..range.end).next().map(|(index, _)| *index) else { break };
+                *slot = pages.own.remove(&index).map(|frame| (index, frame));
+                from = index + 1;
+            }
+            drop(pages);
+            let [Some((first, _)), ..] = &gone else { return };
+            let was_ours = |index, address| gone.iter().flatten().any(|(i, frame)| *i == index && frame.phys() == address);
+            self.mappers.forget(&Lost { object: self.id, pages: *first..from, private: LostPrivate::Unchanged(&was_ours) });
+            fs.uncharge(gone.iter().flatten().count() as u64);
+        }
     }
 
     pub(super) fn seek_data(&self, offset: u64) -> Result<u64> {
@@ -408,7 +427,8 @@ impl Content {
             if let Some(frame) = pages.own.get(&index) {
                 return Ok(frame.clone());
             }
-            if kind == MapKind::Private {
+            // A hole gets a page of its own also when it is only read: later writes must be seen.
+            if kind == MapKind::Private && index * PAGE < pages.lower_end {
                 return pages.page_below(index);
             }
         }

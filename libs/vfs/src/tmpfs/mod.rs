@@ -21,10 +21,8 @@ mod directory;
 mod node;
 
 use alloc::sync::{Arc, Weak};
-use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use frame::MappingId;
 use hashbrown::HashMap;
 use sync::Mutex;
 
@@ -39,10 +37,6 @@ pub use node::Node;
 /// Makes the open file of a device node.
 pub type Opener = Arc<dyn Fn(OpenFlags) -> Result<Arc<dyn File>> + Send + Sync>;
 
-/// Has page-table entries for pages of a file removed from all address spaces: they were cut off or replaced.
-/// Called without page locks; the file's writer lock is held.
-pub type Unmap = fn(MappingId, Range<u64>);
-
 /// How a file system in memory is set up.
 #[derive(Clone)]
 pub struct Options {
@@ -56,15 +50,13 @@ pub struct Options {
     pub magic: u64,
     /// Mode of the root directory.
     pub root_mode: u16,
-    /// Keeps mappings true to their files.
-    pub unmap: Option<Unmap>,
 }
 
 impl Options {
     /// A file system without a useful limit, with the root's mode 0755.
     #[must_use]
     pub const fn new(dev: u64, clock: Clock) -> Self {
-        Self { dev, max_pages: u64::MAX / 2, clock, magic: TMPFS_MAGIC, root_mode: 0o755, unmap: None }
+        Self { dev, max_pages: u64::MAX / 2, clock, magic: TMPFS_MAGIC, root_mode: 0o755 }
     }
 }
 

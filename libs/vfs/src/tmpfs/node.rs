@@ -9,7 +9,7 @@ use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use addr::PAGE_SIZE;
-use frame::{Frame, Mappable, MappingId};
+use frame::{Frame, Mappable, Mappers, MappingId};
 use sync::{Mutex, OnceCell, RwLock, RwLockWriteGuard};
 
 use super::content::{Content, Lower};
@@ -555,7 +555,7 @@ impl Inode for Node {
     }
 
     fn mappable(self: Arc<Self>, kind: MapKind) -> Option<Arc<dyn Mappable>> {
-        self.content()?.mark_mapped();
+        self.content()?;
         Some(Arc::new(Mapping { node: self, kind }))
     }
 
@@ -644,7 +644,11 @@ impl Mappable for Mapping {
     }
 
     fn mapping_id(&self) -> MappingId {
-        MappingId { device: self.node.fs.options.dev, inode: self.node.ino }
+        self.content().id()
+    }
+
+    fn mappers(&self) -> Option<&Mappers> {
+        Some(self.content().mappers())
     }
 }
 

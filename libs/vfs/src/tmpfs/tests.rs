@@ -153,21 +153,50 @@ fn punching_holes_zeroes_own_and_lower_bytes() {
     }
 }
 
+/// Notes what it is told to forget; `None` stands for private pages that may have changed.
+struct Listener(std::sync::Mutex<Vec<(u64, u64, Option<bool>)>>);
+
+impl frame::Mapper for Listener {
+    fn forget(&self, lost: &frame::Lost<'_>, _leave: &dyn Fn()) -> frame::Mapped {
+        let private = match lost.private {
+            frame::LostPrivate::All => None,
+            frame::LostPrivate::Unchanged(was_ours) => Some(was_ours(lost.pages.start, addr::PhysAddr(1))),
+        };
+        self.0.lock().unwrap().push((lost.pages.start, lost.pages.end.min(99), private));
+        frame::Mapped::Still
+    }
+}
+
 #[test]
-fn cutting_a_mapped_file_unmaps_what_is_gone() {
-    use std::sync::Mutex;
-    static CALLS: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
-    let unmap = |_, pages: core::ops::Range<u64>| CALLS.lock().unwrap().push((pages.start, pages.end.min(99)));
-    let tree = Tree::on(TmpFs::new(Options { unmap: Some(unmap), ..Options::new(1, clock) }));
-    tree.write("/f", &[1; 3 * 4096]).unwrap();
+fn pages_that_a_file_loses_leave_its_mappings() {
+    let tree = Tree::on(TmpFs::new(Options::new(1, clock)));
+    tree.write("/f", &[1; 9 * 4096]).unwrap();
     let file = tree.open("/f", OpenFlags::RDWR).unwrap();
-    file.truncate(2 * 4096 + 1).unwrap();
-    assert!(CALLS.lock().unwrap().is_empty(), "never mapped");
     let pages = file.inode().clone().mappable(MapKind::Shared).unwrap();
-    file.truncate(4097).unwrap();
-    file.inode().allocate(Allocate::PunchHole, 0, 4096).unwrap();
-    assert_eq!(*CALLS.lock().unwrap(), [(2, 99), (0, 1)]);
-    assert_eq!(pages.frame(2).err(), Some(Errno::EIO));
+    assert_eq!(pages.mapping_id(), file.inode().clone().mappable(MapKind::Private).unwrap().mapping_id());
+    let listener = Arc::new(Listener(std::sync::Mutex::default()));
+    let mapper: Arc<dyn frame::Mapper> = listener.clone();
+    pages.mappers().unwrap().register(&Arc::downgrade(&mapper)).unwrap();
+    file.truncate(5 * 4096 + 1).unwrap();
+    file.inode().allocate(Allocate::PunchHole, 0, 4097).unwrap();
+    file.inode().allocate(Allocate::PunchHole, 4095, 2 * 4096).unwrap();
+    file.inode().allocate(Allocate::PunchHole, 4095, 1 << 40).unwrap();
+    file.truncate(9 * 4096).unwrap();
+    assert_eq!(*listener.0.lock().unwrap(), [(6, 99, None), (0, 1, Some(false)), (1, 2, Some(false)), (2, 5, Some(false))]);
+    file.truncate(3 * 4096).unwrap();
+    assert_eq!(pages.frame(3).err(), Some(Errno::EIO));
+}
+
+#[test]
+fn a_private_mapping_of_a_hole_sees_later_writes() {
+    let tree = Tree::on(TmpFs::new(Options::new(1, clock)));
+    let file = tree.open("/f", OpenFlags::RDWR | OpenFlags::CREAT).unwrap();
+    file.truncate(4096).unwrap();
+    let frame = file.inode().clone().mappable(MapKind::Private).unwrap().frame(0).unwrap();
+    assert_eq!(file.write_at(7, &mut b"x".as_slice()).unwrap(), 1);
+    let mut byte = [0];
+    frame.read(7, &mut byte);
+    assert_eq!(byte, *b"x");
 }
 
 #[test]

@@ -27,10 +27,7 @@ pub use open::*;
 pub use transfer::*;
 
 use alloc::sync::Arc;
-use core::ops::Range;
 
-use frame::MappingId;
-use kernel::mm::Advice;
 use linux_abi::Errno;
 use vfs::file::OpenFile;
 use vfs::mount::Location;
@@ -39,7 +36,6 @@ use vfs::tmpfs::Options;
 use vfs::walk::Follow;
 
 use crate::ctx::Ctx;
-use crate::process;
 use crate::user_ptr::UserPtr;
 
 /// "The working directory", in place of a directory's descriptor.
@@ -65,27 +61,10 @@ pub fn now() -> vfs::Timespec {
     vfs::Timespec::from_ns(kernel::clock::realtime_ns())
 }
 
-/// How a file system in memory with device number `dev` is set up.
+/// How a file system in memory with device number `dev` is set up. As Linux's tmpfs it takes at most half of the memory.
 #[must_use]
 pub fn memory_options(dev: u64) -> Options {
-    // What is left keeps the program itself alive.
-    let max_pages = kernel::mm::memory_info().total_frames / 4 * 3;
-    Options { max_pages, unmap: Some(unmap_pages), ..Options::new(dev, now) }
-}
-
-/// Takes pages that a file has lost out of all address spaces; the next access finds out.
-fn unmap_pages(id: MappingId, pages: Range<u64>) {
-    const PAGE: u64 = addr::PAGE_SIZE as u64;
-    for space in process::all_processes().iter().map(|process| process.space()) {
-        for area in space.areas().iter().filter(|area| area.id == Some(id)) {
-            let first = pages.start.saturating_mul(PAGE).max(area.offset) - area.offset;
-            let end = pages.end.saturating_mul(PAGE).saturating_sub(area.offset).min(area.end - area.start);
-            if first < end {
-                // The area may be gone by now: then so are the pages.
-                let _gone = space.advise(area.start + first, end - first, Advice::DontNeedLocked);
-            }
-        }
-    }
+    Options { max_pages: kernel::mm::memory_info().total_frames / 2, ..Options::new(dev, now) }
 }
 
 /// The open file `fd` of the caller.

@@ -327,7 +327,9 @@ pub fn memfd_create(ctx: &Ctx<'_>, name: UserPtr<u8>, flags: u32) -> SysResult {
     let sealable = flags & (MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL) != 0;
     let seals = if flags & MFD_NOEXEC_SEAL != 0 { F_SEAL_EXEC } else { 0 };
     let mode = if flags & MFD_NOEXEC_SEAL != 0 { 0o666 } else { 0o777 };
-    let node = TmpFs::unnamed_file(super::memory_options(MEMFD_DEVICE), new_ino(), mode, Some(if sealable { seals } else { F_SEAL_SEAL }));
+    // Not in a mounted file system, so only the machine limits it.
+    let options = vfs::tmpfs::Options::new(MEMFD_DEVICE, super::now);
+    let node = TmpFs::unnamed_file(options, new_ino(), mode, Some(if sealable { seals } else { F_SEAL_SEAL }));
     let owner = SetAttributes { uid: Some(credentials.uid), gid: Some(credentials.gid), ..SetAttributes::default() };
     node.set_attributes(&owner)?;
     let label = alloc::format!("/memfd:{} (deleted)", alloc::string::String::from_utf8_lossy(&name));
