@@ -1,5 +1,9 @@
 //! Faults of program code as signals (linux-abi.md §4): which one, with which code and address.
 
+#![expect(unsafe_code, reason = "reads the floating-point status registers")]
+
+use core::arch::asm;
+
 use kernel::mm::FaultError;
 use kernel::trap::{Fault, FaultKind};
 use linux_abi::signal::{SigInfo, Signal, code};
@@ -7,9 +11,26 @@ use linux_abi::signal::{SigInfo, Signal, code};
 use super::deliver;
 use crate::ctx::Ctx;
 
+/// Unmasked exceptions that the SSE or the x87 unit reports now. Kernel code computes with neither, so they are the program's.
+fn float_exceptions(kind: FaultKind) -> u32 {
+    const ALL: u32 = 0x3f;
+    if kind == FaultKind::Simd {
+        let mut mxcsr = 0_u32;
+        // SAFETY: stores MXCSR in a local variable.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut mxcsr, options(nostack, preserves_flags)) };
+        const MASKS_SHIFT: u32 = 7;
+        return mxcsr & !(mxcsr >> MASKS_SHIFT) & ALL;
+    }
+    let status: u16;
+    let mut control = 0_u16;
+    // SAFETY: reads the x87 status and control words without waiting for exceptions.
+    unsafe { asm!("fnstsw ax", "fnstcw [{}]", in(reg) &raw mut control, out("ax") status, options(nostack, preserves_flags)) };
+    u32::from(status & !control) & ALL
+}
+
 /// SIGFPE codes by the exception bits of MXCSR or the x87 status word.
-fn float_code(status: u32) -> i32 {
-    match status & 0x3f {
+fn float_code(exceptions: u32) -> i32 {
+    match exceptions {
         s if s & 1 != 0 => code::FPE_FLTINV,
         s if s & 4 != 0 => code::FPE_FLTDIV,
         s if s & 8 != 0 => code::FPE_FLTOVF,
@@ -27,7 +48,7 @@ fn classify(fault: &Fault) -> (Signal, i32) {
         FaultKind::Page(FaultError::BusError) => (Signal::SIGBUS, code::BUS_ADRERR),
         FaultKind::Page(FaultError::OutOfMemory) => (Signal::SIGKILL, code::SI_KERNEL),
         FaultKind::Divide => (Signal::SIGFPE, code::FPE_INTDIV),
-        FaultKind::X87 | FaultKind::Simd => (Signal::SIGFPE, float_code(0)),
+        FaultKind::X87 | FaultKind::Simd => (Signal::SIGFPE, float_code(float_exceptions(fault.kind))),
         FaultKind::Debug => (Signal::SIGTRAP, code::TRAP_TRACE),
         FaultKind::Breakpoint => (Signal::SIGTRAP, code::SI_KERNEL),
         FaultKind::InvalidOpcode => (Signal::SIGILL, code::ILL_ILLOPN),
