@@ -379,7 +379,7 @@ fn unknown(ctx: &mut Ctx<'_>) -> SysResult {
     let number = ctx.frame().orig_rax as usize;
     if first_time(number) {
         let name = Sysno::new(number).map_or("?", |s| s.name());
-        log::debug!("system call {number} ({name}) is not implemented: ENOSYS");
+        log::info!("system call {number} ({name}) is not implemented: ENOSYS");
     }
     Err(Errno::ENOSYS)
 }
