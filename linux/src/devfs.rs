@@ -19,7 +19,7 @@ const DEV: u64 = 6;
 /// # Errors
 /// `ENOMEM`.
 pub fn make() -> Result<Arc<dyn Inode>, Errno> {
-    let root = TmpFs::new(Options::new(DEV, now));
+    let root = TmpFs::mount(Options::new(DEV, now));
     add_memory_devices(&root)?;
     add_terminals(&root)?;
     for (name, target) in [

@@ -25,7 +25,7 @@ pub fn mount_all(mounts: &MountTable) -> Result<(), Errno> {
     let credentials = Credentials::root();
     let tree = Tree { mounts, root: &root, credentials: &credentials };
     tree.mount(b"/dev", devfs::make()?, "devtmpfs")?;
-    let shm = TmpFs::new(Options { root_mode: 0o1777, ..memory_options(SHM_DEV) });
+    let shm = TmpFs::mount(Options { root_mode: 0o1777, ..memory_options(SHM_DEV) });
     tree.mount(b"/dev/shm", shm, "tmpfs")?;
     tree.mount(b"/proc", procfs::make(), "proc")?;
     tree.mount(b"/sys", sysfs::make(), "sysfs")?;

@@ -440,7 +440,8 @@ impl<'a> Context<'a> {
         let me = self.viewer.credentials;
         let uid_ok = uid.is_none_or(|uid| uid == metadata.uid);
         let gid_ok = gid.is_none_or(|gid| me.in_group(gid) || gid == metadata.gid);
-        if !me.privileged() && !(self.owns(&metadata) && uid_ok && gid_ok) {
+        let allowed = me.privileged() || self.owns(&metadata) && uid_ok && gid_ok;
+        if !allowed {
             return Err(Errno::EPERM);
         }
         let drop_bits = metadata.kind != FileKind::Directory && metadata.mode & (SET_UID | SET_GID) != 0;

@@ -38,7 +38,7 @@ impl Tree {
     }
 
     pub(crate) fn empty() -> Self {
-        Self::on(TmpFs::new(Options::new(5, clock)))
+        Self::on(TmpFs::mount(Options::new(5, clock)))
     }
 
     /// An image with `files` (path, content), under a writable layer.

@@ -30,13 +30,15 @@ impl State {
     /// Counts the expirations up to `now`.
     fn advance(&mut self, now: u64) {
         let Some(deadline) = self.deadline.filter(|deadline| *deadline <= now) else { return };
-        if self.interval == 0 {
-            self.expired += 1;
-            self.deadline = None;
-        } else {
-            let periods = (now - deadline) / self.interval + 1;
-            self.expired += periods;
-            self.deadline = Some(deadline + periods * self.interval);
+        match (now - deadline).checked_div(self.interval) {
+            None => {
+                self.expired += 1;
+                self.deadline = None;
+            }
+            Some(missed) => {
+                self.expired += missed + 1;
+                self.deadline = Some(deadline + (missed + 1) * self.interval);
+            }
         }
     }
 }

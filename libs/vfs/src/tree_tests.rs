@@ -182,7 +182,7 @@ fn shrinking_and_growing_again_reads_zeros() {
 #[test]
 fn the_page_limit_gives_enospc_and_frees_on_removal() {
     let options = Options { max_pages: 4, ..Options::new(1, clock) };
-    let tree = Tree::on(TmpFs::new(options));
+    let tree = Tree::on(TmpFs::mount(options));
     tree.write("/a", &[1; 4 * 4096]).unwrap();
     assert_eq!(error(tree.write("/b", b"x")), Errno::ENOSPC);
     assert_eq!(tree.root.inode().statfs().free, 0);
@@ -329,7 +329,7 @@ fn mounts_are_crossed_both_ways() {
     let tree = Tree::empty();
     tree.mkdir("/mnt").unwrap();
     tree.mkdir("/mnt/covered").unwrap();
-    let other = TmpFs::new(Options::new(77, clock));
+    let other = TmpFs::mount(Options::new(77, clock));
     tree.mounts.mount(tree.at("/mnt").unwrap(), other, "tmpfs", "two", MountMode::ReadWrite).unwrap();
     assert!(tree.list("/mnt").is_empty());
     tree.mkdir("/mnt/d").unwrap();

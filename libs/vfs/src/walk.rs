@@ -187,10 +187,10 @@ impl<'a> Walk<'a> {
         if path.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        if path[0] == b'/' { self.from_top() } else { Ok(start.clone()) }
+        if path[0] == b'/' { self.restart() } else { Ok(start.clone()) }
     }
 
-    fn from_top(&self) -> Result<Location> {
+    fn restart(&self) -> Result<Location> {
         if self.resolve.contains(Resolve::BENEATH) { Err(Errno::EXDEV) } else { Ok(self.top.clone()) }
     }
 
@@ -220,13 +220,13 @@ impl<'a> Walk<'a> {
         }
         let text = self.link_text(&next)?;
         *directory |= component.last && text.ends_with(b"/");
-        let from = if text[0] == b'/' { self.from_top_of(&here)? } else { here };
+        let from = if text[0] == b'/' { self.restart_from(&here)? } else { here };
         rest.splice(&text, component.slash)?;
         Ok(from)
     }
 
-    fn from_top_of(&self, here: &Location) -> Result<Location> {
-        let top = self.from_top()?;
+    fn restart_from(&self, here: &Location) -> Result<Location> {
+        let top = self.restart()?;
         self.check_mount(here, &top)?;
         Ok(top)
     }

@@ -69,6 +69,8 @@ const FIRST_OWN_INO: u64 = 1 << 40;
 pub struct TmpFs {
     options: Options,
     used_pages: AtomicU64,
+    /// Pages of the lower tree, which `statfs` shows as used.
+    lower_pages: u64,
     next_ino: AtomicU64,
     /// Held while directories move or go: these lock several directories at once.
     shape: Mutex<()>,
@@ -87,8 +89,8 @@ enum Instance {
 impl TmpFs {
     /// An empty file system; returns its root directory.
     #[must_use]
-    pub fn new(options: Options) -> Arc<Node> {
-        let fs = Self::bare(options, 1);
+    pub fn mount(options: Options) -> Arc<Node> {
+        let fs = Self::bare(options, 1, 0);
         let new = NewInode { kind: FileKind::Directory, mode: fs.options.root_mode, uid: 0, gid: 0, rdev: 0 };
         fs.make(&new)
     }
@@ -96,7 +98,7 @@ impl TmpFs {
     /// A writable layer over the tree below the directory `lower`; returns its root directory.
     #[must_use]
     pub fn over(lower: Arc<dyn Inode>, options: Options) -> Arc<Node> {
-        let fs = Self::bare(options, FIRST_OWN_INO);
+        let fs = Self::bare(options, FIRST_OWN_INO, lower.statfs().blocks);
         let root = fs.instance(lower);
         root.mark_dirty();
         root
@@ -105,7 +107,7 @@ impl TmpFs {
     /// A regular file without a name (`memfd_create`) and with inode number `ino`, which may be sealed if `seals` is given.
     #[must_use]
     pub fn unnamed_file(options: Options, ino: u64, mode: u16, seals: Option<u32>) -> Arc<Node> {
-        let fs = Self::bare(options, ino);
+        let fs = Self::bare(options, ino, 0);
         let node = fs.make(&NewInode { kind: FileKind::Regular, mode, uid: 0, gid: 0, rdev: 0 });
         if let (Some(seals), Some(content)) = (seals, node.content()) {
             content.allow_seals(seals);
@@ -113,10 +115,11 @@ impl TmpFs {
         node
     }
 
-    fn bare(options: Options, first_ino: u64) -> Arc<Self> {
+    fn bare(options: Options, first_ino: u64, lower_pages: u64) -> Arc<Self> {
         Arc::new(Self {
             options,
             used_pages: AtomicU64::new(0),
+            lower_pages,
             next_ino: AtomicU64::new(first_ino),
             shape: Mutex::new(()),
             instances: core::array::from_fn(|_| Mutex::new(HashMap::new())),
@@ -200,7 +203,7 @@ impl TmpFs {
         StatFs {
             magic: self.options.magic,
             block_size: addr::PAGE_SIZE as u64,
-            blocks: self.options.max_pages,
+            blocks: self.options.max_pages.saturating_add(self.lower_pages),
             free,
             files: free,
             files_free: free,

@@ -169,7 +169,7 @@ impl frame::Mapper for Listener {
 
 #[test]
 fn pages_that_a_file_loses_leave_its_mappings() {
-    let tree = Tree::on(TmpFs::new(Options::new(1, clock)));
+    let tree = Tree::on(TmpFs::mount(Options::new(1, clock)));
     tree.write("/f", &[1; 9 * 4096]).unwrap();
     let file = tree.open("/f", OpenFlags::RDWR).unwrap();
     let pages = file.inode().clone().mappable(MapKind::Shared).unwrap();
@@ -189,7 +189,7 @@ fn pages_that_a_file_loses_leave_its_mappings() {
 
 #[test]
 fn a_private_mapping_of_a_hole_sees_later_writes() {
-    let tree = Tree::on(TmpFs::new(Options::new(1, clock)));
+    let tree = Tree::on(TmpFs::mount(Options::new(1, clock)));
     let file = tree.open("/f", OpenFlags::RDWR | OpenFlags::CREAT).unwrap();
     file.truncate(4096).unwrap();
     let frame = file.inode().clone().mappable(MapKind::Private).unwrap().frame(0).unwrap();
@@ -201,7 +201,7 @@ fn a_private_mapping_of_a_hole_sees_later_writes() {
 
 #[test]
 fn fallocate_reserves_and_grows() {
-    let tree = Tree::on(TmpFs::new(Options { max_pages: 8, ..Options::new(1, clock) }));
+    let tree = Tree::on(TmpFs::mount(Options { max_pages: 8, ..Options::new(1, clock) }));
     tree.write("/f", b"x").unwrap();
     let inode = tree.at("/f").unwrap().inode().clone();
     inode.allocate(Allocate::KeepSize, 0, 2 * 4096).unwrap();

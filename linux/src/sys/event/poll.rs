@@ -114,9 +114,9 @@ impl Sets {
     /// Keeps in the sets only what `ready` says; returns how many bits are left.
     fn keep_ready(&mut self, fd: usize, ready: Events) -> usize {
         let mut kept = 0;
-        for set in 0..3 {
+        for (set, reported) in REPORTED.into_iter().enumerate() {
             if self.has(set, fd) {
-                if ready.intersects(REPORTED[set]) {
+                if ready.intersects(reported) {
                     kept += 1;
                 } else {
                     self.words[set][fd / WORD_BITS] &= !(1 << (fd % WORD_BITS));
@@ -149,7 +149,6 @@ fn select_until(ctx: &Ctx<'_>, count: i32, pointers: [UserPtr<u64>; 3], deadline
             entries.push(PollEntry { file, wanted, ready: Events::empty() });
         }
     }
-    // A hang-up alone puts a descriptor into no set but the first: then go on waiting would be wrong only for a set that wants it.
     poll_files(&mut entries, deadline).map_err(restartable)?;
     let found = fds.iter().zip(&entries).map(|(&fd, entry)| sets.keep_ready(fd, entry.ready)).sum();
     sets.write()?;
