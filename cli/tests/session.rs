@@ -94,10 +94,11 @@ fn a_closed_reader_ends_the_program() {
 #[test]
 fn sigterm_is_passed_on_and_a_second_one_ends_the_machine() {
     let bench = Bench::new();
-    bench.fake("message 4 '{}'; printf r >&$stdout; head -c 9 <&$control | od -An -tx1 >&$stdout; printf . >&$stdout; sleep 60");
-    let mut child = bench.command(&TRUE).stdout(Stdio::piped()).spawn().expect("start");
+    // The second message comes after the first, so whoever sees it knows that oxv has heard from the guest.
+    bench.fake("message 4 '{}'; message 2 heard; head -c 9 <&$control | od -An -tx1 >&$stdout; printf . >&$stdout; sleep 60");
+    let mut child = bench.command(&TRUE).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
     let mut stdout = child.stdout.take().expect("stdout");
-    read_until(&mut stdout, "r");
+    read_until(&mut child.stderr.take().expect("stderr"), "heard");
     kill(&child, Signal::TERM);
     // Length 5, type 2, signal 15.
     read_until(&mut stdout, "05 00 00 00 02 0f 00 00 00\n.");
