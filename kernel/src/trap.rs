@@ -9,6 +9,7 @@ use crate::mm::{Access, FaultError};
 use crate::{interrupt, percpu, thread, tlb};
 use addr::VirtAddr;
 use arch_x86_64::idt::{self, Idt, SyscallExit};
+use arch_x86_64::percpu::WORK_RESTORE;
 use arch_x86_64::{TrapFrame, apic, cpu, paging, percpu as block, user};
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
@@ -172,6 +173,9 @@ fn exit_to_program(frame: &mut TrapFrame) {
 #[unsafe(no_mangle)]
 extern "C" fn trap_exit_to_program(frame: &mut TrapFrame) {
     cpu::disable_interrupts();
+    if thread::current_block().is_some_and(|block| block.work.load(Ordering::Acquire) & WORK_RESTORE == 0) {
+        frame.set_syscall_clobbers();
+    }
     exit_to_program(frame);
 }
 

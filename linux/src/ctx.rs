@@ -12,8 +12,13 @@ use crate::process::{Process, Task};
 /// What a system call returns: a value for RAX, or an errno.
 pub type SysResult = Result<usize, Errno>;
 
-/// An entry of the system call table.
-pub type Handler = fn(&mut Ctx<'_>) -> SysResult;
+/// An entry of the system call table. Returns what goes into RAX, so that nothing passes through memory.
+pub type Handler = fn(&mut Ctx<'_>) -> isize;
+
+/// A [`SysResult`] as RAX has it: the value, or the negated errno.
+pub(crate) fn to_register(result: SysResult) -> isize {
+    result.map_or_else(Errno::to_ret, |value| value as isize)
+}
 
 /// The caller of a system call.
 pub struct Ctx<'a> {

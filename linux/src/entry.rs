@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "defines link-time symbols")]
 
 use alloc::sync::Arc;
+use core::ops::RangeInclusive;
+use core::sync::atomic::Ordering;
 
 use arch_x86_64::TrapFrame;
 use arch_x86_64::percpu::{WORK_RESTORE, WORK_SIGNAL};
@@ -33,19 +35,26 @@ extern "C" fn linux_syscall(frame: &mut TrapFrame) {
         let Some(personality) = t.personality::<Personality>() else { return };
         let mut ctx = Ctx::new(&personality.0, frame);
         let result = table::dispatch(&mut ctx);
-        match result {
-            Ok(value) => ctx.frame_mut().rax = value as u64,
-            Err(error) if error.0 < Errno::ERESTARTSYS.0 => ctx.frame_mut().rax = error.to_ret() as u64,
-            Err(interrupted) => interrupted_call(&mut ctx, interrupted),
+        ctx.frame_mut().rax = result as u64;
+        if INTERRUPTED.contains(&result) {
+            interrupted_call(&mut ctx, Errno(result.unsigned_abs() as u16));
         }
     });
 }
 
+/// What the internal errors that ask for a restart look like in RAX.
+const INTERRUPTED: RangeInclusive<isize> = -4095..=Errno::ERESTARTSYS.to_ret();
+
 /// A call that a signal interrupted: the signal decides how it ends.
 #[cold]
 fn interrupted_call(ctx: &mut Ctx<'_>, error: Errno) {
+    if thread::with_current(|t| t.work().work.load(Ordering::Relaxed) & WORK_RESTORE != 0) {
+        // `rt_sigreturn`: RAX is the program's, and means nothing.
+        return;
+    }
     // Until a handler or the restart says otherwise.
     ctx.frame_mut().rax = Errno::EINTR.to_ret() as u64;
+    ctx.frame_mut().set_syscall_clobbers();
     thread::with_current(|t| t.clear_work());
     deliver::deliver(ctx, Some(error));
 }

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use linux_abi::Errno;
 use syscalls::Sysno;
 
-use crate::ctx::{Ctx, Handler, SysResult};
+use crate::ctx::{Ctx, Handler, to_register};
 use crate::sys::{event, file, futex, info, mm, process, signal, thread, time};
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
@@ -35,44 +35,44 @@ pub struct Line {
 
 macro_rules! shim {
     ($f:path, 0) => {
-        |ctx: &mut Ctx<'_>| $f(ctx)
+        |ctx: &mut Ctx<'_>| to_register($f(ctx))
     };
     ($f:path, 1) => {
         |ctx: &mut Ctx<'_>| {
             let a = ctx.arg::<_, 0>();
-            $f(ctx, a)
+            to_register($f(ctx, a))
         }
     };
     ($f:path, 2) => {
         |ctx: &mut Ctx<'_>| {
             let (a, b) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>());
-            $f(ctx, a, b)
+            to_register($f(ctx, a, b))
         }
     };
     ($f:path, 3) => {
         |ctx: &mut Ctx<'_>| {
             let (a, b, c) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>());
-            $f(ctx, a, b, c)
+            to_register($f(ctx, a, b, c))
         }
     };
     ($f:path, 4) => {
         |ctx: &mut Ctx<'_>| {
             let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
-            $f(ctx, a, b, c, d)
+            to_register($f(ctx, a, b, c, d))
         }
     };
     ($f:path, 5) => {
         |ctx: &mut Ctx<'_>| {
             let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
             let e = ctx.arg::<_, 4>();
-            $f(ctx, a, b, c, d, e)
+            to_register($f(ctx, a, b, c, d, e))
         }
     };
     ($f:path, 6) => {
         |ctx: &mut Ctx<'_>| {
             let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
             let (e, f) = (ctx.arg::<_, 4>(), ctx.arg::<_, 5>());
-            $f(ctx, a, b, c, d, e, f)
+            to_register($f(ctx, a, b, c, d, e, f))
         }
     };
 }
@@ -366,22 +366,22 @@ table! {
 }
 
 /// Runs the system call that the registers ask for.
-pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> SysResult {
+pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> isize {
     let number = ctx.frame().orig_rax as usize;
     match HANDLERS.get(number) {
         Some(handler) => handler(ctx),
-        None => Err(Errno::ENOSYS),
+        None => Errno::ENOSYS.to_ret(),
     }
 }
 
 /// Answers for a number without a line.
-fn unknown(ctx: &mut Ctx<'_>) -> SysResult {
+fn unknown(ctx: &mut Ctx<'_>) -> isize {
     let number = ctx.frame().orig_rax as usize;
     if first_time(number) {
         let name = Sysno::new(number).map_or("?", |s| s.name());
         log::info!("system call {number} ({name}) is not implemented: ENOSYS");
     }
-    Err(Errno::ENOSYS)
+    Errno::ENOSYS.to_ret()
 }
 
 /// Whether `number` has not been asked for before.

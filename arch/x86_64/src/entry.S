@@ -47,13 +47,13 @@
 // System call. rcx = return address, r11 = the program's RFLAGS (dead by the ABI), everything else as the program left it.
 // Preemption-safe with interrupts on at every instruction: an interrupt before the stack switch sees a program stack
 // pointer and starts at the top of the (empty) kernel stack; after it, the stack pointer lies inside the kernel stack.
+// CS and SS in that frame are right since `switch::prepare`; RCX and R11 are left to `TrapFrame::set_syscall_clobbers`.
 .globl syscall_entry
 syscall_entry:
     mov %rsp, %r11
     mov %gs:G_KERNEL_FRAME, %rsp
     mov %r11, F_RSP(%rsp)
     mov %rcx, F_RIP(%rsp)
-    mov %rcx, F_RCX(%rsp)
     mov %rax, F_ORIG_RAX(%rsp)
     mov %rdi, F_RDI(%rsp)
     mov %rsi, F_RSI(%rsp)
@@ -68,9 +68,6 @@ syscall_entry:
     mov %r14, F_R14(%rsp)
     mov %r15, F_R15(%rsp)
     movq $0x202, F_RFLAGS(%rsp)
-    movq $0x202, F_R11(%rsp)
-    movq $0x08, F_CS(%rsp)
-    movq $0x10, F_SS(%rsp)
     SAVE_XMM
     mov %rsp, %rdi
     xor %ebp, %ebp

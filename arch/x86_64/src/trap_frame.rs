@@ -80,6 +80,12 @@ impl TrapFrame {
         VirtAddr(self.rip).is_user()
     }
 
+    /// Gives RCX and R11 what `syscall` leaves in them. The entry path does not, as only signal frames and the slow exit look.
+    pub const fn set_syscall_clobbers(&mut self) {
+        self.rcx = self.rip;
+        self.r11 = self.rflags;
+    }
+
     /// Whether interrupts were enabled in the interrupted code.
     #[must_use]
     pub const fn interrupts_enabled(&self) -> bool {

@@ -41,7 +41,7 @@ unsafe fn sync_thread_unpark(thread: NonNull<()>) {
 
 #[unsafe(no_mangle)]
 fn sync_thread_interrupted() -> bool {
-    super::with_current(|thread| thread.personality.get().is_some() && thread_interrupted())
+    super::with_current(|thread| thread.space.is_some() && thread_interrupted())
 }
 
 #[unsafe(no_mangle)]

@@ -25,14 +25,13 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use arch_x86_64::percpu::{self as block, KERNEL_STACK_SIZE, ThreadBlock, WORK_SIGNAL};
 use arch_x86_64::{TrapFrame, cpu as processor};
-use core::any::Any;
+use core::any::{Any, TypeId};
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use linux_abi::Errno;
 use lockfree::mpsc::MpscLink;
 use runqueue::{Policy, SchedEntity, ThreadState};
-use sync::OnceCell;
 use timer::TimerNode;
 
 pub(crate) use cpu::{init_ap, init_cpu, preempt, run_idle, start_balancers, timer_fired};
@@ -89,7 +88,7 @@ pub struct Thread {
     stack: Stack,
     context: UnsafeCell<switch::Context>,
     space: Option<Arc<AddressSpace>>,
-    personality: OnceCell<Box<dyn Any + Send + Sync>>,
+    personality: Personality,
 }
 
 // SAFETY: the fields that are not themselves shareable follow the rules of the module.
@@ -109,6 +108,18 @@ impl Stack {
             Self::Own(stack) => stack.bottom().0,
             Self::Boot(bottom) => *bottom,
         }
+    }
+}
+
+/// The personality's part of a program thread, with its type beside it: every system call asks for it. A kernel thread's is `()`.
+struct Personality {
+    kind: TypeId,
+    part: Box<dyn Any + Send + Sync>,
+}
+
+impl Personality {
+    fn of(part: Box<dyn Any + Send + Sync>) -> Self {
+        Self { kind: (*part).type_id(), part }
     }
 }
 
@@ -145,7 +156,7 @@ impl Thread {
             stack,
             context: UnsafeCell::new(switch::Context::new()),
             space,
-            personality: OnceCell::new(),
+            personality: Personality::of(Box::new(())),
         }
     }
 
@@ -171,7 +182,9 @@ impl Thread {
     #[inline]
     #[must_use]
     pub fn personality<T: 'static>(&self) -> Option<&T> {
-        self.personality.get()?.downcast_ref()
+        let Personality { kind, part } = &self.personality;
+        // SAFETY: the part is a `T`.
+        (*kind == TypeId::of::<T>()).then(|| unsafe { &*(&raw const **part).cast() })
     }
 
     /// Gives the thread work to look at before it returns to program code, waking it if it sleeps.
@@ -259,7 +272,7 @@ pub fn spawn(name: &str, class: Class, body: impl FnOnce() + Send + 'static) -> 
 pub fn spawn_program(new: ProgramThread) -> Result<ThreadRef, Errno> {
     let stack = KernelStack::alloc(KERNEL_STACK_SIZE / addr::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
     let mut thread = Box::new(Thread::new(&new.name, Class::Normal, Stack::Own(stack), Some(new.space)));
-    let _first = thread.personality.set(new.personality);
+    thread.personality = Personality::of(new.personality);
     switch::prepare_program(&mut thread, &new.frame, new.fs_base)?;
     Ok(start(thread))
 }

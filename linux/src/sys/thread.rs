@@ -63,6 +63,7 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     }
     let mut frame = ctx.frame().clone();
     frame.rax = 0;
+    frame.set_syscall_clobbers();
     if args.stack != 0 {
         frame.rsp = args.stack.wrapping_add(args.stack_size);
     }
