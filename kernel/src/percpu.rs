@@ -23,7 +23,10 @@ static BLOCKS: Blocks = Blocks(UnsafeCell::new([const { CpuBlock::new() }; MAX_C
 #[inline]
 #[must_use]
 pub fn cpu_id() -> usize {
-    block::cpu_id()
+    let cpu = block::cpu_id();
+    // SAFETY: `install` gives out no other numbers.
+    unsafe { core::hint::assert_unchecked(cpu < MAX_CPUS) };
+    cpu
 }
 
 /// How many CPUs are running; their numbers are `0..cpu_count()`.
@@ -44,6 +47,7 @@ pub fn apic_id_of(cpu: usize) -> u32 {
 /// # Safety
 /// Once per CPU, by that CPU, before anything else of this module; no two CPUs get one number.
 pub(crate) unsafe fn install(cpu: usize, apic_id: u32) {
+    assert!(cpu < MAX_CPUS, "more CPUs than blocks");
     APIC_IDS[cpu].store(apic_id, Ordering::Relaxed);
     let block = BLOCKS.0.get().cast::<CpuBlock>().wrapping_add(cpu);
     // SAFETY: the caller gives this CPU a number of its own, so the block is used by it alone.

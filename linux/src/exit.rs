@@ -85,7 +85,7 @@ fn announce_end(task: &Task) {
     }
     // A bad address is the program's business; there is nobody left to tell.
     if UserPtr::<u32>::new(address).store(0).is_ok() {
-        let _nobody = futex::wake_address(task, address, 1);
+        let _nobody = futex::wake_address(address, 1);
     }
 }
 
@@ -124,7 +124,7 @@ fn orphan(task: &Task, address: u64) {
         match word.compare_exchange(value, new) {
             Ok(found) if found == value => {
                 if value & FUTEX_WAITERS != 0 {
-                    let _nobody = futex::wake_address(task, address, 1);
+                    let _nobody = futex::wake_address(address, 1);
                 }
                 return;
             }

@@ -8,6 +8,8 @@
 //! **Wake-up.** [`unpark`] gives the thread's park token. If the thread was waiting, exactly one caller is told so and now holds
 //! the scheduler reference: it chooses a CPU, pushes the thread on that CPU's incoming list and, if the list was empty, sends an
 //! interrupt (a non-empty list means that one is on its way). The target takes the whole list whenever it schedules.
+//! For its own CPU a caller with interrupts on does at once what the next pass of the scheduler would: such a caller is not
+//! inside the scheduler, and every thread that left this CPU has its context saved.
 //! A thread whose context is not yet saved (`on_cpu`), or whose timer is set, can only go to its home CPU: that CPU cannot look
 //! at its list before it has finished the switch, and the timer is in that CPU's queue.
 //!
@@ -28,12 +30,15 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use lockfree::mpsc::{MpscList, Push};
+use runqueue::measure::HYSTERESIS_NS;
 use runqueue::{Enqueue, Park, Placement, RunQueue, SchedEntity, Scheduled, ThreadState, Unpark};
 use sync::{OnceCell, ThreadHandle};
 use timer::{Timed, TimerNode, TimerQueue};
 
 /// How long program code runs at most before an interrupt looks whether it has halted the CPU.
 const LONGEST_RUN_NS: u64 = 1_000_000_000;
+/// About the length of a turn: when the hardware timer fires within it, a turn's end is not computed.
+const SOON_NS: u64 = 2 * HYSTERESIS_NS;
 /// How often a balancer compares its CPU with the others.
 const BALANCE_INTERVAL_NS: u64 = 100_000_000;
 /// Difference of runnable threads from which moving one helps.
@@ -64,12 +69,23 @@ struct Local {
     idle: Option<ThreadRef>,
 }
 
+impl Local {
+    /// The idle thread; an address that no thread has before there is one.
+    fn idle_ptr(&self) -> NonNull<Thread> {
+        self.idle.as_ref().map_or(NonNull::dangling(), ThreadRef::as_ptr)
+    }
+
+    /// Whether the hardware timer fires within a turn from `now`.
+    fn fires_soon(&self, now: u64) -> bool {
+        self.armed_ns <= now + SOON_NS
+    }
+}
+
 /// What any CPU may touch.
 struct Shared {
     incoming: MpscList<ThreadRef>,
     /// Runnable threads, as of the CPU's last look.
     load: AtomicUsize,
-    is_idle: AtomicBool,
     /// Idle CPUs that ask for a thread, bit N for CPU N.
     wanted_by: AtomicU64,
     balancer: OnceCell<ThreadHandle>,
@@ -93,7 +109,6 @@ impl Scheduler {
             shared: Shared {
                 incoming: MpscList::new(),
                 load: AtomicUsize::new(0),
-                is_idle: AtomicBool::new(false),
                 wanted_by: AtomicU64::new(0),
                 balancer: OnceCell::new(),
                 balancer_sleeps: AtomicBool::new(false),
@@ -101,6 +116,9 @@ impl Scheduler {
         }
     }
 }
+
+/// CPUs that run their idle thread, bit N for CPU N. Each CPU changes its own bit, when it becomes idle and when it no longer is.
+static IDLE: AtomicU64 = AtomicU64::new(0);
 
 static SCHEDULERS: [Scheduler; MAX_CPUS] = [const { Scheduler::new() }; MAX_CPUS];
 
@@ -138,7 +156,7 @@ fn schedule(current: &Thread, why: Why) {
     // SAFETY: interrupts are off; the borrow ends before the switch.
     let local = unsafe { local() };
     let now = clock::monotonic_ns();
-    let idle = local.idle.as_ref().map_or(NonNull::dangling(), ThreadRef::as_ptr);
+    let idle = local.idle_ptr();
     let is_idle = idle == NonNull::from(current);
     block::set_need_resched(false);
     local.queue.account((!is_idle).then_some(current), now);
@@ -156,7 +174,7 @@ fn schedule(current: &Thread, why: Why) {
         }
         None => idle,
     };
-    publish_load(cpu, local, next == idle);
+    publish_load(cpu, local);
     // SAFETY: the queue, or this CPU's idle slot, kept it alive; now this CPU holds its scheduler reference.
     let next_thread = unsafe { next.as_ref() };
     next_thread.unaccounted_since_ns.store(now, Ordering::Relaxed);
@@ -165,8 +183,10 @@ fn schedule(current: &Thread, why: Why) {
         return;
     }
     if is_idle {
+        IDLE.fetch_and(!(1 << cpu), Ordering::Relaxed);
         tlb::leave_idle(cpu);
     } else if next == idle {
+        IDLE.fetch_or(1 << cpu, Ordering::Relaxed);
         tlb::enter_idle(cpu);
     }
     let leaving = if why == Why::Preempted { Leaving::Preempted } else { Leaving::Voluntarily };
@@ -231,24 +251,28 @@ fn wake_expired(local: &mut Local, now: u64) {
 /// Makes the threads runnable that were woken for this CPU.
 fn take_incoming(cpu: usize, local: &mut Local, current: &Thread) {
     for thread in shared(cpu).incoming.take_all() {
-        // SAFETY: a timer that is set is in the home CPU's queue, and timed waits go home.
-        unsafe { local.timers.remove(&thread) };
-        if !allows(&thread, cpu) && thread.as_ptr() != NonNull::from(current) {
-            let target = allowed_cpu(&thread);
-            send(target, thread);
-            continue;
-        }
-        thread.state.dequeued();
-        // SAFETY: taken off the list, so it is this CPU's to link.
-        unsafe { local.queue.enqueue(thread, Enqueue::Woken) };
+        accept(cpu, local, current, thread);
     }
 }
 
-fn publish_load(cpu: usize, local: &Local, idle: bool) {
+/// Puts a thread in state *waking* in the queue, or sends it on if it may not run here. Unless it is `current`, its context is
+/// saved.
+fn accept(cpu: usize, local: &mut Local, current: &Thread, thread: ThreadRef) {
+    // SAFETY: a timer that is set is in the home CPU's queue, and timed waits go home.
+    unsafe { local.timers.remove(&thread) };
+    if !allows(&thread, cpu) && thread.as_ptr() != NonNull::from(current) {
+        let target = allowed_cpu(&thread);
+        return send(target, thread);
+    }
+    thread.state.dequeued();
+    // SAFETY: the scheduler reference of a waking thread makes it this CPU's to link.
+    unsafe { local.queue.enqueue(thread, Enqueue::Woken) };
+}
+
+fn publish_load(cpu: usize, local: &Local) {
     let shared = shared(cpu);
     let load = local.queue.load();
     shared.load.store(load, Ordering::Relaxed);
-    shared.is_idle.store(idle, Ordering::Relaxed);
     if load >= IMBALANCE
         && shared.balancer_sleeps.load(Ordering::Relaxed)
         && let Some(balancer) = shared.balancer.get()
@@ -259,8 +283,18 @@ fn publish_load(cpu: usize, local: &Local, idle: bool) {
 }
 
 /// Sets the hardware timer for the next thing that time brings: a timer, the end of `running`'s turn, the look for a halt.
+/// If it fires soon, turns end then: threads that switch often need no new end each time.
+#[inline]
 fn arm_timer(local: &mut Local, running: &Thread, now: u64) {
-    let mut deadline = local.timers.next_deadline().unwrap_or(NEVER);
+    let timer = local.timers.next_deadline().unwrap_or(NEVER);
+    if local.armed_ns > timer || !local.fires_soon(now) {
+        rearm_timer(local, running, timer, now);
+    }
+}
+
+#[inline(never)]
+fn rearm_timer(local: &mut Local, running: &Thread, timer: u64, now: u64) {
+    let mut deadline = timer;
     if let Some(end) = local.queue.next_preemption(running) {
         deadline = deadline.min(end);
     }
@@ -313,25 +347,58 @@ pub(super) fn send_elsewhere(thread: ThreadRef) {
 /// Where a woken thread goes: home if that CPU is idle, else to an idle CPU, else home.
 fn wake_target(thread: &Thread, placement: Placement) -> usize {
     let home = thread.cpu();
-    let may_move = placement == Placement::Anywhere && !thread.timed.load(Ordering::Relaxed);
-    if !may_move || (allows(thread, home) && shared(home).is_idle.load(Ordering::Relaxed)) {
+    if placement == Placement::Home || thread.timed.load(Ordering::Relaxed) {
         return home;
     }
-    let idle = (0..percpu::cpu_count()).find(|&cpu| allows(thread, cpu) && shared(cpu).is_idle.load(Ordering::Relaxed));
-    match idle {
-        Some(cpu) => cpu,
-        None if allows(thread, home) => home,
-        None => allowed_cpu(thread),
+    let idle = IDLE.load(Ordering::Relaxed) & thread.affinity();
+    if idle == 0 {
+        return if allows(thread, home) { home } else { allowed_cpu(thread) };
     }
+    if idle & 1 << home != 0 { home } else { idle.trailing_zeros() as usize }
 }
 
 /// See [`Thread::unpark`].
 pub(super) fn unpark(thread: &Thread) {
-    if let Unpark::MustEnqueue(placement) = thread.state.unpark() {
-        let target = wake_target(thread, placement);
-        // SAFETY: the transition gave us the scheduler reference.
-        send(target, unsafe { ThreadRef::from_ptr(NonNull::from(thread)) });
+    let Unpark::MustEnqueue(placement) = thread.state.unpark() else { return };
+    let target = wake_target(thread, placement);
+    // SAFETY: the transition gave us the scheduler reference.
+    let thread = unsafe { ThreadRef::from_ptr(NonNull::from(thread)) };
+    if !processor::interrupts_enabled() {
+        return send(target, thread);
     }
+    processor::disable_interrupts();
+    if target == percpu::cpu_id() {
+        accept_now(target, thread);
+    } else {
+        send(target, thread);
+    }
+    processor::enable_interrupts();
+    if block::need_resched() {
+        super::reschedule();
+    }
+}
+
+/// Makes a woken thread runnable on this CPU, and asks for a switch if it should run at once.
+/// Context: interrupts off, not in the scheduler.
+fn accept_now(cpu: usize, thread: ThreadRef) {
+    // SAFETY: interrupts are off, and no pass of the scheduler is under way.
+    let local = unsafe { local() };
+    super::with_current(|current| {
+        let is_idle = local.idle_ptr() == NonNull::from(current);
+        thread.home.store(cpu as u32, Ordering::Relaxed);
+        // While the timer fires soon after the last account, that was not long ago, and turns end in time.
+        let exact = local.fires_soon(local.queue.now_ns());
+        if !exact {
+            local.queue.account((!is_idle).then_some(current), clock::monotonic_ns());
+        }
+        accept(cpu, local, current, thread);
+        publish_load(cpu, local);
+        if is_idle || local.queue.should_preempt(current) {
+            block::set_need_resched(true);
+        } else if !exact {
+            arm_timer(local, current, local.queue.now_ns());
+        }
+    });
 }
 
 /// Puts a new thread, in state *waking*, on the least loaded CPU.
@@ -417,7 +484,7 @@ fn adopt_idle(cpu: usize, stack: Stack) {
         block::set_current(&raw const thread.block, bottom);
         *local() = Local { queue: RunQueue::new(cpu as u32), timers: TimerQueue::new(), armed_ns: NEVER, idle: Some(thread) };
     }
-    shared(cpu).is_idle.store(true, Ordering::Relaxed);
+    IDLE.fetch_or(1 << cpu, Ordering::Relaxed);
     apic::init_timer(TIMER_VECTOR);
 }
 

@@ -201,14 +201,20 @@ impl SchedEntity {
     }
 
     /// Puts the requested policy in force.
+    #[inline]
     pub(crate) fn refresh_policy(&self) {
         let word = self.requested.load(Ordering::Relaxed);
         if word != self.policy.load(Ordering::Relaxed) {
-            let policy = Policy::decode(word);
-            self.policy.store(word, Ordering::Relaxed);
-            self.set_rank(policy.rank());
-            self.price.store(policy.price(), Ordering::Relaxed);
+            self.change_policy(word);
         }
+    }
+
+    #[cold]
+    fn change_policy(&self, word: u32) {
+        let policy = Policy::decode(word);
+        self.policy.store(word, Ordering::Relaxed);
+        self.set_rank(policy.rank());
+        self.price.store(policy.price(), Ordering::Relaxed);
     }
 
     /// The policy in force.
@@ -218,18 +224,25 @@ impl SchedEntity {
     }
 
     /// Brings R to the present of a CPU: after sleep or migration.
+    #[inline]
     pub(crate) fn arrive(&self, cpu: u32, factor: Factor, now_ns: u64) {
+        if self.cpu() != cpu || self.shift.load(Ordering::Relaxed) != factor.shift() {
+            self.translate(cpu, factor, now_ns);
+        }
+        self.set_factor(factor, now_ns, cpu);
+    }
+
+    /// Converts R from the factor it was last right at.
+    #[cold]
+    fn translate(&self, cpu: u32, factor: Factor, now_ns: u64) {
+        let then = self.factor();
         let runtime = if self.cpu() == cpu {
-            renormalised(
-                self.runtime(),
-                factor.shift().saturating_sub(self.factor().shift()),
-            )
+            renormalised(self.runtime(), factor.shift().saturating_sub(then.shift()))
         } else {
             let elapsed = now_ns.saturating_sub(self.stamp_ns.load(Ordering::Relaxed));
-            factor.import(self.runtime(), self.factor(), elapsed)
+            factor.import(self.runtime(), then, elapsed)
         };
         self.set_runtime(runtime);
-        self.set_factor(factor, now_ns, cpu);
     }
 
     /// Charges the thread for running.

@@ -25,6 +25,9 @@ const HALF_LIVES_SHIFT: u32 = 50;
 /// τ·ln 2.
 const HALF_LIFE_NS: u128 = 138_629_436;
 
+/// Less than a half-life: c does not double.
+const SHORT_NS: u64 = 1 << 26;
+
 /// Below this the first terms of the series are exact enough: runs of up to 2 ms are the ordinary case.
 const SMALL: u64 = ONE / 64;
 
@@ -62,22 +65,13 @@ fn half_lives(t_ns: u64) -> (u32, u64) {
 }
 
 /// 2^f − 1 for f in [0, 1), Q32; the Taylor series of e^(f·ln 2) − 1 by Horner's rule. Relative error below 10⁻⁶.
+#[inline]
 fn exp2_minus_one(f: u64) -> u64 {
-    const TERMS: [u64; 8] = [
-        5676,
-        65_510,
-        661_577,
-        5_726_720,
-        41_309_550,
-        238_388_332,
-        1_031_764_991,
-        2_977_044_472,
-    ];
-    let terms = if f < SMALL { &TERMS[5..] } else { &TERMS[..] };
-    terms
-        .iter()
-        .fold(0, |sum, term| ((sum + term) * f) >> 32)
-        .min(ONE - 1)
+    const LAST_TERMS: [u64; 3] = [238_388_332, 1_031_764_991, 2_977_044_472];
+    const FIRST_TERMS: [u64; 5] = [5676, 65_510, 661_577, 5_726_720, 41_309_550];
+    let horner = |sum, term| ((sum + term) * f) >> 32;
+    let first = if f < SMALL { 0 } else { FIRST_TERMS.into_iter().fold(0, horner) };
+    LAST_TERMS.into_iter().fold(first, horner).min(ONE - 1)
 }
 
 /// log2(y) for y ≥ 1, both Q32: the series of artanh on the mantissa. Relative error below 10⁻⁵.
@@ -182,7 +176,20 @@ impl Factor {
     }
 
     /// Lets `t_ns` pass, renormalising if c would pass its bound.
+    #[inline]
     pub fn advance(&mut self, t_ns: u64) -> Step {
+        if t_ns >= SHORT_NS || self.c >> (LIMIT_BITS - 1) != 0 {
+            return self.advance_far(t_ns);
+        }
+        let (_, rest) = half_lives(t_ns);
+        let growth = mul_q32(self.c, exp2_minus_one(rest));
+        self.c += growth;
+        Step { renormalise: 0, growth }
+    }
+
+    /// [`Factor::advance`] over a long time, or close to the bound.
+    #[cold]
+    fn advance_far(&mut self, t_ns: u64) -> Step {
         let (doublings, rest) = half_lives(t_ns);
         let top = 63 - self.c.leading_zeros() + doublings;
         let renormalise = if top + 2 > LIMIT_BITS { top - 32 } else { 0 };

@@ -120,13 +120,21 @@ where
         self.heap.first().map(|first| &first.0)
     }
 
+    /// The time of the last [`RunQueue::account`].
+    #[must_use]
+    pub const fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     /// Lets time pass: charges the running thread for it (`None`: the CPU was idle).
+    #[inline]
     pub fn account(&mut self, current: Option<&P::Target>, now_ns: u64) {
         let ran_ns = now_ns.saturating_sub(self.now_ns);
         self.now_ns = self.now_ns.max(now_ns);
         let step = self.factor.advance(ran_ns);
-        if step.renormalise != 0 {
-            self.renormalise(u64::from(step.renormalise));
+        let bits = u64::from(step.renormalise);
+        if bits != 0 {
+            self.renormalise(bits);
         }
         let Some(entity) = current.map(Scheduled::sched_entity) else {
             return;
@@ -135,7 +143,9 @@ where
             entity.arrive(self.cpu, self.factor, self.now_ns);
         }
         entity.refresh_policy();
-        entity.set_runtime(renormalised(entity.runtime(), u64::from(step.renormalise)));
+        if bits != 0 {
+            entity.set_runtime(renormalised(entity.runtime(), bits));
+        }
         entity.charge(step.charge(entity.price()), ran_ns);
         entity.set_factor(self.factor, self.now_ns, self.cpu);
     }
@@ -150,7 +160,8 @@ where
         }
     }
 
-    /// Puts a ready thread in the queue. Call [`RunQueue::account`] for the same instant first.
+    /// Puts a ready thread in the queue. Call [`RunQueue::account`] first, unless that was a few
+    /// milliseconds ago: R is then as exact as the hysteresis.
     ///
     /// # Safety
     /// The thread is in no run queue and this CPU alone may link it: it has just made it `Ready`

@@ -3,6 +3,7 @@
 //! - [`Mutex`], [`RwLock`], [`CondVar`], [`Semaphore`], [`Completion`], [`OnceCell`]: what their names say.
 //! - [`WaitQueue`]: wait for a condition, with deadline and signals; wake one or all; [`Notify`] registration for
 //!   poll and epoll, which wait on many queues at once.
+//! - [`WaitTable`]: wait for a key; wake or move those who wait for one. The base of futexes.
 //! - [`ThreadHandle`], [`park`]: threads as the backend provides them (see [`backend`]).
 //!
 //! Nothing here spins. Everything except [`ThreadHandle::unpark`] is for thread context: wake functions take sleeping
@@ -38,6 +39,7 @@ mod semaphore;
 pub mod std_backend;
 mod wait_list;
 mod wait_queue;
+mod wait_table;
 
 pub use backend::{ThreadHandle, interrupted, monotonic_ns, park};
 pub use completion::Completion;
@@ -47,8 +49,11 @@ pub use once::{Once, OnceCell};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::Semaphore;
 pub use wait_queue::{Interrupt, Notify, Registration, WaitError, WaitQueue};
+pub use wait_table::{WaitKey, WaitTable, Woken};
 
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod stress;
+#[cfg(all(test, not(loom)))]
+mod wait_table_tests;

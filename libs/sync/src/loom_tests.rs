@@ -13,7 +13,9 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread::{self, Thread};
 
-use crate::{CondVar, Interrupt, Mutex, Notify, OnceCell, RwLock, Semaphore, WaitError, WaitQueue};
+use crate::{
+    CondVar, Interrupt, Mutex, Notify, OnceCell, RwLock, Semaphore, WaitError, WaitKey, WaitQueue, WaitTable,
+};
 
 #[unsafe(no_mangle)]
 fn sync_thread_current() -> NonNull<()> {
@@ -234,4 +236,47 @@ fn loom_a_deadline_that_has_passed_ends_the_wait() {
         assert_eq!(result, Err(WaitError::TimedOut));
     });
     assert_eq!(explored, 1);
+}
+
+#[derive(Clone, Copy, PartialEq)]
+struct Key;
+
+impl WaitKey for Key {
+    fn hash(&self) -> usize {
+        0
+    }
+}
+
+#[test]
+fn loom_a_table_wait_given_up_is_woken_or_not_but_never_both() {
+    let explored = explore(3, || {
+        let table = Arc::new(WaitTable::<Key, 1>::new());
+        let waker = table.clone();
+        let waker = thread::spawn(move || waker.wake(Key, 1, 1));
+        let waited = table.wait(Key, 1, || Ok(()), |_| Err(()));
+        assert_eq!(join(waker), usize::from(waited.is_ok()));
+    });
+    assert!(explored > 20);
+}
+
+#[test]
+fn loom_a_table_wake_after_the_change_is_not_missed() {
+    let explored = explore(3, || {
+        let shared = Arc::new((AtomicBool::new(false), WaitTable::<Key, 1>::new()));
+        let waker = shared.clone();
+        let waker = thread::spawn(move || {
+            waker.0.store(true, Ordering::Relaxed);
+            waker.1.wake(Key, 1, 1)
+        });
+        let check = || if shared.0.load(Ordering::Relaxed) { Err(()) } else { Ok(()) };
+        let sleep = |woken: &crate::Woken<'_, Key>| {
+            while !woken.is_woken() {
+                crate::park(None);
+            }
+            Ok(())
+        };
+        let waited = shared.1.wait(Key, 1, check, sleep);
+        assert_eq!(join(waker), usize::from(waited.is_ok()));
+    });
+    assert!(explored > 20);
 }

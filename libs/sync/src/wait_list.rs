@@ -13,18 +13,18 @@ use core::ptr;
 use crate::backend::{RawMutex, WaitRecord};
 
 /// A waiting thread.
-pub(crate) struct Waiter {
-    prev: Cell<*const Waiter>,
-    next: Cell<*const Waiter>,
+pub(crate) struct Waiter<T = usize> {
+    prev: Cell<*const Self>,
+    next: Cell<*const Self>,
     linked: Cell<bool>,
     /// What it waits for, as its primitive defines it.
-    pub(crate) tag: usize,
+    pub(crate) tag: T,
     pub(crate) record: WaitRecord,
     _pinned: PhantomPinned,
 }
 
-impl Waiter {
-    pub(crate) fn new(tag: usize) -> Self {
+impl<T> Waiter<T> {
+    pub(crate) fn new(tag: T) -> Self {
         Self {
             prev: Cell::new(ptr::null()),
             next: Cell::new(ptr::null()),
@@ -37,34 +37,32 @@ impl Waiter {
 }
 
 /// The waiters, in order of arrival, behind a lock.
-pub(crate) struct WaitList {
+pub(crate) struct WaitList<T = usize> {
     lock: RawMutex,
-    list: UnsafeCell<List>,
+    list: UnsafeCell<List<T>>,
 }
 
 // SAFETY: `list` is only touched under `lock`; waiters are told things through their records, which are Sync.
-unsafe impl Sync for WaitList {}
+unsafe impl<T: Send + Sync> Sync for WaitList<T> {}
 // SAFETY: a list that can be moved has no waiters.
-unsafe impl Send for WaitList {}
+unsafe impl<T: Send + Sync> Send for WaitList<T> {}
 
 /// The list proper; reachable only under the lock.
-pub(crate) struct List {
-    head: *const Waiter,
-    tail: *const Waiter,
+pub(crate) struct List<T = usize> {
+    head: *const Waiter<T>,
+    tail: *const Waiter<T>,
 }
 
-impl WaitList {
+impl<T> WaitList<T> {
     const_unless_loom! {
         pub(crate) const fn new() -> Self {
-            Self {
-                lock: RawMutex::new(),
-                list: UnsafeCell::new(List { head: ptr::null(), tail: ptr::null() }),
-            }
+            Self { lock: RawMutex::new(), list: UnsafeCell::new(List::new()) }
         }
     }
 
     /// Calls `f` with the list locked.
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut List) -> R) -> R {
+    #[inline]
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut List<T>) -> R) -> R {
         self.lock.lock();
         // SAFETY: we own the lock.
         let result = f(unsafe { &mut *self.list.get() });
@@ -75,10 +73,6 @@ impl WaitList {
 }
 
 impl List {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.head.is_null()
-    }
-
     /// The oldest waiter's tag.
     pub(crate) fn front_tag(&self) -> Option<usize> {
         // SAFETY: a linked waiter is alive.
@@ -97,13 +91,28 @@ impl List {
     pub(crate) fn len(&self) -> usize {
         self.tags().count()
     }
+}
+
+impl<T> List<T> {
+    pub(crate) const fn new() -> Self {
+        Self { head: ptr::null(), tail: ptr::null() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
 
     /// Arms the waiter and links it last.
     ///
     /// # Safety
     /// The waiter is the calling thread's, unlinked, and stays in place until it was told something or removed.
-    pub(crate) unsafe fn push_back(&mut self, waiter: &Waiter) {
+    pub(crate) unsafe fn push_back(&mut self, waiter: &Waiter<T>) {
         waiter.record.arm();
+        self.link(waiter);
+    }
+
+    /// Links a waiter that is alive and linked nowhere.
+    fn link(&mut self, waiter: &Waiter<T>) {
         waiter.prev.set(self.tail);
         waiter.next.set(ptr::null());
         waiter.linked.set(true);
@@ -116,7 +125,7 @@ impl List {
     }
 
     /// Unlinks a waiter; false if it is not linked any more.
-    pub(crate) fn remove(&mut self, waiter: &Waiter) -> bool {
+    pub(crate) fn remove(&mut self, waiter: &Waiter<T>) -> bool {
         if !waiter.linked.replace(false) {
             return false;
         }
@@ -134,11 +143,26 @@ impl List {
     }
 
     /// Unlinks the oldest waiter. It stays alive until told something, which the caller must do.
-    pub(crate) fn pop_front(&mut self) -> Option<*const Waiter> {
+    pub(crate) fn pop_front(&mut self) -> Option<*const Waiter<T>> {
         // SAFETY: a linked waiter is alive.
         let waiter = unsafe { self.head.as_ref() }?;
         self.remove(waiter);
         Some(waiter)
+    }
+
+    /// Moves up to `count` waiters that `wanted` accepts to the end of `to`, in their order; returns how many.
+    pub(crate) fn move_to(&mut self, to: &mut Self, count: usize, mut wanted: impl FnMut(&T) -> bool) -> usize {
+        let (mut moved, mut at) = (0, self.head);
+        // SAFETY: linked waiters are alive.
+        while moved < count && let Some(waiter) = unsafe { at.as_ref() } {
+            at = waiter.next.get();
+            if wanted(&waiter.tag) {
+                self.remove(waiter);
+                to.link(waiter);
+                moved += 1;
+            }
+        }
+        moved
     }
 
     /// Unlinks the oldest waiter and gives it what it waits for.
