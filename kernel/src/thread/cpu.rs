@@ -389,7 +389,7 @@ fn accept_now(cpu: usize, thread: ThreadRef) {
         // While the timer fires soon after the last account, that was not long ago, and turns end in time.
         let exact = local.fires_soon(local.queue.now_ns());
         if !exact {
-            local.queue.account((!is_idle).then_some(current), clock::monotonic_ns());
+            account_late(local, current);
         }
         accept(cpu, local, current, thread);
         publish_load(cpu, local);
@@ -399,6 +399,12 @@ fn accept_now(cpu: usize, thread: ThreadRef) {
             arm_timer(local, current, local.queue.now_ns());
         }
     });
+}
+
+#[cold]
+fn account_late(local: &mut Local, current: &Thread) {
+    let is_idle = local.idle_ptr() == NonNull::from(current);
+    local.queue.account((!is_idle).then_some(current), clock::monotonic_ns());
 }
 
 /// Puts a new thread, in state *waking*, on the least loaded CPU.

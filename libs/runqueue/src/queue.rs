@@ -127,7 +127,7 @@ where
     }
 
     /// Lets time pass: charges the running thread for it (`None`: the CPU was idle).
-    #[inline]
+    #[inline(always)]
     pub fn account(&mut self, current: Option<&P::Target>, now_ns: u64) {
         let ran_ns = now_ns.saturating_sub(self.now_ns);
         self.now_ns = self.now_ns.max(now_ns);

@@ -91,7 +91,7 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
     ///
     /// # Errors
     /// What `check` returns; what `sleep` returns, unless the thread was woken after all.
-    #[inline]
+    #[inline(always)]
     pub fn wait<E>(
         &self,
         key: K,
@@ -180,7 +180,7 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
     /// Wakes up to `count` threads that wait for `key`, the longest waiting first; returns how many.
     ///
     /// Context: may sleep.
-    #[inline]
+    #[inline(always)]
     pub fn wake(&self, key: K, count: usize, bits: u32) -> usize {
         let mut taken = List::new();
         self.buckets[key.hash() % N].with(|list| take(list, &mut taken, key, count, bits));

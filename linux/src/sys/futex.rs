@@ -103,7 +103,7 @@ pub(crate) fn wake_address(address: u64, count: usize) -> SysResult {
 }
 
 /// Parks until woken, the deadline, or a signal.
-#[inline]
+#[inline(always)]
 fn park_until(task: &Task, deadline_ns: Option<u64>, woken: &Woken<'_, Key>) -> Result<(), Errno> {
     loop {
         if woken.is_woken() {
@@ -220,15 +220,22 @@ pub fn futex(
     val3: u32,
 ) -> SysResult {
     match op & FUTEX_CMD_MASK as u32 {
-        FUTEX_WAIT => wait(ctx, word, op, val, timeout, FUTEX_BITSET_MATCH_ANY),
-        FUTEX_WAIT_BITSET => wait(ctx, word, op, val, timeout, val3),
-        FUTEX_WAKE => wake(word, op, val, FUTEX_BITSET_MATCH_ANY),
-        FUTEX_WAKE_BITSET => wake(word, op, val, val3),
+        FUTEX_WAIT | FUTEX_WAIT_BITSET => wait(ctx, word, op, val, timeout, bitset(op, val3)),
+        FUTEX_WAKE | FUTEX_WAKE_BITSET => wake(word, op, val, bitset(op, val3)),
         _ => two_words(word, op, count(val), count(timeout as u32), word2, val3),
     }
 }
 
+/// The bits of a wait or wake: any, unless the operation is one of those with a bitset.
+fn bitset(op: u32, val3: u32) -> u32 {
+    match op & FUTEX_CMD_MASK as u32 {
+        FUTEX_WAIT | FUTEX_WAKE => FUTEX_BITSET_MATCH_ANY,
+        _ => val3,
+    }
+}
+
 /// The operations on two words.
+#[inline(never)]
 fn two_words(
     word: UserPtr<u32>,
     op: u32,
