@@ -79,6 +79,28 @@ memset:
     imul %r8, %rcx
     movq %rcx, %xmm0
     punpcklqdq %xmm0, %xmm0
+    sub $256, %rdx
+    jb 6f
+5:  movups %xmm0, (%rdi)
+    movups %xmm0, 16(%rdi)
+    movups %xmm0, 32(%rdi)
+    movups %xmm0, 48(%rdi)
+    movups %xmm0, 64(%rdi)
+    movups %xmm0, 80(%rdi)
+    movups %xmm0, 96(%rdi)
+    movups %xmm0, 112(%rdi)
+    movups %xmm0, 128(%rdi)
+    movups %xmm0, 144(%rdi)
+    movups %xmm0, 160(%rdi)
+    movups %xmm0, 176(%rdi)
+    movups %xmm0, 192(%rdi)
+    movups %xmm0, 208(%rdi)
+    movups %xmm0, 224(%rdi)
+    movups %xmm0, 240(%rdi)
+    add $256, %rdi
+    sub $256, %rdx
+    jae 5b
+6:  add $256, %rdx
 1:  cmp $64, %rdx
     jb 2f
     movups %xmm0, (%rdi)

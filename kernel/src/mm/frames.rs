@@ -118,10 +118,12 @@ fn fetch_batch(table: &FrameTable<'_>, pool: Pool) -> Option<u64> {
     let mut rest = None;
     let mut more = 0;
     while more + 1 < wanted {
-        let Some(frame) = buddy.alloc(0) else { break };
-        table.set_link(frame, rest);
-        rest = Some(frame);
-        more += 1;
+        let Some((block, order)) = buddy.alloc_smallest((wanted - more - 1).ilog2()) else { break };
+        for frame in block..block + (1 << order) {
+            table.set_link(frame, rest);
+            rest = Some(frame);
+        }
+        more += 1 << order;
     }
     FREE.store(buddy.free_frames(), Ordering::Relaxed);
     drop(guard);

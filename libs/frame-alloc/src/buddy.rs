@@ -70,6 +70,13 @@ impl<'a> Buddy<'a> {
         Some(block)
     }
 
+    /// Takes the smallest free block, or of a larger one a part of 2^`largest` frames; returns its first frame number and its
+    /// order. For taking many frames at once: large blocks stay whole as long as by taking single frames.
+    pub fn alloc_smallest(&mut self, largest: u32) -> Option<(u64, u32)> {
+        let order = self.nonempty.trailing_zeros().min(largest).min(MAX_ORDER);
+        Some((self.alloc(order)?, order))
+    }
+
     /// Takes `count` contiguous frames, aligned to the power of two that holds them; what that block has beyond `count` stays free.
     pub fn alloc_contiguous(&mut self, count: u64) -> Option<u64> {
         let order = count.checked_next_power_of_two()?.ilog2();
@@ -154,6 +161,20 @@ mod tests {
             buddy.free(frame, 0);
         }
         assert_eq!((buddy.free_frames(), buddy.largest_order()), (4096, Some(12)));
+    }
+
+    #[test]
+    fn many_frames_come_from_the_smallest_blocks() {
+        let store = entries(64);
+        let mut buddy = Buddy::new(FrameTable::new(&store, 0));
+        buddy.add_range(0, 7);
+        buddy.add_range(32, 64);
+        assert_eq!(buddy.alloc_smallest(2), Some((6, 0)));
+        assert_eq!(buddy.alloc_smallest(2), Some((4, 1)));
+        assert_eq!(buddy.alloc_smallest(1), Some((0, 1)));
+        assert_eq!(buddy.alloc_smallest(5), Some((2, 1)));
+        assert_eq!(buddy.alloc_smallest(9), Some((32, 5)));
+        assert_eq!(buddy.alloc_smallest(9), None);
     }
 
     #[test]

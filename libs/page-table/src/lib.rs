@@ -122,21 +122,28 @@ impl<S: TableSource> PageTable<S> {
     }
 
     /// The table below `table` (of `level`) on the way to `va`, made when missing.
+    #[inline]
     pub(crate) fn next_table(&self, table: PhysAddr, level: u32, va: VirtAddr) -> Result<PhysAddr, MapError> {
         let slot = self.slot(table, va.table_index(level));
         let mut entry = Entry(slot.load(Ordering::Acquire));
         if entry.is_empty() {
-            let fresh = self.source.alloc_table().ok_or(MapError::OutOfTables)?;
-            let new = Entry::new(fresh, Flags::TABLE);
-            match slot.compare_exchange(0, new.0, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => entry = new,
-                Err(winner) => {
-                    self.source.free_table(fresh);
-                    entry = Entry(winner);
-                }
-            }
+            entry = self.add_table(slot)?;
         }
         if entry.is_table(level) { Ok(entry.address()) } else { Err(MapError::Occupied(entry)) }
+    }
+
+    /// Makes a table for an empty entry; returns what the entry is then.
+    #[cold]
+    fn add_table(&self, slot: &AtomicU64) -> Result<Entry, MapError> {
+        let fresh = self.source.alloc_table().ok_or(MapError::OutOfTables)?;
+        let new = Entry::new(fresh, Flags::TABLE);
+        match slot.compare_exchange(0, new.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(new),
+            Err(winner) => {
+                self.source.free_table(fresh);
+                Ok(Entry(winner))
+            }
+        }
     }
 
     /// The entry for `va` and the size of page it stands for; an empty entry when a table is missing.
