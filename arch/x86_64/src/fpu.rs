@@ -101,6 +101,26 @@ fn upper_halves_used() -> bool {
     used != 0
 }
 
+/// MXCSR (bits 0–31) and the x87 control word (bits 32–47) as Linux gives them to a new program.
+pub const INITIAL_CONTROL: u64 = 0x1f80 | 0x37f << 32;
+
+/// MXCSR (bits 0–31) and the x87 control word (bits 32–47) as they are: rounding modes, exception masks.
+#[must_use]
+pub fn control_words() -> u64 {
+    let mut words = 0u64;
+    // SAFETY: both instructions store into the local variable.
+    unsafe { asm!("stmxcsr [{0}]", "fnstcw [{0} + 4]", in(reg) &raw mut words, options(nostack, preserves_flags)) };
+    words
+}
+
+/// Puts x87, MXCSR and the upper halves into the state of a new program.
+pub fn reset_for_exec() {
+    reset();
+    let mxcsr = INITIAL_CONTROL as u32;
+    // SAFETY: the value has no reserved bit.
+    unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack, preserves_flags, readonly)) };
+}
+
 /// Puts x87 and the upper halves into their initial state.
 pub fn reset() {
     // SAFETY: the caller has saved, or does not need, the state. `vzeroupper` needs AVX, which is tested.

@@ -46,19 +46,17 @@ unsafe extern "C" fn context_start() {
     naked_asm!("mov rdi, r12", "call rbx", "jmp trap_return")
 }
 
-const MXCSR_DEFAULT: u64 = 0x1f80;
-const FCW_DEFAULT: u64 = 0x37f;
-
 /// Lays out a new context on the kernel stack at `stack`: it will call `start(argument)` and, when that returns,
-/// go on in program code with the registers of `frame`. Returns the stack pointer for [`switch_stack`].
+/// go on in program code with the registers of `frame` and the control words `control` ([`crate::fpu::control_words`]).
+/// Returns the stack pointer for [`switch_stack`].
 ///
 /// # Safety
 /// `stack..stack + KERNEL_STACK_SIZE` is mapped, writable, and used by nothing else.
 #[must_use]
-pub unsafe fn prepare(stack: u64, frame: &TrapFrame, start: extern "C" fn(usize), argument: usize) -> u64 {
+pub unsafe fn prepare(stack: u64, frame: &TrapFrame, control: u64, start: extern "C" fn(usize), argument: usize) -> u64 {
     let frame_at = stack + (KERNEL_STACK_SIZE - FRAME_SIZE) as u64;
     let words: [u64; 8] = [
-        MXCSR_DEFAULT | FCW_DEFAULT << 32,
+        control,
         0,
         0,
         0,

@@ -91,7 +91,7 @@ unsafe impl Send for Context {}
 pub(super) fn prepare_kernel(thread: &mut Thread, body: *mut Box<dyn FnOnce() + Send>) {
     let bottom = thread.stack.bottom();
     // SAFETY: the stack is new and ours; `run_body` never returns, so the frame is not used.
-    let sp = unsafe { switch::prepare(bottom, &TrapFrame::new(), run_body, body as usize) };
+    let sp = unsafe { switch::prepare(bottom, &TrapFrame::new(), fpu::INITIAL_CONTROL, run_body, body as usize) };
     thread.context.get_mut().stack_pointer = sp;
 }
 
@@ -99,12 +99,17 @@ pub(super) fn prepare_kernel(thread: &mut Thread, body: *mut Box<dyn FnOnce() + 
 pub(super) fn prepare_program(thread: &mut Thread, frame: &TrapFrame, fs_base: u64) -> Result<(), Errno> {
     let bottom = thread.stack.bottom();
     // SAFETY: the stack is new and ours.
-    let sp = unsafe { switch::prepare(bottom, frame, enter_program, 0) };
+    let sp = unsafe { switch::prepare(bottom, frame, inherited_control(), enter_program, 0) };
     let context = thread.context.get_mut();
     context.stack_pointer = sp;
     context.fs_base = fs_base;
     context.extended = Some(ExtendedState::alloc()?);
     Ok(())
+}
+
+/// A thread that a program thread makes starts with its maker's rounding modes and exception masks, as on Linux.
+fn inherited_control() -> u64 {
+    super::with_current(|maker| if maker.space.is_some() { fpu::control_words() } else { fpu::INITIAL_CONTROL })
 }
 
 extern "C" fn run_body(body: usize) {

@@ -286,5 +286,7 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     };
     process.remove_task(ctx.task());
     process.finish_exec();
+    // The new thread starts with its maker's control words, and a new program with the initial ones.
+    arch_x86_64::fpu::reset_for_exec();
     process.add_task(&task, || spawn_program(program))
 }

@@ -9,6 +9,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("sigaltstack.c"),
         Case::c("signals_async.c"),
         Case::c("registers.c"),
+        Case::c("rounding.c"),
         Case::c("memory.c"),
         Case::c("truncate.c"),
         Case::c("threads.c"),
