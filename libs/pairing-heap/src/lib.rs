@@ -132,11 +132,13 @@ impl<T: HeapNode> PairingHeap<T> {
     }
 
     /// Unlinks and returns the first node.
+    #[inline]
     pub fn pop(&mut self) -> Option<*const T> {
         let node = self.root;
         // SAFETY: a linked node is alive.
         let l = unsafe { node.as_ref() }?.heap_link();
-        self.root = merge_siblings(l.child.get().cast());
+        let children: *const T = l.child.get().cast();
+        self.root = if children.is_null() { children } else { merge_siblings(children) };
         self.unlinked(l);
         Some(node)
     }
@@ -249,6 +251,7 @@ fn split_first<T: HeapNode>(list: &mut *const T) -> *const T {
 }
 
 /// The two passes that give the heap its name: siblings in pairs from the left, then the pairs from the right.
+#[inline(never)]
 fn merge_siblings<T: HeapNode>(mut rest: *const T) -> *const T {
     let mut pairs: *const T = ptr::null();
     while !rest.is_null() {

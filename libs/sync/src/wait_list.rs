@@ -61,7 +61,7 @@ impl<T> WaitList<T> {
     }
 
     /// Calls `f` with the list locked.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut List<T>) -> R) -> R {
         self.lock.lock();
         // SAFETY: we own the lock.

@@ -35,20 +35,22 @@ const FUTEX_WAITV_MAX: usize = 128;
 
 /// What a futex is, independent of who looks at it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Key {
-    /// Address space (by address of the object) and address.
-    Private(usize, u64),
-    /// Device, inode and offset.
-    Shared(u64, u64, u64),
+struct Key {
+    /// Address, or offset in the object.
+    offset: u64,
+    /// The address space (by address of the object), or inode.
+    object: u64,
+    /// [`PRIVATE`], or the inode's device.
+    device: u64,
 }
+
+/// In place of a device: the key is an address space and an address.
+const PRIVATE: u64 = u64::MAX;
 
 impl WaitKey for Key {
     fn hash(&self) -> usize {
         const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-        let word = match *self {
-            Self::Private(space, address) => address ^ (space as u64).rotate_left(32),
-            Self::Shared(device, inode, offset) => offset ^ inode.rotate_left(32) ^ device.rotate_left(48),
-        };
+        let word = self.offset ^ self.object.rotate_left(32) ^ self.device.rotate_left(48);
         ((word >> 2).wrapping_mul(MULTIPLIER) >> 48) as usize
     }
 }
@@ -79,7 +81,7 @@ fn key_of(address: u64, scope: Scope) -> Result<Key, Errno> {
     }
     thread::with_current(|t| {
         let space = t.space().ok_or(Errno::EFAULT)?;
-        let private = Key::Private(Arc::as_ptr(space) as usize, address);
+        let private = Key { offset: address, object: Arc::as_ptr(space) as u64, device: PRIVATE };
         if scope == Scope::Private { Ok(private) } else { shared_key(space, address, private) }
     })
 }
@@ -88,7 +90,7 @@ fn key_of(address: u64, scope: Scope) -> Result<Key, Errno> {
 #[inline(never)]
 fn shared_key(space: &AddressSpace, address: u64, private: Key) -> Result<Key, Errno> {
     match space.shared_key(VirtAddr(address)) {
-        Ok(SharedKey::Object(id, offset)) => Ok(Key::Shared(id.device, id.inode, offset)),
+        Ok(SharedKey::Object(id, offset)) => Ok(Key { offset, object: id.inode, device: id.device }),
         Ok(SharedKey::Private(_)) => Ok(private),
         Err(_) => Err(Errno::EFAULT),
     }
