@@ -35,6 +35,10 @@ const POWER_OFF_TIME: Duration = Duration::from_secs(5);
 const GRACE_TIME: Duration = Duration::from_secs(10);
 /// The emulator's status after the kernel wrote 0x7e to the exit port: it panicked.
 const PANIC_STATUS: i32 = 0x7e * 2 + 1;
+/// The emulator's status after the kernel wrote 0x7d to the exit port: it had no memory left for the program.
+const NO_MEMORY_STATUS: i32 = 0x7d * 2 + 1;
+/// A shell's status of a program that was killed.
+const KILLED: u8 = 128 + 9;
 
 /// What the threads tell the loop.
 #[derive(Debug)]
@@ -85,6 +89,11 @@ pub(crate) fn run(machine: &Machine, options: Options, symbols: &Symbols) -> Res
     match (session.exit, ending) {
         (_, Ending::Killed(code)) => Ok(code),
         (Some(exit), Ending::Over) => Ok(finish(exit, &log, options, symbols)),
+        (None, Ending::Over) if status.code() == Some(NO_MEMORY_STATUS) => {
+            console::print(&symbols.explain_kernel(&log));
+            say("the program was killed because the machine's memory was used up; give it more with --memory");
+            Ok(KILLED)
+        }
         (None, Ending::Over) => Err(death(machine, status, &complaints, &symbols.explain_kernel(&log))),
     }
 }

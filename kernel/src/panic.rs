@@ -28,7 +28,61 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     let rbp: u64;
     // SAFETY: reads a register.
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
+    if is_out_of_memory(info) {
+        end_without_memory(format_args!("{}", info.message()), rbp);
+    }
     stop(format_args!("{info}"), rbp)
+}
+
+/// Whether `alloc`'s handler for failed allocations panicked: its message, which has arguments, is all that tells.
+fn is_out_of_memory(info: &PanicInfo<'_>) -> bool {
+    let mut start = Start { bytes: [0; FAILED_ALLOCATION.len()], used: 0 };
+    let _full = write!(start, "{}", info.message());
+    start.bytes == FAILED_ALLOCATION
+}
+
+/// How that message begins.
+const FAILED_ALLOCATION: [u8; 20] = *b"memory allocation of";
+
+/// The first bytes of a text.
+struct Start {
+    bytes: [u8; FAILED_ALLOCATION.len()],
+    used: usize,
+}
+
+impl Write for Start {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let n = text.len().min(self.bytes.len() - self.used);
+        self.bytes[self.used..self.used + n].copy_from_slice(&text.as_bytes()[..n]);
+        self.used += n;
+        Ok(())
+    }
+}
+
+/// The kernel needed memory for the program where it cannot do without, and all is used. That is the program's end, not a defect of the
+/// kernel's state, but what the running thread holds cannot be let go: so the machine ends, and the host reports it as SIGKILL.
+fn end_without_memory(message: fmt::Arguments<'_>, rbp: u64) -> ! {
+    arch_x86_64::cpu::disable_interrupts();
+    let cpu = crate::percpu::cpu_id();
+    if REPORTER.compare_exchange(NOBODY, cpu, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        arch_x86_64::cpu::halt_forever();
+    }
+    stop_others(cpu);
+    let mut out = Emergency;
+    let info = crate::mm::memory_info();
+    let kib = |frames: u64| frames * 4;
+    let _infallible = writeln!(
+        out,
+        "\nout of memory in the kernel (thread {}): {message}; {} KiB in all, {} KiB free, {} KiB kernel heap, {} KiB page tables, {} KiB kernel stacks",
+        crate::thread::current_name(),
+        kib(info.total_frames),
+        kib(info.free_frames),
+        kib(info.heap_frames),
+        kib(info.table_frames),
+        kib(info.stack_frames),
+    );
+    backtrace(&mut out, rbp);
+    crate::power::off_without_memory()
 }
 
 /// Reports a fatal error with a backtrace that starts at the frame pointer `rbp`, and powers off.

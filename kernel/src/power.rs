@@ -33,6 +33,11 @@ pub(crate) fn off_after_panic() -> ! {
     off(debug_exit::PANIC)
 }
 
+/// Powers off because the kernel could not have memory that it cannot do without.
+pub(crate) fn off_without_memory() -> ! {
+    off(debug_exit::NO_MEMORY)
+}
+
 fn off(code: u8) -> ! {
     cpu::disable_interrupts();
     // SAFETY: the port belongs to the debug-exit device; where that is missing, the write does nothing.

@@ -88,6 +88,8 @@ unsafe extern "Rust" {
     safe fn linux_fault(frame: &mut TrapFrame, fault: Fault);
     /// Defined by the `linux` crate: delivers signals and the like before program code goes on.
     safe fn linux_exit_work(frame: &mut TrapFrame);
+    /// Defined by the `linux` crate: a page that the kernel wanted for the running program could not be had; the program must die.
+    safe fn linux_out_of_memory();
 }
 
 struct Table(UnsafeCell<Idt>);
@@ -216,6 +218,9 @@ fn handle_exception(frame: &mut TrapFrame, address: VirtAddr) {
         linux_fault(frame, Fault { kind, address, vector: frame.orig_rax, error: frame.error });
     } else if let Some(landing) = user::fixup(frame.rip) {
         frame.rip = landing;
+        if kind == FaultKind::Page(FaultError::OutOfMemory) {
+            linux_out_of_memory();
+        }
     } else {
         die(frame, format_args!("{kind:?} at {:#x}, address {address:#x}, error {:#x}", frame.rip, frame.error));
     }

@@ -88,3 +88,9 @@ fn linux_fault(frame: &mut TrapFrame, fault: Fault) {
 fn thread_interrupted() -> bool {
     with_task(Task::is_interrupted).unwrap_or(false)
 }
+
+/// The kernel could not have a page for the running program's memory.
+#[unsafe(no_mangle)]
+fn linux_out_of_memory() {
+    with_task(fault::out_of_memory);
+}

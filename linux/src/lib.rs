@@ -20,6 +20,7 @@ pub mod mounts;
 pub mod process;
 pub mod procfs;
 pub mod random;
+mod scarcity;
 pub mod signal;
 pub mod start;
 pub mod stdio;

@@ -368,6 +368,11 @@ table! {
 /// Runs the system call that the registers ask for.
 pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> isize {
     let number = ctx.frame().orig_rax as usize;
+    if kernel::mm::memory_is_scarce()
+        && let Some(error) = crate::scarcity::refusal(number)
+    {
+        return Err(error);
+    }
     match HANDLERS.get(number) {
         Some(handler) => handler(ctx),
         None => Errno::ENOSYS.to_ret(),

@@ -9,6 +9,8 @@ pub const PORT: u16 = 0xf4;
 pub const DONE: u8 = 0x00;
 /// The kernel panicked; QEMU exits with 253.
 pub const PANIC: u8 = 0x7e;
+/// The kernel itself needed memory and there was none, so the program was ended; QEMU exits with 251.
+pub const NO_MEMORY: u8 = 0x7d;
 
 /// Ends QEMU. Returns when there is no such device: then nothing has happened.
 ///

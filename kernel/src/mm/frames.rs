@@ -27,6 +27,8 @@ static FREE: AtomicU64 = AtomicU64::new(0);
 /// Free frames in the stocks of all CPUs together.
 static STOCKED: AtomicI64 = AtomicI64::new(0);
 static TOTAL: AtomicU64 = AtomicU64::new(0);
+/// Fewer free frames than this are few: see [`memory_is_scarce`].
+static SCARCE: AtomicU64 = AtomicU64::new(0);
 static STOCKS: PerCpu<Stock> = PerCpu::new([const { Stock::new() }; MAX_CPUS]);
 
 /// Who asks.
@@ -90,6 +92,7 @@ pub(super) fn add_range(start: u64, end: u64) {
     if let Some(buddy) = guard.as_mut() {
         buddy.add_range(start, end);
         TOTAL.fetch_add(end - start, Ordering::Relaxed);
+        SCARCE.store(2 * reserve(), Ordering::Relaxed);
         FREE.store(buddy.free_frames(), Ordering::Relaxed);
     }
 }
@@ -214,9 +217,19 @@ pub(super) fn zero(frame: u64) {
     unsafe { address(frame).to_virt().as_mut_ptr::<u8>().write_bytes(0, PAGE_SIZE) };
 }
 
-/// Whether at least `frames` frames are free for the program.
-pub(super) fn program_has(frames: u64) -> bool {
-    FREE.load(Ordering::Relaxed) >= reserve().saturating_add(frames)
+/// Whether so little is free that the kernel should make no new objects for the program: the rest is for the pages that the program
+/// needs to notice that ([`Pool::Program`] still gets some) and for what the kernel needs to end things.
+#[inline]
+#[must_use]
+pub fn memory_is_scarce() -> bool {
+    FREE.load(Ordering::Relaxed) < SCARCE.load(Ordering::Relaxed)
+}
+
+/// Whether the kernel may take `bytes` for a temporary or permanent object of the program's.
+#[must_use]
+pub fn has_memory_for(bytes: usize) -> bool {
+    let frames = addr::pages_for(bytes) as u64;
+    FREE.load(Ordering::Relaxed) >= SCARCE.load(Ordering::Relaxed).saturating_add(frames)
 }
 
 /// How much memory there is, in frames of 4 KiB.

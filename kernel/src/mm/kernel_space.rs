@@ -247,6 +247,9 @@ impl KernelStack {
         if let Some(stack) = take_stocked(pages) {
             return Ok(stack);
         }
+        if frames::memory_is_scarce() {
+            return Err(OutOfMemory);
+        }
         let mut area = AREA.lock();
         let guard = area.alloc(pages + 1).ok_or(OutOfMemory)?;
         let bottom = guard + PAGE_SIZE as u64;

@@ -21,7 +21,7 @@ mod shared;
 mod space;
 
 pub use boot::{MemoryKind, MemoryRegion, drop_identity_map, init};
-pub use frames::{ContiguousFrames, MemoryInfo, memory_info};
+pub use frames::{ContiguousFrames, MemoryInfo, has_memory_for, memory_info, memory_is_scarce};
 pub use kernel_space::{KernelStack, kernel_cr3, map_mmio};
 pub use shared::SharedMemory;
 pub use space::*;

@@ -10,6 +10,7 @@
 pub mod deliver;
 pub mod fault;
 pub mod frame;
+mod memory_report;
 mod report;
 
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -5,6 +5,7 @@ use super::backing::{AreaBacking, Name};
 use super::{Access, AddressSpace, FaultError, PAGE};
 use addr::VirtAddr;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 use core::sync::atomic::Ordering;
 use frame::{Frame, MappingId};
 use vma::{Area, AreaFlags, Prot};
@@ -95,6 +96,14 @@ impl AddressSpace {
         u64::try_from(self.peak.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
+    /// Frames that this space alone has: its private pages, without files and the image.
+    #[must_use]
+    pub fn own_frames(&self) -> u64 {
+        let areas = self.areas.read();
+        let private = areas.map.iter().filter(|area| !area.flags.contains(AreaFlags::SHARED));
+        private.map(|area| count_own(self, area.start, area.end)).sum()
+    }
+
     /// Pages in memory within a range (`Rss` of `/proc/self/smaps`).
     #[must_use]
     pub fn resident_pages_in(&self, start: VirtAddr, end: VirtAddr) -> u64 {
@@ -114,6 +123,16 @@ impl AddressSpace {
         let areas = self.areas.read();
         (areas.brk_start, areas.brk)
     }
+}
+
+/// Pages of a range whose frames nobody else refers to.
+fn count_own(space: &AddressSpace, start: VirtAddr, end: VirtAddr) -> u64 {
+    let mut pages = 0;
+    let _ = space.tables.visit_range(start, end, &mut |_, entry, _| {
+        pages += u64::from(entry.has_page() && super::zero::references(entry) == 1);
+        ControlFlow::Continue(())
+    });
+    pages
 }
 
 fn describe(area: &Area<AreaBacking>) -> VmaInfo {

@@ -17,9 +17,6 @@ use vma::{Area, AreaFlags, Prot};
 /// Areas that were removed; dropped after the lock.
 pub(super) type Dropped = Vec<Area<AreaBacking>>;
 
-/// Free frames below which no new area is made: the area itself, and what it drags along, needs a little.
-const AREA_COST: u64 = 2;
-
 /// Mappings up to this size are never refused as an obvious overcommit.
 const COMMIT_FLOOR: u64 = 1 << 30;
 
@@ -204,7 +201,7 @@ pub(super) fn checked_len(len: u64) -> Result<u64, Errno> {
 }
 
 pub(super) fn check_area_count(areas: &Areas) -> Result<(), Errno> {
-    if areas.map.len() < MAX_AREAS && frames::program_has(AREA_COST) { Ok(()) } else { Err(Errno::ENOMEM) }
+    if areas.map.len() < MAX_AREAS && !frames::memory_is_scarce() { Ok(()) } else { Err(Errno::ENOMEM) }
 }
 
 /// The end of a fixed mapping.
