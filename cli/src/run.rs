@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 /// Without `--memory`, for small images.
 const DEFAULT_MEMORY: u64 = 512 * MIB;
 /// What the kernel's own structures and the smallest program take beside kernel and image.
-const LEAST_MEMORY: u64 = 6 * MIB;
+const LEAST_MEMORY: u64 = 5 * MIB / 2;
 /// microvm has all memory for kernel and image below its device window.
 const LARGEST_IMAGE: u64 = 2600 * MIB;
 

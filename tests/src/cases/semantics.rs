@@ -23,6 +23,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("stack.c"),
         Case::c("malloc.c").memory("1G"),
     ];
+    cases.extend(ways_of_running_out());
     cases.extend(ways_of_linking());
     cases.extend(ways_of_ending());
     cases.extend(streams());
@@ -36,6 +37,16 @@ pub(super) fn all() -> Vec<Case> {
         cases.push(Case::new(format!("musl/{stem}"), Program::Source(source, Build::MuslStatic)).memory("1G").cpus(&[2]));
     }
     cases
+}
+
+/// All memory used up: errors where calls can fail, SIGKILL where they cannot.
+fn ways_of_running_out() -> Vec<Case> {
+    let ways = [("descriptors", 0), ("threads", 0), ("files", 0), ("touched", 137), ("shared", 137), ("kernel", 137)];
+    let case = |(way, exit)| {
+        let program = Program::Source("exhaust.c", Build::Dynamic);
+        Case::new(format!("exhaust/{way}"), program).args([way]).exit(exit).memory("64M").cpus(&[1, 4])
+    };
+    ways.into_iter().map(case).collect()
 }
 
 fn ways_of_linking() -> Vec<Case> {

@@ -20,10 +20,17 @@ fn restartable(error: Errno) -> Errno {
     if error == Errno::EINTR { Errno::ERESTARTNOHAND } else { error }
 }
 
+/// Bytes of kernel memory for each descriptor.
+const ENTRY_COST: usize = 256;
+
 fn poll_until(ctx: &Ctx<'_>, fds: UserPtr<Pollfd>, count: u32, deadline: Option<u64>) -> SysResult {
     let count = count as usize;
     if count > limit(ctx) {
         return Err(Errno::EINVAL);
+    }
+    // The list, the entries and what waiting takes.
+    if !kernel::mm::has_memory_for(count * ENTRY_COST) {
+        return Err(Errno::ENOMEM);
     }
     let mut list = fds.read_vec(count)?;
     let mut entries: Vec<_> = list.iter().map(|entry| poll_entry(ctx, entry)).collect();
