@@ -371,7 +371,7 @@ pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> isize {
     if kernel::mm::memory_is_scarce()
         && let Some(error) = crate::scarcity::refusal(number)
     {
-        return Err(error);
+        return error.to_ret();
     }
     match HANDLERS.get(number) {
         Some(handler) => handler(ctx),

@@ -105,7 +105,19 @@ pub(super) fn alloc_frame(pool: Pool) -> Option<u64> {
             STOCKED.fetch_sub(1, Ordering::Relaxed);
             Some(frame)
         }
-        None => fetch_batch(table, pool),
+        None => fetch_batch(table, pool).or_else(|| if super::heap::reclaim() { fetch_batch(table, pool) } else { None }),
+    }
+}
+
+/// The table's word for a frame that is in use.
+pub(super) fn link(frame: u64) -> u64 {
+    table().and_then(|table| table.link(frame)).unwrap_or(0)
+}
+
+/// Sets that word.
+pub(super) fn set_link(frame: u64, value: u64) {
+    if let Some(table) = table() {
+        table.set_link(frame, Some(value));
     }
 }
 
@@ -222,7 +234,17 @@ pub(super) fn zero(frame: u64) {
 #[inline]
 #[must_use]
 pub fn memory_is_scarce() -> bool {
+    is_below_limit() && stays_scarce()
+}
+
+fn is_below_limit() -> bool {
     FREE.load(Ordering::Relaxed) < SCARCE.load(Ordering::Relaxed)
+}
+
+#[cold]
+fn stays_scarce() -> bool {
+    super::heap::reclaim();
+    is_below_limit()
 }
 
 /// Whether the kernel may take `bytes` for a temporary or permanent object of the program's.

@@ -2,7 +2,8 @@
 //!
 //! Small objects come from per-CPU caches of size classes (`frame_alloc::slab`): two dozen instructions with preemption disabled, no
 //! atomic operation. Objects freed on another CPU than the one that allocated them stay there until that cache runs over; batches
-//! travel through a lock-free depot. New slabs are single frames; larger objects are whole frames in the direct map.
+//! travel through a lock-free depot. New slabs are single frames; larger objects are whole frames in the direct map. When frames
+//! are short, [`reclaim`] looks for slabs in the depots of which every object is free.
 //!
 //! Context: allocating and freeing may sleep (the buddy allocator's mutex), so neither is allowed in interrupt handlers, nor
 //! with preemption disabled.
@@ -14,7 +15,8 @@ use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout, pages_for};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
-use frame_alloc::slab::{CLASS_SIZES, CLASSES, Cache, Depot, List, cache_limit, class_for};
+use frame_alloc::slab::{CLASS_SIZES, CLASSES, Cache, Depot, List, SlabCounts, cache_limit, class_for, sweep};
+use sync::Mutex;
 
 #[repr(align(64))]
 struct Caches([Cache; CLASSES]);
@@ -22,6 +24,12 @@ struct Caches([Cache; CLASSES]);
 static CACHES: PerCpu<Caches> = PerCpu::new([const { Caches([const { Cache::new() }; CLASSES]) }; MAX_CPUS]);
 static DEPOTS: [Depot; CLASSES] = [const { Depot::new() }; CLASSES];
 static FRAMES: AtomicU64 = AtomicU64::new(0);
+/// Bytes of free objects in the depots.
+static IDLE: AtomicU64 = AtomicU64::new(0);
+/// Bytes that [`reclaim`] could not free the last time.
+static STUCK: Mutex<u64> = Mutex::new(0);
+/// Less than this, freed since, is not worth a search.
+const WORTH_A_SEARCH: u64 = 64 << 10;
 
 /// Frames that the heap has taken.
 pub(super) fn frames_used() -> u64 {
@@ -87,7 +95,10 @@ fn alloc_small(class: usize) -> Option<*mut u8> {
         return Some(object);
     }
     let mut list = match DEPOTS[class].take() {
-        Some(batch) => batch,
+        Some(batch) => {
+            IDLE.fetch_sub(size_of_list(&batch, class), Ordering::Relaxed);
+            batch
+        }
         None => new_slab(class)?,
     };
     let object = list.pop();
@@ -106,11 +117,69 @@ fn new_slab(class: usize) -> Option<List> {
 unsafe fn free_small(class: usize, object: *mut u8) {
     // SAFETY: the caller gives the object up.
     let batch = CACHES.with(|caches| unsafe { caches.0[class].free(object, cache_limit(class)) });
-    DEPOTS[class].push(batch);
+    store(class, batch);
+}
+
+fn store(class: usize, batch: List) {
+    if !batch.is_empty() {
+        IDLE.fetch_add(size_of_list(&batch, class), Ordering::Relaxed);
+        DEPOTS[class].push(batch);
+    }
+}
+
+const fn size_of_list(list: &List, class: usize) -> u64 {
+    (list.len() * CLASS_SIZES[class]) as u64
+}
+
+/// Free objects per slab, in the frame table: a frame in use by the heap has no other use for its link.
+struct Counts;
+
+impl Counts {
+    fn frame(slab: usize) -> u64 {
+        PhysAddr(VirtAddr(slab as u64) - VirtAddr(layout::DIRECT_MAP)).frame_number()
+    }
+}
+
+impl SlabCounts for Counts {
+    fn reset(&self, slab: usize) {
+        frames::set_link(Self::frame(slab), 0);
+    }
+
+    fn add(&self, slab: usize) {
+        frames::set_link(Self::frame(slab), self.get(slab) as u64 + 1);
+    }
+
+    fn get(&self, slab: usize) -> usize {
+        frames::link(Self::frame(slab)) as usize
+    }
+}
+
+/// Gives slabs without objects in use back to the frame allocator. Returns whether there were any.
+///
+/// Context: may sleep; the frame allocator's lock not held.
+pub(super) fn reclaim() -> bool {
+    // Whoever finds it taken gets by without: the other one is freeing.
+    let Some(mut stuck) = STUCK.try_lock() else { return false };
+    if IDLE.load(Ordering::Relaxed) < *stuck + WORTH_A_SEARCH {
+        return false;
+    }
+    let mut freed = false;
+    for class in 0..CLASSES {
+        let all = DEPOTS[class].take_all();
+        IDLE.fetch_sub(size_of_list(&all, class), Ordering::Relaxed);
+        let mut slabs = sweep(all, class, PAGE_SIZE, &Counts, |batch| store(class, batch));
+        while let Some(slab) = slabs.pop() {
+            free_frames(slab, 1);
+            freed = true;
+        }
+    }
+    *stuck = IDLE.load(Ordering::Relaxed);
+    freed
 }
 
 fn alloc_frames(count: usize) -> Option<*mut u8> {
-    let first = frames::alloc_contiguous(count as u64, Pool::Kernel)?;
+    let alloc = || frames::alloc_contiguous(count as u64, Pool::Kernel);
+    let first = alloc().or_else(|| if reclaim() { alloc() } else { None })?;
     FRAMES.fetch_add(count as u64, Ordering::Relaxed);
     Some(frames::address(first).to_virt().as_mut_ptr())
 }

@@ -91,6 +91,15 @@ impl List {
         Some(node.cast())
     }
 
+    fn for_each(&self, mut f: impl FnMut(*mut u8)) {
+        let mut node = self.head;
+        while !node.is_null() {
+            f(node.cast());
+            // SAFETY: nodes of the list are ours and initialised by `push`.
+            node = unsafe { (*node).next };
+        }
+    }
+
     /// Cuts `bytes` of memory into objects of `size`.
     ///
     /// # Safety
@@ -226,6 +235,22 @@ impl Depot {
         }
     }
 
+    /// Takes all batches, as one list.
+    pub fn take_all(&self) -> List {
+        let mut batch = self.batches.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut all = List::EMPTY;
+        while !batch.is_null() {
+            // SAFETY: the swap made the whole chain ours, as in `take`.
+            let (next, mut objects) = unsafe { ((*batch).next_batch, measure(batch)) };
+            while let Some(object) = objects.pop() {
+                // SAFETY: the object was on a list that we own.
+                unsafe { all.push(object) };
+            }
+            batch = next;
+        }
+        all
+    }
+
     /// # Safety
     /// `first … last` is a chain of batches that the caller owns.
     unsafe fn push_chain(&self, first: *mut Node, last: *mut Node) {
@@ -239,6 +264,41 @@ impl Depot {
             }
         }
     }
+}
+
+/// Counts free objects in each slab, while [`sweep`] looks for slabs that are free as a whole.
+pub trait SlabCounts {
+    /// Sets the count of the slab that begins at `slab` to zero.
+    fn reset(&self, slab: usize);
+    /// Adds one.
+    fn add(&self, slab: usize);
+    /// The count.
+    fn get(&self, slab: usize) -> usize;
+}
+
+/// Sorts free objects of `class` into those of slabs that are free as a whole, and others. Slabs are of `slab_size` bytes and aligned to
+/// that. Returns the beginnings of the free slabs, and passes the others to `keep` in batches.
+pub fn sweep(free: List, class: usize, slab_size: usize, counts: &impl SlabCounts, mut keep: impl FnMut(List)) -> List {
+    let slab_of = |object: *mut u8| object.addr() & !(slab_size - 1);
+    let objects = slab_size / CLASS_SIZES[class];
+    free.for_each(|object| counts.reset(slab_of(object)));
+    free.for_each(|object| counts.add(slab_of(object)));
+    let (mut free, mut slabs, mut batch) = (free, List::EMPTY, List::EMPTY);
+    while let Some(object) = free.pop() {
+        let whole = counts.get(slab_of(object)) == objects;
+        if whole && object.addr() == slab_of(object) {
+            // SAFETY: taken off `free`. The slab's other objects, which are still linked through their own memory, are not touched.
+            unsafe { slabs.push(object) };
+        } else if !whole {
+            // SAFETY: taken off `free`.
+            unsafe { batch.push(object) };
+            if batch.len() >= cache_limit(class).div_ceil(2) {
+                keep(core::mem::replace(&mut batch, List::EMPTY));
+            }
+        }
+    }
+    keep(batch);
+    slabs
 }
 
 /// # Safety
@@ -278,6 +338,47 @@ mod tests {
         let page = Box::leak(Box::new(Page([0; 4096])));
         // SAFETY: the page is leaked to the list.
         unsafe { List::carve(page.0.as_mut_ptr(), 4096, size) }
+    }
+
+    struct Counts(std::cell::RefCell<std::collections::HashMap<usize, usize>>);
+
+    impl SlabCounts for Counts {
+        fn reset(&self, slab: usize) {
+            self.0.borrow_mut().insert(slab, 0);
+        }
+        fn add(&self, slab: usize) {
+            *self.0.borrow_mut().get_mut(&slab).unwrap() += 1;
+        }
+        fn get(&self, slab: usize) -> usize {
+            self.0.borrow()[&slab]
+        }
+    }
+
+    #[test]
+    fn sweep_finds_the_slabs_that_are_free_as_a_whole() {
+        const SLAB: usize = 4096;
+        #[repr(align(4096))]
+        struct Memory([[u8; SLAB]; 4]);
+        let class = class_for(200, 8).unwrap();
+        let mut memory = Box::new(Memory([[0; SLAB]; 4]));
+        let starts: Vec<usize> = memory.0.iter_mut().map(|slab| slab.as_mut_ptr().addr()).collect();
+        let depot = Depot::new();
+        let mut used = 0;
+        for (i, slab) in memory.0.iter_mut().enumerate() {
+            let mut list = unsafe { List::carve(slab.as_mut_ptr(), SLAB, CLASS_SIZES[class]) };
+            if i % 2 == 1 {
+                used += usize::from(list.pop().is_some());
+            }
+            depot.push(list);
+        }
+        let all = depot.take_all();
+        assert_eq!((all.len(), depot.take().is_none(), used), (4 * 16 - 2, true, 2));
+        let mut kept = 0;
+        let counts = Counts(std::cell::RefCell::default());
+        let mut slabs = sweep(all, class, SLAB, &counts, |batch| kept += batch.len());
+        let mut found: Vec<usize> = std::iter::from_fn(|| slabs.pop()).map(|slab| slab.addr()).collect();
+        found.sort_unstable();
+        assert_eq!((found, kept), (vec![starts[0], starts[2]], 30));
     }
 
     #[test]
