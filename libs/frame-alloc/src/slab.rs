@@ -365,6 +365,7 @@ mod tests {
         let depot = Depot::new();
         let mut used = 0;
         for (i, slab) in memory.0.iter_mut().enumerate() {
+            // SAFETY: the slab is used by the list alone, and aligned.
             let mut list = unsafe { List::carve(slab.as_mut_ptr(), SLAB, CLASS_SIZES[class]) };
             if i % 2 == 1 {
                 used += usize::from(list.pop().is_some());
