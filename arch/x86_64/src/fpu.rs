@@ -12,8 +12,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 const X87: u64 = 1;
 const SSE: u64 = 1 << 1;
 const AVX: u64 = 1 << 2;
+/// Mask registers, upper halves of zmm0–15, zmm16–31.
+const AVX512: u64 = 7 << 5;
 /// Components the kernel enables when the CPU has them: x87, SSE, AVX, and the three of AVX-512.
-const SUPPORTED: u64 = X87 | SSE | AVX | 1 << 5 | 1 << 6 | 1 << 7;
+const SUPPORTED: u64 = X87 | SSE | AVX | AVX512;
 const CR4_OSXSAVE: u64 = 1 << 18;
 const FXSAVE_SIZE: usize = 512;
 
@@ -78,7 +80,8 @@ fn x87_stack_used() -> bool {
     let status: u16;
     // SAFETY: reads the x87 status word.
     unsafe { asm!("fnstsw ax", out("ax") status, options(nomem, nostack, preserves_flags)) };
-    status >> 11 & 7 != 0
+    // The top of the stack, or exception flags: sticky ones (fetestexcept) or one that waits to be raised.
+    status != 0
 }
 
 /// Tests the upper halves of ymm0–15 without changing a register: `vptest` against a mask of the upper half.
@@ -121,13 +124,21 @@ pub fn reset_for_exec() {
     unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack, preserves_flags, readonly)) };
 }
 
-/// Puts x87 and the upper halves into their initial state.
+/// Puts x87, the upper halves and what AVX-512 added into their initial state.
 pub fn reset() {
+    #[repr(align(64))]
+    struct Initial(#[expect(dead_code, reason = "read by the asm below")] [u64; 72]);
+    /// An XSAVE area whose header names no component: each that is asked for gets its initial value.
+    static INITIAL: Initial = Initial([0; 72]);
     // SAFETY: the caller has saved, or does not need, the state. `vzeroupper` needs AVX, which is tested.
     unsafe {
         asm!("fninit", options(nomem, nostack));
         if xcr0() & AVX != 0 {
             asm!("vzeroupper", options(nomem, nostack));
+        }
+        // `vzeroupper` leaves the mask registers and zmm16–31. MXCSR is not loaded without the SSE and AVX components.
+        if xcr0() & AVX512 != 0 {
+            asm!("xrstor64 [{}]", in(reg) &raw const INITIAL, in("eax") AVX512 as u32, in("edx") 0, options(nostack, preserves_flags, readonly));
         }
     }
 }
