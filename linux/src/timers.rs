@@ -106,7 +106,7 @@ impl Timer {
             state.deadline = None;
             if let Some(missed) = now.saturating_sub(deadline).checked_div(state.interval) {
                 state.overrun = missed.min(i32::MAX as u64) as u32;
-                state.deadline = Some(deadline + (missed + 1) * state.interval);
+                state.deadline = Some(deadline.saturating_add((missed + 1).saturating_mul(state.interval)));
             }
             state.deadline
         };
@@ -247,7 +247,7 @@ fn run() {
 /// Takes out what is due; also says when the next one is.
 fn take_due(now: u64) -> (Vec<QueueEntry>, Option<u64>) {
     let mut queue = QUEUE.lock();
-    let later = queue.split_off(&(now + 1, 0));
+    let later = queue.split_off(&(now.saturating_add(1), 0));
     let due = core::mem::replace(&mut *queue, later).into_values().collect();
     (due, queue.keys().next().map(|&(deadline, _)| deadline))
 }
