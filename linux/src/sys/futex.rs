@@ -145,7 +145,7 @@ fn wake(word: UserPtr<u32>, op: u32, val: u32, bitset: u32) -> SysResult {
     if bitset == 0 {
         return Err(Errno::EINVAL);
     }
-    Ok(TABLE.wake(key_of(word.address(), Scope::of(op))?, count(val), bitset))
+    Ok(TABLE.wake(key_of(word.address(), Scope::of(op))?, count(val).max(1), bitset))
 }
 
 /// The operation that FUTEX_WAKE_OP encodes in `val3`.
@@ -203,7 +203,7 @@ fn deadline_at(op: u32, timeout: UserPtr<Timespec>) -> Result<u64, Errno> {
     })
 }
 
-/// A count argument: an `int`, negative meaning "none" here as nowhere useful.
+/// A count argument: an `int`, negative meaning "none". (To wake, Linux counts after the first: 0 and less wake one.)
 fn count(value: u32) -> usize {
     (value as i32).max(0) as usize
 }
