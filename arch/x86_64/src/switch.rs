@@ -40,10 +40,11 @@ pub unsafe extern "C" fn switch_stack(save: *mut u64, next: u64) {
     )
 }
 
-/// First instructions of a new context: calls `rbx(r12)`, then restores the frame at the top of the stack.
+/// First instructions of a new context: calls `rbx(r12)`, then goes to program code with the frame at the top of the stack.
+/// A signal may have been sent since the thread was made, which found it not running: so it looks for work first.
 #[unsafe(naked)]
 unsafe extern "C" fn context_start() {
-    naked_asm!("mov rdi, r12", "call rbx", "jmp trap_return")
+    naked_asm!("mov rdi, r12", "call rbx", "mov rdi, rsp", "call trap_exit_to_program", "jmp trap_return")
 }
 
 /// Lays out a new context on the kernel stack at `stack`: it will call `start(argument)` and, when that returns,

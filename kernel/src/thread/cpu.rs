@@ -446,7 +446,7 @@ pub(super) fn wait(thread: &Thread, deadline_ns: u64) {
 /// See [`super::yield_now`].
 pub(super) fn yield_now() {
     with_scheduler(Why::Yielded);
-    processor::enable_interrupts();
+    super::reschedule();
 }
 
 /// A switch is due in a trap handler. Context: interrupts off (and off again on return), preemption enabled.
@@ -463,7 +463,7 @@ fn with_scheduler(why: Why) {
     processor::disable_interrupts();
     block::preempt_disable();
     super::with_current(|thread| schedule(thread, why));
-    // Whatever became due meanwhile is seen at the next interrupt or preemption point.
+    // Whatever became due meanwhile is the caller's to look at, before it lets program code go on.
     let _due = block::preempt_enable();
 }
 

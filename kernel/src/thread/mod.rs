@@ -347,7 +347,7 @@ pub fn yield_now() {
 /// Switches if a switch is due. Context: thread, preemption enabled, interrupts on.
 pub(crate) fn reschedule() {
     processor::disable_interrupts();
-    if block::need_resched() && block::preempt_count() == 0 {
+    while block::need_resched() && block::preempt_count() == 0 {
         cpu::reschedule_voluntarily();
     }
     processor::enable_interrupts();

@@ -115,7 +115,7 @@ fn inherited_control() -> u64 {
 extern "C" fn run_body(body: usize) {
     finish();
     block_enable();
-    cpu::enable_interrupts();
+    super::reschedule();
     // SAFETY: the pointer comes from `Box::into_raw` in `spawn`, and a thread starts once.
     let body = unsafe { Box::from_raw(body as *mut Box<dyn FnOnce() + Send>) };
     body();
@@ -128,7 +128,7 @@ extern "C" fn enter_program(_: usize) {
 }
 
 fn block_enable() {
-    // A switch that is due happens at the next interrupt, which may come at once.
+    // The callers look whether a switch is due: `run_body` at once, a program's thread on its way to program code.
     let _due = block::preempt_enable();
 }
 
