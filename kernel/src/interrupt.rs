@@ -55,7 +55,7 @@ pub fn spawn_irq_thread(gsi: u32, line: Line, name: &str, mut service: impl FnMu
     let _first = slot.thread.set(thread::handle(&handle));
     // An interrupt that came before the thread was known would be lost: run once more after the line is routed.
     route(gsi, vector, line)?;
-    raise(vector);
+    let _known = raise(vector);
     log::info!("interrupt line {gsi}: vector {vector:#x}, thread {}", String::from(name));
     Ok(())
 }
@@ -77,11 +77,11 @@ fn route(gsi: u32, vector: u8, line: Line) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Notes an interrupt and wakes its thread. Context: interrupt.
-pub(crate) fn raise(vector: u8) {
+/// Notes an interrupt and wakes its thread; false if the vector is no device's. Context: interrupt.
+pub(crate) fn raise(vector: u8) -> bool {
     let slot = &SLOTS[usize::from(vector)];
+    let Some(thread) = slot.thread.get() else { return false };
     slot.pending.store(true, Ordering::Release);
-    if let Some(thread) = slot.thread.get() {
-        thread.unpark();
-    }
+    thread.unpark();
+    true
 }

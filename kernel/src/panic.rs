@@ -103,6 +103,11 @@ pub(crate) fn stop(message: fmt::Arguments<'_>, rbp: u64) -> ! {
     crate::power::off_after_panic()
 }
 
+/// Whether some CPU reports a fatal error, so that the others must halt.
+pub(crate) fn is_stopping() -> bool {
+    REPORTER.load(Ordering::SeqCst) != NOBODY
+}
+
 /// Makes the other CPUs halt, so that the report is not disturbed.
 fn stop_others(this: usize) {
     for cpu in (0..crate::percpu::cpu_count()).filter(|&cpu| cpu != this) {

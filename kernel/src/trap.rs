@@ -6,8 +6,9 @@
 #![expect(unsafe_code, reason = "entry points called from assembly")]
 
 use crate::mm::{Access, FaultError};
-use crate::{interrupt, percpu, thread, tlb};
-use addr::VirtAddr;
+use crate::percpu::{self, PreemptGuard};
+use crate::{interrupt, thread, tlb};
+use addr::{VirtAddr, layout};
 use arch_x86_64::idt::{self, Idt, SyscallExit};
 use arch_x86_64::percpu::WORK_RESTORE;
 use arch_x86_64::{TrapFrame, apic, cpu, paging, percpu as block, user};
@@ -28,6 +29,8 @@ const PAGE_FAULT: u64 = 14;
 const X87: u64 = 16;
 const ALIGNMENT: u64 = 17;
 const SIMD: u64 = 19;
+
+const RFLAGS_TF: u64 = 1 << 8;
 
 const ERROR_WRITE: u64 = 1 << 1;
 const ERROR_FETCH: u64 = 1 << 4;
@@ -126,12 +129,10 @@ extern "C" fn trap_handler(frame: &mut TrapFrame) {
             apic::end_of_interrupt();
             tlb::flush_requested();
         }
-        STOP_VECTOR => cpu::halt_forever(),
+        STOP_VECTOR if crate::panic::is_stopping() => cpu::halt_forever(),
         apic::SPURIOUS_VECTOR => {}
-        vector => {
-            interrupt::raise(vector);
-            apic::end_of_interrupt();
-        }
+        vector if interrupt::raise(vector) => apic::end_of_interrupt(),
+        vector => unexpected(frame, vector),
     }
     if frame.orig_rax >= u64::from(idt::FIRST_IRQ) && frame.is_user() {
         check_halted(frame);
@@ -139,11 +140,28 @@ extern "C" fn trap_handler(frame: &mut TrapFrame) {
     leave(frame);
 }
 
+/// A vector that no device has. Program code can raise it (`int n` works in ring 0) and gets the fault of user mode.
+fn unexpected(frame: &mut TrapFrame, vector: u8) {
+    const INT: u8 = 0xcd;
+    if !frame.is_user() || code_before::<2>(frame.rip) != Some([INT, vector]) {
+        return apic::end_of_interrupt();
+    }
+    frame.rip -= 2;
+    let fault = Fault { kind: FaultKind::Protection, address: VirtAddr(frame.rip), vector: PROTECTION, error: selector_error(vector) };
+    cpu::enable_interrupts();
+    linux_fault(frame, fault);
+}
+
+/// The error code of a #GP for a gate of the interrupt descriptor table (SDM vol. 3, 6.13).
+fn selector_error(vector: u8) -> u64 {
+    u64::from(vector) << 3 | 2
+}
+
 /// The last part of every trap: preempt if due, then do the work that waits for the thread if program code is next.
 fn leave(frame: &mut TrapFrame) {
     cpu::disable_interrupts();
-    if frame.interrupts_enabled() && block::need_resched() && block::preempt_count() == 0 {
-        thread::preempt();
+    if frame.interrupts_enabled() {
+        preempt_while_due();
     }
     if !work_pending() || !frame.interrupts_enabled() {
         return;
@@ -158,51 +176,95 @@ fn leave(frame: &mut TrapFrame) {
     exit_to_program(frame);
 }
 
+/// Switches as long as that is due: a switch may itself make another one due (the thread that it wakes runs here).
+fn preempt_while_due() {
+    while block::need_resched() && block::preempt_count() == 0 {
+        thread::preempt();
+    }
+}
+
 fn work_pending() -> bool {
     thread::current_block().is_some_and(|block| block.work.load(Ordering::Acquire) != 0)
 }
 
 /// Does the work that waits for the thread. Returns with interrupts off and none left, so that nothing can be missed.
+///
+/// The program may have been interrupted anywhere, or get the registers of a signal frame back: vector and x87 registers
+/// count, whatever a system call's ABI says.
 fn exit_to_program(frame: &mut TrapFrame) {
+    thread::set_trapped(true);
     while work_pending() {
         cpu::enable_interrupts();
         linux_exit_work(frame);
         cpu::disable_interrupts();
     }
+    thread::set_trapped(false);
 }
 
-/// The slow way out of a system call: there is work to do, or the whole frame must be restored.
+/// The slow way out of a system call (there is work to do, or the whole frame must be restored), and a new thread's way in.
 #[unsafe(no_mangle)]
 extern "C" fn trap_exit_to_program(frame: &mut TrapFrame) {
     cpu::disable_interrupts();
     if thread::current_block().is_some_and(|block| block.work.load(Ordering::Acquire) & WORK_RESTORE == 0) {
         frame.set_syscall_clobbers();
     }
+    preempt_while_due();
     exit_to_program(frame);
 }
 
+/// Whether `frame` is of program code, which may have jumped to where no program can be: a null or wild function pointer,
+/// also a non-canonical one. Kernel code that has gone astray is still on its kernel stack.
+fn is_program(frame: &TrapFrame) -> bool {
+    let wild = || {
+        let (image, stack) = (crate::smp::kernel_image(), thread::current_stack());
+        let in_kernel = (layout::KERNEL_OFFSET + image.start.0..layout::KERNEL_OFFSET + image.end.0).contains(&frame.rip);
+        !in_kernel && thread::current_space().is_some() && stack.is_some_and(|stack| !(stack.start..=stack.end).contains(&frame.rsp))
+    };
+    frame.is_user() || wild()
+}
+
+/// `int n` in program code pushes no error code, also where the exception has one: then every field is one too far down.
+/// Undoes that and makes it the fault of user mode.
+fn undo_int(frame: &mut TrapFrame) {
+    if frame.cs == u64::from(arch_x86_64::gdt::CODE) {
+        return;
+    }
+    (frame.rip, frame.cs, frame.rflags, frame.rsp, frame.ss) = (frame.error, frame.rip, frame.cs, frame.rflags, frame.rsp);
+    frame.error = selector_error(frame.orig_rax as u8);
+    frame.orig_rax = PROTECTION;
+}
+
 fn exception(frame: &mut TrapFrame) {
-    let address = if frame.orig_rax == PAGE_FAULT { paging::read_cr2() } else { VirtAddr(frame.rip) };
-    let from_program = frame.is_user();
+    let cr2 = paging::read_cr2();
+    undo_int(frame);
+    let address = if frame.orig_rax == PAGE_FAULT { cr2 } else { VirtAddr(frame.rip) };
+    let from_program = is_program(frame);
     if from_program {
         thread::set_trapped(true);
+    }
+    // A program's `popf` can clear the interrupt flag, which on Linux it cannot: set it again at the first fault, in the program
+    // or in a system call that touches its memory.
+    if from_program || block::preempt_count() == 0 && user::fixup(frame.rip).is_some() {
+        frame.rflags |= cpu::RFLAGS_IF;
     }
     if frame.interrupts_enabled() {
         cpu::enable_interrupts();
     }
-    handle_exception(frame, address);
+    handle_exception(frame, address, from_program);
     if from_program {
         thread::set_trapped(false);
     }
 }
 
-fn handle_exception(frame: &mut TrapFrame, address: VirtAddr) {
+fn handle_exception(frame: &mut TrapFrame, address: VirtAddr, from_program: bool) {
     let kind = match frame.orig_rax {
         PAGE_FAULT => match page_fault(frame, address) {
             Ok(()) => return,
             Err(error) => FaultKind::Page(error),
         },
         DIVIDE => FaultKind::Divide,
+        // The program's single step, carried into the kernel past the instruction after a `mov ss` (SDM vol. 3, 6.8.3).
+        DEBUG if !from_program => return frame.rflags &= !RFLAGS_TF,
         DEBUG => FaultKind::Debug,
         BREAKPOINT => FaultKind::Breakpoint,
         OVERFLOW | BOUND => FaultKind::Bounds,
@@ -214,7 +276,7 @@ fn handle_exception(frame: &mut TrapFrame, address: VirtAddr) {
         SIMD => FaultKind::Simd,
         vector => die(frame, format_args!("unexpected exception {vector}")),
     };
-    if frame.is_user() {
+    if from_program {
         linux_fault(frame, Fault { kind, address, vector: frame.orig_rax, error: frame.error });
     } else if let Some(landing) = user::fixup(frame.rip) {
         frame.rip = landing;
@@ -271,8 +333,10 @@ fn check_halted(frame: &mut TrapFrame) {
         return;
     }
     let mut after = [0; insn::WINDOW];
+    let no_sleep = PreemptGuard::new();
     // SAFETY: program code is interrupted, so RIP lies in the program's half.
     let left = unsafe { user::copy_in(after.as_mut_ptr(), frame.rip as *const u8, after.len()) }.err().unwrap_or(0);
+    drop(no_sleep);
     let halted = match (code_before::<{ insn::WINDOW }>(frame.rip), code_before::<32>(frame.rip)) {
         (Some(before), _) => insn::after_hlt(&before, &after[..after.len() - left], frame.rflags),
         (None, Some(before)) => insn::after_hlt(&before, &after[..after.len() - left], frame.rflags),
@@ -290,7 +354,8 @@ fn check_halted(frame: &mut TrapFrame) {
 fn code_before<const N: usize>(rip: u64) -> Option<[u8; N]> {
     let start = rip.checked_sub(N as u64)?;
     let mut bytes = [0; N];
-    // SAFETY: below RIP, which lies in the program's half; interrupts are off, so a page that is not there is a failed copy.
+    let _no_sleep = PreemptGuard::new();
+    // SAFETY: below RIP, which lies in the program's half; preemption is off, so a page that is not there is a failed copy.
     unsafe { user::copy_in(bytes.as_mut_ptr(), start as *const u8, N) }.ok()?;
     Some(bytes)
 }

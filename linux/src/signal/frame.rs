@@ -8,6 +8,7 @@
 use alloc::vec::Vec;
 use core::mem::size_of;
 
+use addr::VirtAddr;
 use arch_x86_64::percpu::WORK_RESTORE;
 use arch_x86_64::{TrapFrame, cpu, fpu};
 use linux_abi::Errno;
@@ -138,7 +139,7 @@ fn sw_bytes() -> FpxSwBytes {
 /// Pushes a frame and points the registers at the handler.
 ///
 /// # Errors
-/// `EFAULT` when the stack cannot hold the frame.
+/// `EFAULT` when the stack cannot hold the frame, or no handler can be where the action says.
 pub(super) fn push(
     ctx: &mut Ctx<'_>,
     signal: Signal,
@@ -146,6 +147,10 @@ pub(super) fn push(
     action: &SigAction,
     mask: SigSet,
 ) -> Result<(), Errno> {
+    // `iretq` to an address that is not canonical would fault in the kernel.
+    if !VirtAddr(action.handler).is_user() {
+        return Err(Errno::EFAULT);
+    }
     let task = ctx.task();
     let alt = task.signals.altstack();
     let wanted = (action.flags & sa::ONSTACK != 0).then_some(&alt);

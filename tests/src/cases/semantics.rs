@@ -21,6 +21,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("clock.c"),
         Case::c("efault.c"),
         Case::c("stack.c"),
+        Case::c("wild.c"),
         Case::c("malloc.c").memory("1G"),
     ];
     cases.extend(ways_of_running_out());
