@@ -119,7 +119,7 @@ fn stop_others(this: usize) {
 fn backtrace(out: &mut Emergency, mut rbp: u64) {
     let Some(stack) = crate::thread::current_stack() else { return };
     for number in 0..MAX_FRAMES {
-        if !stack.contains(&rbp) || rbp % 8 != 0 || rbp + 16 > stack.end {
+        if !stack.contains(&rbp) || !rbp.is_multiple_of(8) || rbp + 16 > stack.end {
             return;
         }
         // SAFETY: both words lie in the running thread's stack.
