@@ -1,4 +1,7 @@
-//! Timers that send signals: `alarm`, `setitimer(ITIMER_REAL)`, `timer_create`.
+//! Timers that send signals: `alarm`, `setitimer`, `timer_create`.
+//!
+//! A timer that counts processor time is looked at when it can have run out at the earliest, with all CPUs running the
+//! process from now on, and again when less is left than it takes; so it costs nothing at a switch.
 //!
 //! One kernel thread, `ktimers`, sleeps until the earliest deadline of all processes and fires what is due. A timer that is
 //! set again or deleted gets a new generation; queue entries of an older generation are dropped when they come up.
@@ -41,9 +44,21 @@ pub struct Notification {
     pub id: Option<i32>,
 }
 
+/// What a timer counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counts {
+    /// Monotonic time.
+    Time,
+    /// The process's processor time.
+    CpuTime,
+}
+
+/// Shortest wait before a processor-time timer is looked at again.
+const CPU_TIME_STEP_NS: u64 = 500_000;
+
 #[derive(Clone, Copy, Default)]
 struct State {
-    /// Monotonic nanoseconds; `None` when disarmed.
+    /// In nanoseconds of what the timer counts; `None` when disarmed.
     deadline: Option<u64>,
     interval: u64,
     generation: u64,
@@ -55,6 +70,7 @@ pub struct Timer {
     pid: u32,
     /// The clock its times are on.
     pub clock: u32,
+    counts: Counts,
     notification: Notification,
     state: Mutex<State>,
 }
@@ -63,8 +79,28 @@ pub struct Timer {
 pub type Setting = (u64, u64);
 
 impl Timer {
-    fn new(process: &Process, clock: u32, notification: Notification) -> Arc<Self> {
-        Arc::new(Self { pid: process.pid(), clock, notification, state: Mutex::new(State::default()) })
+    fn new(process: &Process, clock: u32, counts: Counts, notification: Notification) -> Arc<Self> {
+        Arc::new(Self { pid: process.pid(), clock, counts, notification, state: Mutex::new(State::default()) })
+    }
+
+    /// What the timer counts has reached this, in nanoseconds.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        match self.counts {
+            Counts::Time => sync::monotonic_ns(),
+            Counts::CpuTime => process::find_process(self.pid).map_or(0, |process| process.cpu_time_ns()),
+        }
+    }
+
+    /// The earliest monotonic time at which `deadline` can be reached.
+    fn earliest(&self, deadline: u64) -> u64 {
+        match self.counts {
+            Counts::Time => deadline,
+            Counts::CpuTime => {
+                let left = deadline.saturating_sub(self.now()) / kernel::percpu::cpu_count() as u64;
+                sync::monotonic_ns().saturating_add(left.max(CPU_TIME_STEP_NS))
+            }
+        }
     }
 
     /// Time left and period.
@@ -73,12 +109,12 @@ impl Timer {
         let state = self.state.lock();
         match state.deadline {
             // An expired timer whose signal is on its way shows the smallest time, not "disarmed".
-            Some(deadline) => (deadline.saturating_sub(sync::monotonic_ns()).max(1), state.interval),
+            Some(deadline) => (deadline.saturating_sub(self.now()).max(1), state.interval),
             None => (0, state.interval),
         }
     }
 
-    /// Arms the timer for the monotonic `deadline`, or disarms it; returns the old setting.
+    /// Arms the timer for `deadline`, on the scale of [`Timer::now`], or disarms it; returns the old setting.
     pub fn set(self: &Arc<Self>, deadline: Option<u64>, interval: u64) -> Setting {
         let old = self.setting();
         let generation = {
@@ -87,7 +123,7 @@ impl Timer {
             state.generation
         };
         if let Some(deadline) = deadline {
-            enqueue(deadline, generation, self);
+            enqueue(self.earliest(deadline), generation, self);
         }
         old
     }
@@ -99,21 +135,26 @@ impl Timer {
     }
 
     /// Handles a queue entry that has come due.
-    fn expire(self: &Arc<Self>, generation: u64, now: u64) {
+    fn expire(self: &Arc<Self>, generation: u64) {
+        let now = self.now();
+        let mut reached = true;
         let next = {
             let mut state = self.state.lock();
             let (Some(deadline), true) = (state.deadline, state.generation == generation) else { return };
-            state.deadline = None;
-            if let Some(missed) = now.saturating_sub(deadline).checked_div(state.interval) {
+            reached = deadline <= now;
+            state.deadline = (!reached).then_some(deadline);
+            if reached && let Some(missed) = now.saturating_sub(deadline).checked_div(state.interval) {
                 state.overrun = missed.min(i32::MAX as u64) as u32;
                 state.deadline = Some(deadline.saturating_add((missed + 1).saturating_mul(state.interval)));
             }
             state.deadline
         };
         if let Some(deadline) = next {
-            enqueue(deadline, generation, self);
+            enqueue(self.earliest(deadline), generation, self);
         }
-        self.send();
+        if reached {
+            self.send();
+        }
     }
 
     fn send(&self) {
@@ -134,7 +175,8 @@ impl Timer {
 
 /// The timers of a process.
 pub struct ProcessTimers {
-    real: OnceCell<Arc<Timer>>,
+    /// ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF.
+    interval: [OnceCell<Arc<Timer>>; 3],
     posix: Mutex<BTreeMap<i32, Arc<Timer>>>,
     next_id: AtomicI32,
 }
@@ -143,15 +185,23 @@ impl ProcessTimers {
     /// None armed.
     #[must_use]
     pub const fn new() -> Self {
-        Self { real: OnceCell::new(), posix: Mutex::new(BTreeMap::new()), next_id: AtomicI32::new(0) }
+        Self { interval: [const { OnceCell::new() }; 3], posix: Mutex::new(BTreeMap::new()), next_id: AtomicI32::new(0) }
     }
 
-    /// ITIMER_REAL of `process`, which owns this.
-    pub fn real(&self, process: &Process) -> &Arc<Timer> {
-        self.real.get_or_init(|| {
-            let notification = Notification { target: Target::Process, signal: Signal::SIGALRM, value: 0, id: None };
-            Timer::new(process, linux_abi::raw::CLOCK_MONOTONIC, notification)
-        })
+    /// Interval timer `which` of `process`, which owns this: ITIMER_REAL, ITIMER_VIRTUAL or ITIMER_PROF. User and system time are not
+    /// told apart, so the last two count the same.
+    ///
+    /// # Errors
+    /// `EINVAL` for another number.
+    pub fn interval(&self, process: &Process, which: u32) -> Result<&Arc<Timer>, Errno> {
+        let cell = self.interval.get(which as usize).ok_or(Errno::EINVAL)?;
+        let (signal, counts) = match which {
+            linux_abi::raw::ITIMER_REAL => (Signal::SIGALRM, Counts::Time),
+            linux_abi::raw::ITIMER_VIRTUAL => (Signal::SIGVTALRM, Counts::CpuTime),
+            _ => (Signal::SIGPROF, Counts::CpuTime),
+        };
+        let notification = Notification { target: Target::Process, signal, value: 0, id: None };
+        Ok(cell.get_or_init(|| Timer::new(process, linux_abi::raw::CLOCK_MONOTONIC, counts, notification)))
     }
 
     /// Makes a POSIX timer. `notification` gets the new number; where it names no value, the number is the value (POSIX).
@@ -169,7 +219,7 @@ impl ProcessTimers {
             return Err(Errno::EAGAIN);
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-        timers.insert(id, Timer::new(process, clock, notification(id)));
+        timers.insert(id, Timer::new(process, clock, Counts::Time, notification(id)));
         Ok(id)
     }
 
@@ -238,7 +288,7 @@ fn run() {
         }
         for entry in due {
             if let Some(timer) = entry.timer.upgrade() {
-                timer.expire(entry.generation, now);
+                timer.expire(entry.generation);
             }
         }
     }

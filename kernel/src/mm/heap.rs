@@ -164,8 +164,8 @@ pub(super) fn reclaim() -> bool {
         return false;
     }
     let mut freed = false;
-    for class in 0..CLASSES {
-        let all = DEPOTS[class].take_all();
+    for (class, depot) in DEPOTS.iter().enumerate() {
+        let all = depot.take_all();
         IDLE.fetch_sub(size_of_list(&all, class), Ordering::Relaxed);
         let mut slabs = sweep(all, class, PAGE_SIZE, &Counts, |batch| store(class, batch));
         while let Some(slab) = slabs.pop() {

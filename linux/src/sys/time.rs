@@ -225,40 +225,31 @@ fn itimerval((left, interval): Setting) -> Itimerval {
 /// `getitimer`.
 ///
 /// # Errors
-/// `EINVAL`, `EFAULT`; `ENOSYS` for the CPU-time timers.
+/// `EINVAL`, `EFAULT`.
 pub fn getitimer(ctx: &Ctx<'_>, which: u32, out: UserPtr<Itimerval>) -> SysResult {
-    check_itimer(which)?;
     let process = ctx.process();
-    out.write(&itimerval(process.timers.real(process).setting())).map(|()| 0)
+    out.write(&itimerval(process.timers.interval(process, which)?.setting())).map(|()| 0)
 }
 
 /// `setitimer`.
 ///
 /// # Errors
-/// `EINVAL`, `EFAULT`; `ENOSYS` for the CPU-time timers.
+/// `EINVAL`, `EFAULT`.
 pub fn setitimer(ctx: &Ctx<'_>, which: u32, new: UserPtr<Itimerval>, old: UserPtr<Itimerval>) -> SysResult {
-    check_itimer(which)?;
     let new = match new.non_null() {
         Some(new) => new.read()?,
         None => Itimerval::default(),
     };
     let value = new.value.to_ns().ok_or(Errno::EINVAL)?;
     let interval = new.interval.to_ns().ok_or(Errno::EINVAL)?;
-    old.write_optional(&itimerval(set_real_timer(ctx, value, interval))).map(|()| 0)
+    old.write_optional(&itimerval(set_interval_timer(ctx, which, value, interval)?)).map(|()| 0)
 }
 
-fn check_itimer(which: u32) -> Result<(), Errno> {
-    match which {
-        ITIMER_REAL => Ok(()),
-        1 | 2 => Err(Errno::ENOSYS),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn set_real_timer(ctx: &Ctx<'_>, value: u64, interval: u64) -> Setting {
-    let deadline = (value != 0).then(|| sync::monotonic_ns().saturating_add(value));
+fn set_interval_timer(ctx: &Ctx<'_>, which: u32, value: u64, interval: u64) -> Result<Setting, Errno> {
     let process = ctx.process();
-    process.timers.real(process).set(deadline, interval)
+    let timer = process.timers.interval(process, which)?;
+    let deadline = (value != 0).then(|| timer.now().saturating_add(value));
+    Ok(timer.set(deadline, interval))
 }
 
 /// `alarm`.
@@ -266,7 +257,7 @@ fn set_real_timer(ctx: &Ctx<'_>, value: u64, interval: u64) -> Setting {
 /// # Errors
 /// None.
 pub fn alarm(ctx: &Ctx<'_>, seconds: u32) -> SysResult {
-    let (left, _) = set_real_timer(ctx, u64::from(seconds) * NANOS_PER_SEC, 0);
+    let (left, _) = set_interval_timer(ctx, ITIMER_REAL, u64::from(seconds) * NANOS_PER_SEC, 0)?;
     Ok(left.div_ceil(NANOS_PER_SEC) as usize)
 }
 

@@ -32,14 +32,14 @@ fn languages() -> Vec<Case> {
 
 /// Applets that need no fork.
 fn busybox() -> Vec<Case> {
-    let words = path(data::words());
+    let (words, tree) = (path(data::words()), path(data::tree()));
     let applet = |name: &str, args: &[&str]| {
         Case::installed(format!("busybox/{name}"), BUSYBOX).args(args.iter().copied()).cpus(&[1, 2, 4])
     };
     vec![
         applet("cat", &["cat", &words]),
         applet("cat-stdin", &["cat", "-"]).stdin(TEXT),
-        applet("ls-tree", &["ls", "-1R", &path(data::tree())]),
+        applet("ls-tree", &["ls", "-1R", &tree]).with_files(&tree),
         applet("sort", &["sort", "-k2,2", "-k4n", &words]),
         applet("awk-sum", &["awk", "{ n += $4; w[$2]++ } END { print n, NR, w[\"mu\"] }", &words]),
         applet("sed", &["sed", "-n", "s/alpha \\([a-z]*\\)/<\\1>/p", &words]),
@@ -55,7 +55,7 @@ fn coreutils() -> Vec<Case> {
         Case::installed(format!("coreutils/{name}"), program).args(args.iter().copied())
     };
     vec![
-        tool("ls", "/bin/ls", &["-1R", "--file-type", &tree]),
+        tool("ls", "/bin/ls", &["-1R", "--file-type", &tree]).with_files(&tree),
         tool("ls-long", "/bin/ls", &["-lgo", "--time-style=+%s", &format!("{tree}/one/a.txt"), &format!("{tree}/two/c")])
             .with_files(&tree),
         tool("ls-missing", "/bin/ls", &["/no-such-file"]).exit(2).with_stderr(),
