@@ -137,7 +137,7 @@ impl Timer {
     /// Handles a queue entry that has come due.
     fn expire(self: &Arc<Self>, generation: u64) {
         let now = self.now();
-        let mut reached = true;
+        let reached;
         let next = {
             let mut state = self.state.lock();
             let (Some(deadline), true) = (state.deadline, state.generation == generation) else { return };
