@@ -16,7 +16,7 @@ const HEAD: &str = "# Linux system calls in oxv
 Generated from `linux/src/table.rs`; do not edit. To make it anew: `UPDATE_DOC=1 cargo test -p linux-abi --test coverage`.
 
 The reference is Linux 6.12 on x86-64. *full* means: what the man page says, as far as it makes sense with one program in one
-machine. *partial* says what is missing. All others answer `ENOSYS`, with one line in the log at level `debug`.
+machine. *partial* says what is missing. All others answer `ENOSYS`, with one line in the log at level `info` (`--verbose`).
 
 ";
 
