@@ -44,6 +44,31 @@
     movaps 240(%rsp), %xmm15
 .endm
 
+// Moves what the CPU and the stub pushed, and RAX and RCX above it, from the stack into the frame at RAX, which becomes
+// the stack; then saves the other registers there.
+.macro MOVE_FRAME
+    pop %rcx
+    mov %rcx, F_RCX(%rax)
+    pop %rcx
+    mov %rcx, F_RAX(%rax)
+    pop %rcx
+    mov %rcx, F_ORIG_RAX(%rax)
+    pop %rcx
+    mov %rcx, F_ERROR(%rax)
+    pop %rcx
+    mov %rcx, F_RIP(%rax)
+    pop %rcx
+    mov %rcx, F_CS(%rax)
+    pop %rcx
+    mov %rcx, F_RFLAGS(%rax)
+    pop %rcx
+    mov %rcx, F_RSP(%rax)
+    pop %rcx
+    mov %rcx, F_SS(%rax)
+    mov %rax, %rsp
+    call save_registers
+.endm
+
 // System call. rcx = return address, r11 = the program's RFLAGS (dead by the ABI), everything else as the program left it.
 // Preemption-safe with interrupts on at every instruction: an interrupt before the stack switch sees a program stack
 // pointer and starts at the top of the (empty) kernel stack; after it, the stack pointer lies inside the kernel stack.
@@ -112,26 +137,7 @@ trap_common:
     jmp 2f
 1:  sub $(FRAME_SIZE + 128), %rax
     and $-16, %rax
-2:  pop %rcx
-    mov %rcx, F_RCX(%rax)
-    pop %rcx
-    mov %rcx, F_RAX(%rax)
-    pop %rcx
-    mov %rcx, F_ORIG_RAX(%rax)
-    pop %rcx
-    mov %rcx, F_ERROR(%rax)
-    pop %rcx
-    mov %rcx, F_RIP(%rax)
-    pop %rcx
-    mov %rcx, F_CS(%rax)
-    pop %rcx
-    mov %rcx, F_RFLAGS(%rax)
-    pop %rcx
-    mov %rcx, F_RSP(%rax)
-    pop %rcx
-    mov %rcx, F_SS(%rax)
-    mov %rax, %rsp
-    call save_registers
+2:  MOVE_FRAME
     mov %rsp, %rdi
     cld
     xor %ebp, %ebp
@@ -185,26 +191,7 @@ trap_fatal:
     push %rcx
     lea -(FRAME_SIZE)(%rsp), %rax
     and $-16, %rax
-    pop %rcx
-    mov %rcx, F_RCX(%rax)
-    pop %rcx
-    mov %rcx, F_RAX(%rax)
-    pop %rcx
-    mov %rcx, F_ORIG_RAX(%rax)
-    pop %rcx
-    mov %rcx, F_ERROR(%rax)
-    pop %rcx
-    mov %rcx, F_RIP(%rax)
-    pop %rcx
-    mov %rcx, F_CS(%rax)
-    pop %rcx
-    mov %rcx, F_RFLAGS(%rax)
-    pop %rcx
-    mov %rcx, F_RSP(%rax)
-    pop %rcx
-    mov %rcx, F_SS(%rax)
-    mov %rax, %rsp
-    call save_registers
+    MOVE_FRAME
     mov %rsp, %rdi
     cld
     call trap_handler_fatal
