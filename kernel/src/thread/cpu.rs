@@ -414,6 +414,8 @@ pub(super) fn start(thread: ThreadRef) {
     }
     super::with_current(|creator| thread.entity.inherit(&creator.entity));
     let target = allowed_cpu(&thread);
+    // Until the target looks itself, so that the next of a burst of new threads goes elsewhere.
+    shared(target).load.fetch_add(1, Ordering::Relaxed);
     send(target, thread);
 }
 
