@@ -121,7 +121,7 @@ mod tests {
         let choose = |given, size| choose_memory(given, &image(size), Path::new("/none"));
         assert_eq!(choose(None, MIB).expect("default"), DEFAULT_MEMORY);
         assert!(choose(None, 1000 * MIB).expect("large") > 2000 * MIB);
-        assert!(matches!(choose(Some(8 * MIB), MIB), Err(Error::MemoryTooSmall { .. })));
+        assert!(matches!(choose(Some(7 * MIB), MIB), Err(Error::MemoryTooSmall { .. })));
         assert_eq!(choose(Some(16 * MIB), MIB).expect("small"), 16 * MIB);
         assert!(matches!(choose(None, 3000 * MIB), Err(Error::BadImage { .. })));
     }
