@@ -61,8 +61,6 @@ int main(int argc, char **argv)
 		__asm__ volatile("int3");
 	if (!strcmp(how, "fpe"))
 		printf("%d\n", 70 / zero);
-	if (!strcmp(how, "cli"))
-		__asm__ volatile("cli");
 	if (!strcmp(how, "thread-null") || !strcmp(how, "thread-exit")) {
 		pthread_t t;
 		pthread_create(&t, NULL, how[7] == 'n' ? thread_crash : thread_exit, NULL);

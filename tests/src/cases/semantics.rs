@@ -81,7 +81,6 @@ fn ways_of_ending() -> Vec<Case> {
         ("jump", &["jump"], 139),
         ("noexec", &["noexec"], 139),
         ("hlt", &["hlt"], 139),
-        ("cli", &["cli"], 139),
         ("ud2", &["ud2"], 132),
         ("int3", &["int3"], 133),
         ("fpe", &["fpe"], 136),
