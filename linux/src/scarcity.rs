@@ -1,6 +1,6 @@
 //! What system calls do when memory is scarce: those that make or enlarge objects in the kernel fail.
 //!
-//! Kernel code allocates in many places where it could not go on without. So the question is asked once, at the entry, with
+//! Kernel code allocates in many places where it could not go on without. So the question is asked once, before such a call, with
 //! enough left (`kernel::mm::memory_is_scarce`) for what any call that has been let in allocates; calls that allocate much ask again
 //! (`kernel::mm::has_memory_for`). Calls that only give back, wait or look are always let in, and so are those that fail by
 //! themselves: memory mappings, and writing, whose pages are the program's share (a message on the terminal must still be possible).
@@ -97,6 +97,11 @@ fn contains(set: &Set, number: usize) -> bool {
     set.get(number / 64).is_some_and(|word| word & 1 << (number % 64) != 0)
 }
 
+/// Whether call `number`, below [`COUNT`], is one that may be refused.
+pub(crate) const fn asks(number: usize) -> bool {
+    (GROWING_SET[number / 64] | RETRIED_SET[number / 64]) >> (number % 64) & 1 != 0
+}
+
 /// The error with which call `number` fails while memory is scarce; `None` lets it in.
 #[cold]
 pub(crate) fn refusal(number: usize) -> Option<Errno> {
@@ -104,19 +109,4 @@ pub(crate) fn refusal(number: usize) -> Option<Errno> {
         return Some(Errno::EAGAIN);
     }
     contains(&GROWING_SET, number).then_some(Errno::ENOMEM)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn growing_calls_fail_and_releasing_ones_do_not() {
-        assert_eq!(refusal(Sysno::pipe2 as usize), Some(Errno::ENOMEM));
-        assert_eq!(refusal(Sysno::clone3 as usize), Some(Errno::EAGAIN));
-        for call in [Sysno::munmap, Sysno::close, Sysno::exit_group, Sysno::read, Sysno::futex, Sysno::wait4] {
-            assert_eq!(refusal(call as usize), None);
-        }
-        assert_eq!(refusal(usize::MAX), None);
-    }
 }

@@ -10,6 +10,7 @@ use linux_abi::Errno;
 use syscalls::Sysno;
 
 use crate::ctx::{Ctx, Handler, to_register};
+use crate::scarcity;
 use crate::sys::{event, file, futex, info, mm, process, signal, thread, time};
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
@@ -89,7 +90,7 @@ macro_rules! coverage {
 macro_rules! table {
     ($($name:ident => $module:ident::$function:ident / $arity:tt, $coverage:ident $(($text:literal))?;)*) => {
         /// The functions, by number.
-        static HANDLERS: [Handler; COUNT] = {
+        const FUNCTIONS: [Handler; COUNT] = {
             let mut table = [unknown as Handler; COUNT];
             $(table[Sysno::$name as usize] = shim!($module::$function, $arity);)*
             table
@@ -365,14 +366,36 @@ table! {
     syslog => info::syslog / 3, partial("no kernel messages for programs");
 }
 
-/// Runs the system call that the registers ask for.
-pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> isize {
+/// What runs first, by number: the functions, but for the calls that memory may be too scarce for.
+static HANDLERS: [Handler; COUNT] = {
+    let mut table = FUNCTIONS;
+    let mut number = 0;
+    while number < COUNT {
+        if scarcity::asks(number) {
+            table[number] = when_memory_suffices;
+        }
+        number += 1;
+    }
+    table
+};
+
+/// The functions behind [`when_memory_suffices`].
+static GUARDED: [Handler; COUNT] = FUNCTIONS;
+
+/// Runs a call that makes or enlarges something in the kernel, unless memory is scarce.
+fn when_memory_suffices(ctx: &mut Ctx<'_>) -> isize {
     let number = ctx.frame().orig_rax as usize;
     if kernel::mm::memory_is_scarce()
-        && let Some(error) = crate::scarcity::refusal(number)
+        && let Some(error) = scarcity::refusal(number)
     {
         return error.to_ret();
     }
+    GUARDED[number](ctx)
+}
+
+/// Runs the system call that the registers ask for.
+pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> isize {
+    let number = ctx.frame().orig_rax as usize;
     match HANDLERS.get(number) {
         Some(handler) => handler(ctx),
         None => Errno::ENOSYS.to_ret(),
