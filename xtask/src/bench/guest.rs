@@ -1,31 +1,30 @@
 //! The two systems under test.
 
-use super::{sizes, work_dir};
+use super::machine::{Clock, Machine, all_lines};
+use super::{initramfs, programs, sizes, work_dir};
 use crate::{build, paths, run};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-/// How the emulator counts time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Clock {
-    /// Wall time.
-    Real,
-    /// One nanosecond per instruction.
-    Instructions,
-}
+/// How long one program may take.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
 
-/// A system that boots one static program.
+/// A system that boots static programs.
 pub(super) trait Guest {
     /// For messages.
     fn name(&self) -> &'static str;
-    /// The command that boots and runs `program` with `memory_mib`, its output on standard output.
-    fn command(&self, program: &Path, memory_mib: u64, clock: Clock) -> Result<Command>;
+    /// Whether its numbers may be kept for later runs.
+    fn is_reference(&self) -> bool;
+    /// Names the kernel.
+    fn kernel(&self) -> &Path;
+    /// The command that boots and runs `program`, its output on standard output.
+    fn command(&self, program: &Path, machine: Machine) -> Result<Command>;
+    /// Runs the programs one after the other; for each the lines it printed.
+    fn batch(&self, programs: &[&PathBuf], machine: Machine) -> Result<Vec<Vec<String>>>;
     /// What the loaded kernel occupies, in bytes.
     fn kernel_size(&self) -> Result<f64>;
     /// Size of the file system image with this program alone.
@@ -43,6 +42,9 @@ pub(super) struct Oxv {
 
 impl Oxv {
     /// Builds kernel and host program.
+    ///
+    /// # Errors
+    /// When they cannot be built.
     pub(super) fn prepare() -> Result<Self> {
         let kernel = build::kernel(&build::Options { dev: false })?;
         run::check(run::cargo().args(["build", "--quiet", "--release", "--package", "cli"]))?;
@@ -67,14 +69,32 @@ impl Guest for Oxv {
         "oxv"
     }
 
-    fn command(&self, program: &Path, memory_mib: u64, clock: Clock) -> Result<Command> {
+    fn is_reference(&self) -> bool {
+        false
+    }
+
+    fn kernel(&self) -> &Path {
+        &self.kernel
+    }
+
+    fn command(&self, program: &Path, machine: Machine) -> Result<Command> {
         let mut command = Command::new(paths::oxv());
         command.env("OXV_KERNEL", &self.kernel);
-        if clock == Clock::Instructions {
+        if machine.clock == Clock::Instructions {
             command.env("OXV_QEMU", &self.counting_qemu);
         }
-        command.args(["run", "--accel", "tcg", "--smp", "1", "--memory"]).arg(format!("{memory_mib}M")).arg("--").arg(program);
+        command.args(["run", "--accel", "tcg", "--smp"]).arg(machine.cpus.to_string());
+        command.arg("--memory").arg(format!("{}M", machine.memory_mib)).arg("--").arg(program);
         Ok(command)
+    }
+
+    /// One boot each: it runs one program.
+    fn batch(&self, programs: &[&PathBuf], machine: Machine) -> Result<Vec<Vec<String>>> {
+        let one = |program: &&PathBuf| -> Result<Vec<String>> {
+            let lines = all_lines(&mut self.command(program, machine)?, PROGRAM_LIMIT);
+            Ok(lines.map_err(|error| eprintln!("oxv: {}: {error:#}", programs::name(program))).unwrap_or_default())
+        };
+        programs.iter().map(one).collect()
     }
 
     fn kernel_size(&self) -> Result<f64> {
@@ -88,13 +108,16 @@ impl Guest for Oxv {
     }
 }
 
-/// A Debian cloud kernel with the program as `/init`.
+/// A Debian cloud kernel.
 pub(super) struct Linux {
     kernel: PathBuf,
 }
 
 impl Linux {
     /// Downloads and unpacks the kernel package, once.
+    ///
+    /// # Errors
+    /// When the package cannot be had.
     pub(super) fn prepare() -> Result<Self> {
         let dir = work_dir()?.join("linux");
         if let Some(kernel) = find_kernel(&dir) {
@@ -107,6 +130,20 @@ impl Linux {
         let file = files(&dir).find(|file| file.extension() == Some("deb".as_ref())).context("apt-get left no package")?;
         run::check(Command::new("dpkg-deb").arg("-x").arg(file).arg(&dir))?;
         Ok(Self { kernel: find_kernel(&dir).context("the package has no /boot/vmlinuz")? })
+    }
+
+    fn qemu(&self, initramfs: &Path, machine: Machine) -> Command {
+        let mut command = Command::new(QEMU);
+        command.args(["-M", "q35", "-cpu", "max,erms=off", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        command.arg("-smp").arg(machine.cpus.to_string());
+        command.args(["-serial", "stdio", "-m"]).arg(machine.memory_mib.to_string());
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(initramfs);
+        command.args(["-append", "console=ttyS0 quiet panic=-1 tsc=reliable"]);
+        match machine.clock {
+            Clock::Real => command.args(["-accel", "tcg,thread=multi"]),
+            Clock::Instructions => command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]),
+        };
+        command
     }
 }
 
@@ -123,17 +160,25 @@ impl Guest for Linux {
         "Linux"
     }
 
-    fn command(&self, program: &Path, memory_mib: u64, clock: Clock) -> Result<Command> {
-        let initramfs = initramfs(program)?;
-        let mut command = Command::new(QEMU);
-        command.args(["-M", "q35", "-cpu", "max,erms=off", "-accel", "tcg", "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        command.args(["-serial", "stdio", "-m"]).arg(memory_mib.to_string());
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(initramfs);
-        command.args(["-append", "console=ttyS0 quiet panic=-1 tsc=reliable"]);
-        if clock == Clock::Instructions {
-            command.args(["-icount", "shift=0,sleep=off"]);
-        }
-        Ok(command)
+    fn is_reference(&self) -> bool {
+        true
+    }
+
+    fn kernel(&self) -> &Path {
+        &self.kernel
+    }
+
+    /// The program is `/init`.
+    fn command(&self, program: &Path, machine: Machine) -> Result<Command> {
+        Ok(self.qemu(&initramfs::single(program)?, machine))
+    }
+
+    /// One boot for all: `/init` is `bench/linux_init.c`, which runs each program in a process of its own.
+    fn batch(&self, programs: &[&PathBuf], machine: Machine) -> Result<Vec<Vec<String>>> {
+        let root = initramfs::several(&programs::compile_linux_init()?, programs)?;
+        let limit = PROGRAM_LIMIT * programs.len() as u32;
+        let lines = all_lines(&mut self.qemu(&root, machine), limit).unwrap_or_default();
+        Ok(programs.iter().map(|program| section(&lines, &programs::name(program))).collect())
     }
 
     /// `init_size` of the boot header: the memory that the unpacked kernel needs from its load address on.
@@ -144,87 +189,18 @@ impl Guest for Linux {
     }
 
     fn image_size(&self, program: &Path) -> Result<f64> {
-        Ok(initramfs(program)?.metadata()?.len() as f64)
+        Ok(initramfs::single(program)?.metadata()?.len() as f64)
     }
 }
 
-/// A cpio archive (newc) with `/dev/console` and the program as `/init`.
-fn initramfs(program: &Path) -> Result<PathBuf> {
-    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-    let mut archive = Vec::new();
-    entry(&mut archive, "dev", 0o040_755, (0, 0), &[]);
-    entry(&mut archive, "dev/console", 0o020_600, (5, 1), &[]);
-    entry(&mut archive, "init", 0o100_755, (0, 0), &bytes);
-    entry(&mut archive, "TRAILER!!!", 0, (0, 0), &[]);
-    let path = program.with_extension("cpio");
-    fs::write(&path, archive)?;
-    Ok(path)
-}
-
-/// Appends one file: a header of thirteen 8-digit hexadecimal fields, the name, the data, each padded to 4 bytes.
-fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, device: (u32, u32), data: &[u8]) {
-    let inode = archive.len() as u32;
-    let fields = [inode, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, device.0, device.1, name.len() as u32 + 1, 0];
-    archive.extend_from_slice(b"070701");
-    fields.iter().for_each(|field| archive.extend_from_slice(format!("{field:08X}").as_bytes()));
-    archive.extend_from_slice(name.as_bytes());
-    archive.push(0);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend_from_slice(data);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-}
-
-/// A run's result line and how long it took to appear.
-pub(super) struct Line {
-    /// The number after `RESULT name`.
-    pub(super) value: f64,
-    /// From the start of the emulator.
-    pub(super) after: Duration,
-}
-
-/// Runs a command until it prints `RESULT NAME VALUE`, then ends it.
-///
-/// # Errors
-/// When the line does not come in time.
-pub(super) fn result_line(command: &mut Command, name: &str, limit: Duration) -> Result<Line> {
-    let start = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("cannot start the guest")?;
-    let line = wait_for_line(&mut child, name, start, limit);
-    finish(&mut child);
-    line
-}
-
-fn wait_for_line(child: &mut Child, name: &str, start: Instant, limit: Duration) -> Result<Line> {
-    let stdout = child.stdout.take().context("standard output was piped")?;
-    let (sender, lines) = mpsc::channel();
-    let wanted = format!("RESULT {name} ");
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            let value = line.split_once(&wanted).and_then(|(_, rest)| rest.trim().parse().ok());
-            if value.is_some_and(|value: f64| sender.send((value, start.elapsed())).is_err()) {
-                break;
-            }
-        }
-    });
-    match lines.recv_timeout(limit) {
-        Ok((value, after)) => Ok(Line { value, after }),
-        Err(mpsc::RecvTimeoutError::Timeout) => bail!("no result after {} s", limit.as_secs()),
-        Err(mpsc::RecvTimeoutError::Disconnected) => bail!("it ended without a result"),
+/// What one program printed: between `BEGIN NAME` and `END NAME STATUS`.
+fn section(lines: &[String], name: &str) -> Vec<String> {
+    let (begin, end) = (format!("BEGIN {name}"), format!("END {name} "));
+    let section: Vec<_> = lines.iter().skip_while(|line| !line.ends_with(&begin)).skip(1).take_while(|line| !line.contains("BEGIN ")).cloned().collect();
+    match section.iter().find_map(|line| line.split_once(&end).map(|(_, status)| status)) {
+        Some("0") => {}
+        Some(status) => eprintln!("Linux: {name}: exit status {status}"),
+        None => eprintln!("Linux: {name}: it did not end"),
     }
-}
-
-/// Lets the guest end by itself for a moment, then ends it.
-fn finish(child: &mut Child) {
-    let deadline = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < deadline {
-        if matches!(child.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    drop(Command::new("kill").arg(child.id().to_string()).status());
-    std::thread::sleep(Duration::from_millis(300));
-    drop(child.kill());
-    drop(child.wait());
+    section
 }

@@ -1,79 +1,165 @@
 //! `cargo xtask bench`: measures oxv beside a Linux guest; `bench/README.md` says what and how.
 //!
-//! * [`guest`]: the two systems under test, [`guest::Oxv`] and [`guest::Linux`], behind one trait;
-//! * [`counts`]: metrics in guest instructions; [`times`]: boot time; [`sizes`]: memory and file sizes;
-//! * [`report`]: table, JSON, `doc/performance.md`.
+//! * [`metrics`]: what is measured, with units and goals;
+//! * [`guest`]: the two systems under test, [`guest::Oxv`] and [`guest::Linux`], behind one trait; [`initramfs`]: Linux's root;
+//! * [`machine`]: starting a guest and reading its lines; [`programs`]: compiling `bench/`;
+//! * [`times`]: boot time; [`sizes`]: memory and file sizes; [`cache`]: what Linux said last time;
+//! * [`table`]: the numbers of a run; [`report`]: terminal, JSON, `doc/performance.md`; [`plots`]: `doc/plots/`.
 
-mod counts;
+mod cache;
 mod guest;
+mod initramfs;
+mod machine;
+mod metrics;
+mod plots;
+mod programs;
 mod report;
 mod sizes;
+mod table;
 mod times;
 
-use crate::{paths, run};
-use anyhow::{Context, Result};
+use crate::paths;
+use anyhow::{Context, Result, bail};
+use cache::Cache;
 use guest::{Guest, Linux, Oxv};
+use machine::{Clock, Machine};
+use metrics::{FOLDERS, Folder, Source};
 use std::path::PathBuf;
-use std::process::Command;
+use table::{Phase, Side, Table};
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
-    /// The metrics to measure [default: all folders of bench/].
+    /// What to measure: parts of the names of metrics or folders of bench/, or `counts`, `growth`, `times`, `outside` [default: all].
     names: Vec<String>,
+    /// List the metrics and their goals.
+    #[arg(long)]
+    list: bool,
+    /// Measure only oxv.
+    #[arg(long, conflicts_with = "linux_only")]
+    oxv_only: bool,
     /// Measure only Linux.
     #[arg(long)]
     linux_only: bool,
-    /// Print the table, but leave doc/performance.md as it is.
+    /// Take Linux's numbers from an earlier run of the same kernel and program where there is one; they are marked in the table.
+    #[arg(long)]
+    cached_linux: bool,
+    /// Runs of the metrics by the wall clock.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    repeat: usize,
+    /// Print the tables, but leave doc/ as it is.
     #[arg(long)]
     no_write: bool,
 }
 
-/// One line of the table; `None`: could not be measured.
-pub(crate) struct Row {
-    name: &'static str,
-    unit: &'static str,
-    oxv: Option<f64>,
-    linux: Option<f64>,
+/// The systems under test of this run.
+struct Guests {
+    oxv: Option<Oxv>,
+    linux: Option<Linux>,
 }
 
-/// How a metric is measured in one guest.
-type Measure = fn(&dyn Guest) -> Result<f64>;
+impl Guests {
+    fn prepare(options: &Options) -> Result<Self> {
+        let oxv = if options.linux_only { None } else { Some(Oxv::prepare()?) };
+        let linux = if options.oxv_only { None } else { Linux::prepare().map_err(|error| eprintln!("no Linux guest: {error:#}")).ok() };
+        Ok(Self { oxv, linux })
+    }
 
-/// All metrics, in the order of the table.
-const METRICS: [(&str, &str, Measure); 7] = [
-    ("null_syscall", "instructions", |guest| counts::instructions(guest, "null_syscall")),
-    ("futex_pingpong", "instructions", |guest| counts::instructions(guest, "futex_pingpong")),
-    ("anon_fault", "instructions", |guest| counts::instructions(guest, "anon_fault")),
-    ("boot_to_output", "ms", times::boot_to_output),
-    ("min_memory", "MiB", sizes::min_memory),
-    ("kernel_size", "bytes", |guest| guest.kernel_size()),
-    ("image_size", "bytes", sizes::image_size),
-];
+    /// oxv first.
+    fn each(&self) -> impl Iterator<Item = (Side, &dyn Guest)> {
+        let oxv = self.oxv.as_ref().map(|guest| (Side::Oxv, guest as &dyn Guest));
+        let linux = self.linux.as_ref().map(|guest| (Side::Linux, guest as &dyn Guest));
+        oxv.into_iter().chain(linux)
+    }
+}
 
 /// Measures and reports.
 ///
 /// # Errors
 /// When no guest can be set up or the report cannot be written; a metric that fails is a gap in the table.
 pub(crate) fn command(options: &Options) -> Result<()> {
-    let linux = Linux::prepare().map_err(|error| eprintln!("no Linux guest: {error:#}")).ok();
-    let oxv = if options.linux_only { None } else { Some(Oxv::prepare()?) };
-    let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|wanted| wanted == name);
-    let mut rows = Vec::new();
-    for (name, unit, measure) in METRICS.into_iter().filter(|(name, ..)| wanted(name)) {
-        eprintln!("bench: {name}");
-        let value = |guest: Option<&dyn Guest>| {
-            let guest = guest?;
-            measure(guest).map_err(|error| eprintln!("{}: {name}: {error:#}", guest.name())).ok()
-        };
-        rows.push(Row { name, unit, oxv: value(oxv.as_ref().map(|g| g as &dyn Guest)), linux: value(linux.as_ref().map(|g| g as &dyn Guest)) });
+    let wanted = |folder: &&Folder| options.names.is_empty() || options.names.iter().any(|name| folder.matches(name));
+    let folders: Vec<&'static Folder> = FOLDERS.iter().filter(wanted).collect();
+    if folders.is_empty() {
+        bail!("nothing in bench/ is called {}; `cargo xtask bench --list` lists what is", options.names.join(" or "));
     }
-    report::print(&rows);
-    report::json(&rows)?;
-    if !options.no_write && options.names.is_empty() && !options.linux_only {
-        report::page(&rows)?;
+    if options.list {
+        report::list(&folders);
+        return Ok(());
+    }
+    let guests = Guests::prepare(options)?;
+    let mut run = Run { table: Table::new(&folders), cache: Cache::open(options.cached_linux)?, guests };
+    run.measure(&folders, options.repeat)?;
+    report::print(&run.table);
+    report::json(&run.table)?;
+    if !options.no_write && !options.oxv_only && !options.linux_only {
+        report::page(&run.table)?;
     }
     Ok(())
+}
+
+/// One run of the command.
+struct Run {
+    guests: Guests,
+    table: Table,
+    cache: Cache,
+}
+
+impl Run {
+    fn measure(&mut self, folders: &[&'static Folder], repeat: usize) -> Result<()> {
+        let of = |kind: fn(&Source) -> bool| folders.iter().copied().filter(|folder| kind(&folder.source)).collect::<Vec<_>>();
+        let counts = of(|source| matches!(source, Source::Counts(_)));
+        self.programs(&counts, Machine::one_cpu(512, Clock::Instructions), Phase::Value)?;
+        if self.guests.each().count() > 1 {
+            self.programs(&counts, Machine::one_cpu(512, Clock::Real), Phase::Ticks)?; // only their ratio says anything
+        }
+        self.programs(&of(|source| matches!(source, Source::Growth(_))), Machine::one_cpu(2048, Clock::Instructions), Phase::Value)?;
+        let times = of(|source| matches!(source, Source::Times(_)));
+        for _ in 0..repeat {
+            self.programs(&times, Machine { cpus: 2, memory_mib: 512, clock: Clock::Real }, Phase::Value)?;
+        }
+        for folder in folders {
+            self.outside(folder);
+        }
+        self.cache.save()
+    }
+
+    /// Runs the folders' programs in both guests.
+    fn programs(&mut self, folders: &[&'static Folder], machine: Machine, phase: Phase) -> Result<()> {
+        let programs = folders.iter().map(|folder| programs::compile(folder.name)).collect::<Result<Vec<_>>>()?;
+        for (side, guest) in self.guests.each() {
+            let (known, unknown): (Vec<_>, Vec<_>) = programs.iter().partition(|program| self.cache.has(guest, machine, program));
+            for program in known {
+                self.table.record(side, phase, &self.cache.take(guest, machine, program), table::Origin::Cache);
+            }
+            if unknown.is_empty() {
+                continue;
+            }
+            eprintln!("bench: {} on {}", names(&unknown), guest.name());
+            for (program, lines) in unknown.iter().zip(guest.batch(&unknown, machine)?) {
+                self.table.record(side, phase, &lines, table::Origin::Run);
+                self.cache.put(guest, machine, program, lines);
+            }
+        }
+        Ok(())
+    }
+
+    /// A metric that is not printed by a program.
+    fn outside(&mut self, folder: &Folder) {
+        let Source::Outside(metric, measure) = &folder.source else { return };
+        for (side, guest) in self.guests.each() {
+            eprintln!("bench: {} on {}", folder.name, guest.name());
+            match measure(guest) {
+                Ok(value) => self.table.record(side, Phase::Value, &[format!("RESULT {} {value}", metric.name)], table::Origin::Run),
+                Err(error) => eprintln!("{}: {}: {error:#}", guest.name(), folder.name),
+            }
+        }
+    }
+}
+
+fn names(programs: &[&PathBuf]) -> String {
+    let names: Vec<_> = programs.iter().map(|program| programs::name(program)).collect();
+    names.join(" ")
 }
 
 /// `target/bench`, created.
@@ -81,12 +167,4 @@ fn work_dir() -> Result<PathBuf> {
     let dir = paths::target().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(dir)
-}
-
-/// Compiles `bench/NAME/main.c` to a static program that both guests run.
-fn program(name: &str) -> Result<PathBuf> {
-    let output = work_dir()?.join(name);
-    let source = paths::root().join("bench").join(name).join("main.c");
-    run::check(Command::new("gcc").args(["-O2", "-static", "-fno-pie", "-no-pie", "-o"]).arg(&output).arg(source).arg("-lpthread"))?;
-    Ok(output)
 }

@@ -1,7 +1,8 @@
 //! Memory and file sizes.
 
-use super::guest::{Clock, Guest, result_line};
-use super::program;
+use super::guest::Guest;
+use super::machine::{Clock, Machine, result_line};
+use super::programs;
 use crate::run;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -10,9 +11,9 @@ use std::time::Duration;
 
 /// Smallest memory, in MiB, in which the program prints its line.
 pub(super) fn min_memory(guest: &dyn Guest) -> Result<f64> {
-    let program = program("boot_to_output")?;
+    let program = programs::compile("boot_to_output")?;
     let boots = |mib: u64| -> Result<bool> {
-        let mut command = guest.command(&program, mib, Clock::Real)?;
+        let mut command = guest.command(&program, Machine::one_cpu(mib, Clock::Real))?;
         Ok(result_line(&mut command, "boot_to_output", Duration::from_secs(20)).is_ok())
     };
     let (mut fails, mut works) = (1, 256);
@@ -28,7 +29,7 @@ pub(super) fn min_memory(guest: &dyn Guest) -> Result<f64> {
 
 /// Size of the image with the program alone.
 pub(super) fn image_size(guest: &dyn Guest) -> Result<f64> {
-    guest.image_size(&program("boot_to_output")?)
+    guest.image_size(&programs::compile("boot_to_output")?)
 }
 
 /// Bytes of memory that an ELF file's loadable segments take.

@@ -1,0 +1,201 @@
+//! What is measured: every metric with its unit, its goal and where its number comes from.
+//!
+//! A folder of `bench/` is one program; it prints one or more metrics, or the points of series.
+
+use super::guest::Guest;
+use super::{sizes, times};
+use anyhow::Result;
+
+/// What a metric should be. All units are costs: less is better.
+#[derive(Clone, Copy)]
+pub(super) enum Goal {
+    /// Reported only.
+    None,
+    /// At most this.
+    AtMost(f64),
+    /// At most Linux's value times this.
+    OfLinux(f64),
+}
+
+/// One number.
+pub(super) struct Metric {
+    /// As the program prints it.
+    pub(super) name: &'static str,
+    /// For the table.
+    pub(super) unit: &'static str,
+    /// For the verdict.
+    pub(super) goal: Goal,
+}
+
+/// A cost over a size.
+pub(super) struct Series {
+    /// As the program prints it.
+    pub(super) name: &'static str,
+    /// What the size counts.
+    pub(super) sizes: &'static str,
+    /// The series shares its plot, `doc/plots/PLOT.svg`, with those of the same name.
+    pub(super) plot: &'static str,
+}
+
+/// How a folder's numbers are obtained.
+pub(super) enum Source {
+    /// The program on one CPU: guest instructions, and once more by the wall clock in ticks of the time-stamp counter.
+    Counts(&'static [Metric]),
+    /// The program on one CPU by the instruction clock, over sizes.
+    Growth(&'static [Series]),
+    /// The program on two CPUs by the wall clock, several times.
+    Times(&'static [Metric]),
+    /// Measured from outside.
+    Outside(Metric, fn(&dyn Guest) -> Result<f64>),
+}
+
+/// One folder.
+pub(super) struct Folder {
+    /// Under `bench/`.
+    pub(super) name: &'static str,
+    /// Where its numbers come from.
+    pub(super) source: Source,
+}
+
+impl Folder {
+    /// The metrics, in the order of the table.
+    pub(super) fn metrics(&self) -> &[Metric] {
+        match &self.source {
+            Source::Counts(metrics) | Source::Times(metrics) => metrics,
+            Source::Outside(metric, _) => std::slice::from_ref(metric),
+            Source::Growth(_) => &[],
+        }
+    }
+
+    /// The series.
+    pub(super) fn series(&self) -> &[Series] {
+        match &self.source {
+            Source::Growth(series) => series,
+            _ => &[],
+        }
+    }
+
+    /// Whether a name on the command line means this folder: its own, that of a metric, or the kind's.
+    pub(super) fn matches(&self, wanted: &str) -> bool {
+        let mut names = self.metrics().iter().map(|metric| metric.name).chain(self.series().iter().map(|series| series.name));
+        self.name.contains(wanted) || self.kind() == wanted || names.any(|name| name.contains(wanted))
+    }
+
+    /// A word for the kind of measurement.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.source {
+            Source::Counts(_) => "counts",
+            Source::Growth(_) => "growth",
+            Source::Times(_) => "times",
+            Source::Outside(..) => "outside",
+        }
+    }
+}
+
+const fn counts(name: &'static str, metrics: &'static [Metric]) -> Folder {
+    Folder { name, source: Source::Counts(metrics) }
+}
+
+const fn growth(name: &'static str, series: &'static [Series]) -> Folder {
+    Folder { name, source: Source::Growth(series) }
+}
+
+const fn times(name: &'static str, metrics: &'static [Metric]) -> Folder {
+    Folder { name, source: Source::Times(metrics) }
+}
+
+const fn outside(name: &'static str, unit: &'static str, goal: Goal, measure: fn(&dyn Guest) -> Result<f64>) -> Folder {
+    Folder { name, source: Source::Outside(Metric { name, unit, goal }, measure) }
+}
+
+const fn instructions(name: &'static str, most: f64) -> Metric {
+    Metric { name, unit: "instructions", goal: Goal::AtMost(most) }
+}
+
+/// A time that shall not be above Linux's.
+const fn time(name: &'static str, unit: &'static str) -> Metric {
+    Metric { name, unit, goal: Goal::OfLinux(1.0) }
+}
+
+const fn series(name: &'static str, sizes: &'static str, plot: &'static str) -> Series {
+    Series { name, sizes, plot }
+}
+
+use Goal::{AtMost, OfLinux};
+
+/// All folders of `bench/`, in the order of the table.
+pub(super) const FOLDERS: &[Folder] = &[
+    counts("null_syscall", &[Metric { name: "null_syscall", unit: "instructions", goal: OfLinux(1.0 / 3.0) }]),
+    counts("futex_pingpong", &[instructions("futex_pingpong", 300.0)]),
+    counts("sched_yield", &[instructions("sched_yield", 200.0)]),
+    counts("pipe_pingpong", &[instructions("pipe_pingpong", 800.0)]),
+    counts("eventfd_pingpong", &[instructions("eventfd_pingpong", 700.0)]),
+    counts("condvar_pingpong", &[instructions("condvar_pingpong", 600.0)]),
+    counts("thread_create", &[instructions("thread_create", 8000.0)]),
+    counts(
+        "mutex_contended",
+        &[instructions("mutex_contended_2", 150.0), instructions("mutex_contended_4", 150.0), instructions("mutex_contended_8", 150.0)],
+    ),
+    counts("anon_fault", &[instructions("anon_fault", 1000.0)]),
+    counts("huge_fault", &[instructions("huge_fault", 265_000.0), instructions("huge_fault_idle", 10_000.0)]),
+    counts("malloc_64m", &[Metric { name: "malloc_64m", unit: "instructions", goal: OfLinux(1.0) }]),
+    counts("mmap_munmap", &[instructions("mmap_munmap_4k", 1500.0), instructions("mmap_munmap_64m", 2500.0)]),
+    counts("mprotect", &[instructions("mprotect_4k", 500.0), Metric { name: "mprotect_split", unit: "instructions", goal: OfLinux(1.0) }]),
+    counts(
+        "mremap_64m",
+        &[instructions("mremap_64m_untouched", 3000.0), instructions("mremap_64m_touched", 3000.0), instructions("mremap_64m_small", 3000.0)],
+    ),
+    counts(
+        "unmap_touched",
+        &[instructions("unmap_touched", 250.0), Metric { name: "unmap_touched_single", unit: "instructions", goal: OfLinux(1.0) }],
+    ),
+    counts("thread_memory", &[Metric { name: "thread_memory", unit: "KiB", goal: OfLinux(1.0) }]),
+    outside("reset_to_hello", "instructions", AtMost(8e6), times::reset_to_hello),
+    outside("boot_to_output", "ms", Goal::None, times::boot_to_output),
+    outside("min_memory", "MiB", AtMost(8.0), sizes::min_memory),
+    outside("kernel_size", "bytes", Goal::None, |guest| guest.kernel_size()),
+    outside("image_size", "bytes", Goal::None, sizes::image_size),
+    times(
+        "cross_cpu",
+        &[time("cross_cpu_futex", "ns"), time("cross_cpu_pipe", "ns"), time("cross_cpu_eventfd", "ns"), time("cross_cpu_condvar", "ns")],
+    ),
+    times("mutex_throughput", &[time("mutex_throughput_2", "ns"), time("mutex_throughput_4", "ns"), time("mutex_throughput_8", "ns")]),
+    times(
+        "kernel_mutex",
+        &[
+            time("kernel_mutex_file_2", "ns"),
+            time("kernel_mutex_file_4", "ns"),
+            time("kernel_mutex_file_8", "ns"),
+            time("kernel_mutex_event_2", "ns"),
+            time("kernel_mutex_event_4", "ns"),
+            time("kernel_mutex_event_8", "ns"),
+        ],
+    ),
+    times("mutex_handoff", &[time("mutex_handoff_p50", "µs"), time("mutex_handoff_p99", "µs")]),
+    times(
+        "wake_latency",
+        &[time("wake_latency_p50", "µs"), time("wake_latency_p99", "µs"), time("hog_sleeper_p50", "µs"), time("hog_sleeper_p99", "µs")],
+    ),
+    times("fairness", &[time("fairness_3", "%"), time("fairness_5", "%")]),
+    times(
+        "malloc_stress",
+        &[time("malloc_stress_1", "ns"), time("malloc_stress_2", "ns"), time("malloc_stress_3", "ns"), time("malloc_stress_4", "ns")],
+    ),
+    times("fault_scaling", &[time("fault_scaling_1", "ns"), time("fault_scaling_2", "ns")]),
+    growth(
+        "thread_growth",
+        &[
+            series("thread_growth_switch", "threads", "thread_growth"),
+            series("thread_growth_create", "threads", "thread_growth_create"),
+            series("thread_growth_yield", "threads", "thread_growth"),
+        ],
+    ),
+    growth(
+        "vma_growth",
+        &[
+            series("vma_growth_map", "mappings", "vma_growth"),
+            series("vma_growth_fault", "mappings", "vma_growth"),
+            series("vma_growth_protect", "mappings", "vma_growth"),
+        ],
+    ),
+];
