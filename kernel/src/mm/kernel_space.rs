@@ -164,7 +164,8 @@ fn map_image(tree: &PageTable<Tables>) -> Result<(), page_table::MapError> {
 pub(super) fn drop_identity_map() {
     let _area = AREA.lock();
     let mut tables = Vec::new();
-    let rest = kernel().unmap_range(VirtAddr(0), VirtAddr(LOW_BYTES), &mut |removed| {
+    let (low, lower_half) = (VirtAddr(0)..VirtAddr(LOW_BYTES), VirtAddr(0)..VirtAddr(layout::DIRECT_MAP));
+    let rest = kernel().unmap_range_in(low, &lower_half, &mut |removed| {
         if let Removed::Table(table) = removed {
             tables.push(table);
         }

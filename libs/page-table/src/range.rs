@@ -3,7 +3,7 @@
 use crate::entry::level_span;
 use crate::{Entry, Flags, MapError, OutOfTables, PageSize, PageTable, TableSource};
 use addr::{PhysAddr, VirtAddr};
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 use core::sync::atomic::Ordering;
 
 /// Something that is no longer part of the tree. The caller frees it after flushing the TLB.
@@ -57,24 +57,40 @@ fn steps(level: u32, start: u64, end: u64) -> impl Iterator<Item = Step> {
     })
 }
 
+/// Whether all that an entry of a table of `level` spans, the one for `at`, lies in `room`.
+fn spans(level: u32, at: u64, room: &Range<u64>) -> bool {
+    let start = at & !(level_span(level) - 1);
+    room.start <= start && start.checked_add(level_span(level)).is_some_and(|end| end <= room.end)
+}
+
 impl<S: TableSource> PageTable<S> {
-    /// Removes all pages of `start..end` and the tables that become empty; large pages that stick out are split.
+    /// Removes all pages of `start..end` and the tables that lie in it as a whole; large pages that stick out are split.
+    /// See [`PageTable::unmap_range_in`].
+    ///
+    /// # Errors
+    /// [`OutOfTables`] when a large page could not be split; everything before it was removed.
+    pub fn unmap_range(&self, start: VirtAddr, end: VirtAddr, sink: Sink<'_>) -> Result<Option<VirtAddr>, OutOfTables> {
+        self.unmap_range_in(start..end, &(start..end), sink)
+    }
+
+    /// Removes all pages of `range`, and the tables for addresses that lie as a whole in it or in `room`; large pages that stick out
+    /// are split. Nothing but what is removed is mapped in `room`.
     ///
     /// `sink` gets everything removed, pages before the tables that held them. When it breaks, the walk ends, and the address to go
     /// on from is returned.
     ///
     /// # Errors
     /// [`OutOfTables`] when a large page could not be split; everything before it was removed.
-    pub fn unmap_range(&self, start: VirtAddr, end: VirtAddr, sink: Sink<'_>) -> Result<Option<VirtAddr>, OutOfTables> {
-        match self.unmap_level(self.root(), 4, start.0, end.0, sink) {
+    pub fn unmap_range_in(&self, range: Range<VirtAddr>, room: &Range<VirtAddr>, sink: Sink<'_>) -> Result<Option<VirtAddr>, OutOfTables> {
+        match self.unmap_level(self.root(), 4, &(range.start.0..range.end.0), &(room.start.0..room.end.0), sink) {
             Ok(()) => Ok(None),
             Err(Stop::Full(at)) => Ok(Some(VirtAddr(at))),
             Err(Stop::OutOfTables) => Err(OutOfTables),
         }
     }
 
-    fn unmap_level(&self, table: PhysAddr, level: u32, start: u64, end: u64, sink: Sink<'_>) -> Result<(), Stop> {
-        for step in steps(level, start, end) {
+    fn unmap_level(&self, table: PhysAddr, level: u32, range: &Range<u64>, room: &Range<u64>, sink: Sink<'_>) -> Result<(), Stop> {
+        for step in steps(level, range.start, range.end) {
             let mut entry = self.entry_at(table, step.index);
             if entry.is_empty() {
                 continue;
@@ -83,8 +99,8 @@ impl<S: TableSource> PageTable<S> {
                 entry = self.split(table, step.index, level).map_err(|OutOfTables| Stop::OutOfTables)?;
             }
             let removed = if entry.is_table(level) {
-                self.unmap_level(entry.address(), level - 1, step.from, step.to, sink)?;
-                if !step.whole && !self.is_table_empty(entry.address()) {
+                self.unmap_level(entry.address(), level - 1, &(step.from..step.to), room, sink)?;
+                if !step.whole && !spans(level, step.from, room) {
                     continue;
                 }
                 Removed::Table(entry.address())
@@ -98,10 +114,6 @@ impl<S: TableSource> PageTable<S> {
             }
         }
         Ok(())
-    }
-
-    fn is_table_empty(&self, table: PhysAddr) -> bool {
-        (0..512).all(|i| self.entry_at(table, i).is_empty())
     }
 
     /// Replaces a large page by a table of the next smaller ones with the same rights.

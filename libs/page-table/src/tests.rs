@@ -1,7 +1,7 @@
 //! Tests against a map of pages, with tables on the heap.
 
 use super::*;
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
@@ -40,6 +40,7 @@ unsafe impl TableSource for &Heap {
 }
 
 const M2: u64 = 2 << 20;
+const EVERYWHERE: Range<VirtAddr> = VirtAddr(0)..VirtAddr(u64::MAX);
 
 fn page(n: u64) -> Entry {
     Entry::new(PhysAddr(n << 12), Flags::READ_WRITE)
@@ -47,12 +48,17 @@ fn page(n: u64) -> Entry {
 
 /// Unmaps, frees tables, returns the pages.
 fn unmap(pt: &PageTable<&Heap>, start: u64, end: u64, chunk: usize) -> Vec<(u64, u64)> {
+    unmap_in(pt, start..end, &(VirtAddr(start)..VirtAddr(end)), chunk)
+}
+
+/// Everything else in `room` is known to be empty.
+fn unmap_in(pt: &PageTable<&Heap>, range: Range<u64>, room: &Range<VirtAddr>, chunk: usize) -> Vec<(u64, u64)> {
     let mut pages = Vec::new();
-    let mut at = Some(VirtAddr(start));
+    let mut at = Some(VirtAddr(range.start));
     while let Some(from) = at {
         let mut got = 0;
         at = pt
-            .unmap_range(from, VirtAddr(end), &mut |removed| {
+            .unmap_range_in(from..VirtAddr(range.end), room, &mut |removed| {
                 match removed {
                     Removed::Page { va, entry, .. } => pages.push((va.0, entry.address().0)),
                     Removed::Table(t) => pt.source.free_table(t),
@@ -74,7 +80,7 @@ fn a_mapped_page_is_found_and_unmapping_frees_its_tables() {
     assert_eq!(pt.translate(va + 0x123), Some(PhysAddr(0x7123)));
     assert_eq!(pt.map_if_empty(va, page(8), PageSize::Size4K), Err(MapError::Occupied(page(7))));
     assert_eq!(heap.alive.borrow().len(), 4);
-    assert_eq!(unmap(&pt, va.0, va.0 + 4096, 1), [(va.0, 0x7000)]);
+    assert_eq!(unmap_in(&pt, va.0..va.0 + 4096, &EVERYWHERE, 1), [(va.0, 0x7000)]);
     assert_eq!(heap.alive.borrow().len(), 1);
     pt.free_root();
     assert!(heap.alive.borrow().is_empty());
@@ -123,6 +129,25 @@ fn the_top_of_the_address_space_can_be_mapped_and_unmapped() {
     let va = 0xffff_ffff_ffff_e000;
     pt.map_if_empty(VirtAddr(va), page(3), PageSize::Size4K).unwrap();
     assert_eq!(unmap(&pt, 0xffff_ffff_8000_0000, va + 4096, 10), [(va, 0x3000)]);
+    // The last entry of the last table is not in the range.
+    assert_eq!(heap.alive.borrow().len(), 4);
+}
+
+#[test]
+fn tables_go_with_the_room_around_and_stay_without() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    for at in [M2, 2 * M2 - 4096, 2 * M2] {
+        pt.map_if_empty(VirtAddr(at), page(1), PageSize::Size4K).unwrap();
+    }
+    let tables = heap.alive.borrow().len();
+    // The page at M2 stays: no room below.
+    unmap_in(&pt, 2 * M2 - 4096..2 * M2, &(VirtAddr(M2 + 4096)..VirtAddr(2 * M2)), 9);
+    assert_eq!(heap.alive.borrow().len(), tables);
+    // The page at 2 * M2 stays: its table is not in the room, the other one is.
+    unmap_in(&pt, M2..M2 + 4096, &(VirtAddr(0)..VirtAddr(2 * M2)), 9);
+    assert_eq!(heap.alive.borrow().len(), tables - 1);
+    unmap_in(&pt, 2 * M2..2 * M2 + 4096, &EVERYWHERE, 1);
     assert_eq!(heap.alive.borrow().len(), 1);
 }
 
@@ -255,7 +280,7 @@ proptest! {
             });
             prop_assert_eq!(&seen, &model);
         }
-        unmap(&pt, 0, 1 << 47, 1000);
+        unmap_in(&pt, 0..1 << 47, &EVERYWHERE, 1000);
         prop_assert_eq!(heap.alive.borrow().len(), 1);
     }
 }

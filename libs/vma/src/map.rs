@@ -3,6 +3,7 @@
 use crate::{Area, Backing};
 use addr::VirtAddr;
 use alloc::collections::BTreeMap;
+use core::ops::Range;
 
 /// The areas of an address space.
 #[derive(Clone, Debug)]
@@ -93,6 +94,18 @@ impl<B> AreaMap<B> {
     #[must_use]
     pub fn is_placeable(&self, start: VirtAddr, end: VirtAddr) -> bool {
         self.find_from(start).is_none_or(|area| area.guarded_start() >= end.0)
+    }
+
+    /// From the end of the area below `start..end` to the start of the one above it, where an area that sticks out counts as one
+    /// that ends or begins at the border: what is free when everything in `start..end` is gone.
+    #[must_use]
+    pub fn room_around(&self, start: VirtAddr, end: VirtAddr) -> Range<VirtAddr> {
+        let below = self.find_before(start).map_or(0, |area| area.end.0.min(start.0));
+        let above = match self.areas.range(..end.0).next_back() {
+            Some((_, area)) if area.end > end => end.0,
+            _ => self.areas.range(end.0..).next().map_or(u64::MAX, |(start, _)| *start),
+        };
+        VirtAddr(below)..VirtAddr(above)
     }
 
     /// Whether areas cover `start..end` without a hole.

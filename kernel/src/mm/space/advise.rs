@@ -106,14 +106,15 @@ impl AddressSpace {
     }
 
     fn drop_pages(&self, start: VirtAddr, end: VirtAddr, advice: Advice) -> Result<(), Errno> {
-        let areas = self.areas.write();
+        let areas = self.areas.read();
         for area in areas.map.overlapping(start, end) {
             let private = area.backing.part.is_none();
             if (area.flags.contains(AreaFlags::LOCKED) && advice != Advice::DontNeedLocked) || (advice == Advice::Free && !private) {
                 return Err(Errno::EINVAL);
             }
         }
-        self.remove_pages(start, end);
+        let areas = areas.keep_out(start.0..end.0);
+        self.remove_pages(start, end, &(start..start));
         covered(&areas, start, end)
     }
 

@@ -131,6 +131,13 @@ pub(super) struct AreaBacking {
     pub(super) name: Option<Name>,
 }
 
+impl AreaBacking {
+    /// What a fault needs to know.
+    pub(super) fn without_name(&self) -> Self {
+        Self { part: self.part.clone(), name: None }
+    }
+}
+
 impl vma::Backing for AreaBacking {
     fn advanced(&self, bytes: u64) -> Self {
         let part = self.part.as_ref().map(|part| ObjectPart { object: part.object.clone(), offset: part.offset + bytes });

@@ -16,11 +16,12 @@ impl AddressSpace {
     /// open for writing).
     pub fn protect(&self, start: VirtAddr, len: u64, prot: Prot) -> Result<(), Errno> {
         let Some(end) = aligned_range(start, len)? else { return Ok(()) };
-        let mut areas = self.areas.write();
+        let areas = self.areas.read();
         check_area_count(&areas)?;
         check_protect(&areas, start, end, prot)?;
+        let mut areas = areas.change(start.0..end.0);
         areas.map.modify(start, end, |area| area.prot = prot);
-        self.apply_protection(&areas, start, end);
+        self.apply_protection(&areas.settle(), start, end);
         Ok(())
     }
 

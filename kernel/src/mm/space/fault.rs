@@ -73,15 +73,15 @@ impl AddressSpace {
             return Err(FaultError::NoMapping);
         }
         loop {
-            let areas = self.areas.read();
-            if let Some(area) = areas.map.find(addr) {
-                check_access(area.prot, access)?;
-                if let Step::Done = self.resolve(area, addr.align_down(PAGE), access)? {
-                    return Ok(());
-                }
-            } else {
-                drop(areas);
+            let (area, held) = self.enter(addr, |areas| areas.map.find(addr).map(snapshot));
+            let Some(area) = area else {
+                drop(held);
                 self.grow_stack(addr)?;
+                continue;
+            };
+            check_access(area.prot, access)?;
+            if let Step::Done = self.resolve(&area, addr.align_down(PAGE), access)? {
+                return Ok(());
             }
         }
     }
@@ -255,6 +255,11 @@ impl AddressSpace {
         areas.map.grow_down(old_start, start);
         Ok(())
     }
+}
+
+/// What a fault works with while the areas may change elsewhere.
+fn snapshot(area: &Area<AreaBacking>) -> Area<AreaBacking> {
+    Area { start: area.start, end: area.end, prot: area.prot, flags: area.flags, backing: area.backing.without_name() }
 }
 
 /// x86 has no write-only and no execute-only pages: any right includes reading.

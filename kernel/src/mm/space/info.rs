@@ -56,12 +56,11 @@ impl AddressSpace {
     /// # Errors
     /// [`FaultError::NoMapping`].
     pub fn shared_key(&self, addr: VirtAddr) -> Result<SharedKey, FaultError> {
-        let areas = self.areas.read();
-        let area = areas.map.find(addr).ok_or(FaultError::NoMapping)?;
-        Ok(match &area.backing.part {
+        let key = |area: &Area<AreaBacking>| match &area.backing.part {
             Some(part) if area.flags.contains(AreaFlags::SHARED) => SharedKey::Object(part.object.mapping_id(), part.offset + (addr - area.start)),
             _ => SharedKey::Private(addr),
-        })
+        };
+        self.enter(addr, |areas| areas.map.find(addr).map(key)).0.ok_or(FaultError::NoMapping)
     }
 
     /// The frame behind `addr`, brought in for `access`, held so that it stays even if it is unmapped.
@@ -71,9 +70,12 @@ impl AddressSpace {
     pub fn frame_at(&self, addr: VirtAddr, access: Access) -> Result<Frame, FaultError> {
         loop {
             self.handle_fault(addr, access)?;
-            // The lock keeps the entry's frame from being freed before it is counted; a replacing fault may still swap the entry,
+            // The block keeps the entry's frame from being freed before it is counted; a replacing fault may still swap the entry,
             // so it is looked at again after counting.
-            let _areas = self.areas.read();
+            let (mapped, _held) = self.enter(addr, |areas| areas.map.find(addr).is_some());
+            if !mapped {
+                continue;
+            }
             let (entry, _) = self.tables.lookup(addr);
             if entry.is_present() && (access != Access::Write || entry.is_writable()) {
                 let _not_replaced = self.replacing[(addr.0 / PAGE) as usize % self.replacing.len()].lock();

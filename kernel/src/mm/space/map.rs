@@ -9,6 +9,7 @@ use crate::mm::shared::SharedMemory;
 use addr::{VirtAddr, layout};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use linux_abi::Errno;
 use page_table::Removed;
 use vma::place::Window;
@@ -16,6 +17,8 @@ use vma::{Area, AreaFlags, Prot};
 
 /// Areas that were removed; dropped after the lock.
 pub(super) type Dropped = Vec<Area<AreaBacking>>;
+
+type Turn<'a> = range_lock::Turn<'a, Areas>;
 
 /// Mappings up to this size are never refused as an obvious overcommit.
 const COMMIT_FLOOR: u64 = 1 << 30;
@@ -32,16 +35,19 @@ impl AddressSpace {
         check_commit(&request, len)?;
         let (backing, flags) = area_parts(&request, len)?;
         let (prot, populate) = (request.prot, request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED));
-        let mut dropped = Dropped::new();
-        let at = {
-            let mut areas = self.areas.write();
-            check_area_count(&areas)?;
-            self.register_with(&backing)?;
-            let at = self.make_room(&mut areas, &request, len, &mut dropped)?;
-            areas.map.insert(Area { start: at, end: at + len, prot, flags, backing });
+        let areas = self.areas.read();
+        check_area_count(&areas)?;
+        self.register_with(&backing)?;
+        let area = |at| Area { start: at, end: at + len, prot, flags, backing };
+        let at = if request.placement == Placement::Fixed {
+            self.replace(areas, request.hint, len, area)?
+        } else {
+            // Where nothing is, there is nothing that a fault could meet.
+            let mut areas = areas.change(0..0);
+            let at = choose(&mut areas, &request, len)?;
+            areas.map.insert(area(at));
             at
         };
-        drop(dropped);
         if populate {
             // mmap(2): MAP_POPULATE does not fail when pages cannot be had.
             let _best_effort = self.populate(at, at + len);
@@ -49,22 +55,20 @@ impl AddressSpace {
         Ok(at)
     }
 
-    /// Chooses the address and removes what a fixed mapping replaces.
-    fn make_room(&self, areas: &mut Areas, request: &MapRequest, len: u64, dropped: &mut Dropped) -> Result<VirtAddr, Errno> {
-        let base = areas.mmap_base;
-        match request.placement {
-            Placement::Hint => areas.map.place(request.hint, len, Window::Anywhere, base).ok_or(Errno::ENOMEM),
-            Placement::Below2G => areas.map.place(request.hint, len, Window::Low, base).ok_or(Errno::ENOMEM),
-            Placement::Fixed => {
-                let end = fixed_range(request.hint, len)?;
-                self.remove(areas, request.hint, end, dropped);
-                Ok(request.hint)
-            }
-            Placement::FixedNoReplace => {
-                let end = fixed_range(request.hint, len)?;
-                if areas.map.is_free(request.hint, end) { Ok(request.hint) } else { Err(Errno::EEXIST) }
-            }
+    /// Puts an area at a fixed address instead of what is there.
+    fn replace(&self, areas: Turn<'_>, at: VirtAddr, len: u64, area: impl FnOnce(VirtAddr) -> Area<AreaBacking>) -> Result<VirtAddr, Errno> {
+        let end = fixed_range(at, len)?;
+        let mut dropped = Dropped::new();
+        let mut areas = areas.change(at.0..end.0);
+        let room = areas.map.room_around(at, end);
+        let any = take_areas(&mut areas, at, end, &mut dropped);
+        areas.map.insert(area(at));
+        let settled = areas.settle();
+        if any {
+            self.remove_pages(at, end, &room);
         }
+        drop(settled);
+        Ok(at)
     }
 
     /// Removes all mappings in a range.
@@ -77,37 +81,45 @@ impl AddressSpace {
         if !start.is_aligned(PAGE) {
             return Err(Errno::EINVAL);
         }
-        let mut dropped = Dropped::new();
-        let mut areas = self.areas.write();
+        let areas = self.areas.read();
         if areas.map.len() >= MAX_AREAS {
             return Err(Errno::ENOMEM);
         }
-        self.remove(&mut areas, start, VirtAddr(end), &mut dropped);
-        drop(areas);
+        self.remove_for_good(areas, start, VirtAddr(end), |_| {});
         Ok(())
+    }
+
+    /// Removes areas and pages of a range, and calls `also` when the areas are gone. Keeps out nobody but faults in the range.
+    fn remove_for_good(&self, areas: Turn<'_>, start: VirtAddr, end: VirtAddr, also: impl FnOnce(&mut Areas)) {
+        // Declared first, so that it is dropped without the lock.
+        let mut dropped = Dropped::new();
+        let mut areas = areas.change(start.0..end.0);
+        let room = areas.map.room_around(start, end);
+        let any = take_areas(&mut areas, start, end, &mut dropped);
+        also(&mut areas);
+        let settled = areas.settle();
+        if any {
+            self.remove_pages(start, end, &room);
+        }
+        drop(settled);
     }
 
     /// Removes areas and pages. The areas go to `dropped`, to be dropped without the lock, as far as there is memory to do so.
     pub(super) fn remove(&self, areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) {
-        let mut any = false;
-        areas.map.remove(start, end, |area| {
-            any = true;
-            if area.backing.part.is_some() && dropped.try_reserve(1).is_ok() {
-                dropped.push(area);
-            }
-        });
-        if any {
-            self.remove_pages(start, end);
+        let room = areas.map.room_around(start, end);
+        if take_areas(areas, start, end, dropped) {
+            self.remove_pages(start, end, &room);
         }
     }
 
-    /// Removes all pages in a range and frees them after the flush. The caller has the areas locked for writing.
-    pub(super) fn remove_pages(&self, start: VirtAddr, end: VirtAddr) {
+    /// Removes all pages in a range and frees them after the flush, and the tables that lie as a whole in the range or in `room`, where no
+    /// area is. The caller has the range to itself.
+    pub(super) fn remove_pages(&self, start: VirtAddr, end: VirtAddr, room: &Range<VirtAddr>) {
         let mut gather = Gather::new(((end - start) / PAGE).try_into().unwrap_or(usize::MAX));
         let mut at = Some(start);
         while let Some(from) = at {
             // Program pages are small ones, which are never split: it cannot fail.
-            at = self.tables.unmap_range(from, end, &mut |item| gather.push(item)).unwrap_or(None);
+            at = self.tables.unmap_range_in(from..end, room, &mut |item| gather.push(item)).unwrap_or(None);
             if gather.is_empty() {
                 break;
             }
@@ -158,21 +170,49 @@ impl AddressSpace {
     /// the old value.
     #[must_use]
     pub fn set_brk(&self, wanted: VirtAddr) -> VirtAddr {
-        let mut dropped = Dropped::new();
-        let mut areas = self.areas.write();
+        let areas = self.areas.read();
         let old = areas.brk;
         if wanted < areas.brk_start || areas.brk_start.0 == 0 || wanted.0 > layout::USER_MAX {
             return old;
         }
         let (old_end, new_end) = (old.align_up(PAGE), wanted.align_up(PAGE));
         if new_end < old_end {
-            self.remove(&mut areas, new_end, old_end, &mut dropped);
-        } else if new_end > old_end && extend_heap(&mut areas, old_end, new_end).is_err() {
+            self.remove_for_good(areas, new_end, old_end, |areas| areas.brk = wanted);
+            return wanted;
+        }
+        let mut areas = areas.change(0..0);
+        if new_end > old_end && extend_heap(&mut areas, old_end, new_end).is_err() {
             return old;
         }
         areas.brk = wanted;
         wanted
     }
+}
+
+/// Chooses an address where nothing is.
+fn choose(areas: &mut Areas, request: &MapRequest, len: u64) -> Result<VirtAddr, Errno> {
+    let base = areas.mmap_base;
+    match request.placement {
+        Placement::Hint => areas.map.place(request.hint, len, Window::Anywhere, base).ok_or(Errno::ENOMEM),
+        Placement::Below2G => areas.map.place(request.hint, len, Window::Low, base).ok_or(Errno::ENOMEM),
+        Placement::Fixed | Placement::FixedNoReplace => {
+            let end = fixed_range(request.hint, len)?;
+            if areas.map.is_free(request.hint, end) { Ok(request.hint) } else { Err(Errno::EEXIST) }
+        }
+    }
+}
+
+/// Takes the areas of a range out; returns whether there were any. Those that hold an object go to `dropped`, to be dropped without the
+/// lock, as far as there is memory to do so.
+fn take_areas(areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) -> bool {
+    let mut any = false;
+    areas.map.remove(start, end, |area| {
+        any = true;
+        if area.backing.part.is_some() && dropped.try_reserve(1).is_ok() {
+            dropped.push(area);
+        }
+    });
+    any
 }
 
 fn extend_heap(areas: &mut Areas, from: VirtAddr, to: VirtAddr) -> Result<(), Errno> {

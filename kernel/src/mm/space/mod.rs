@@ -3,9 +3,11 @@
 //! Two structures say what is mapped: the areas (`vma` crate: what *should* be there) and the page tables (what *is* there so far).
 //! Pages come at the first touch (`fault.rs`).
 //!
-//! **Theory.** `areas` is a reader/writer lock over both. Who changes areas, removes or protects pages, or moves them, has it for
-//! writing, flushes the TLBs before releasing it, and frees frames and tables only after the flush. A page fault has it for
-//! reading, so faults run in parallel, and changes single entries with compare-exchange from what it saw:
+//! **Theory.** `areas` is a [`RangeLock`] over both. Who changes areas, removes or protects pages, or moves them, has its *turn* and the
+//! range *to itself*, flushes the TLBs before giving it up, and frees frames and tables only after the flush. A page fault *holds the block*
+//! of 2 MiB around its address, so that it meets no change of entries there (neighbours that it fills and large pages lie in the same
+//! block), and works with a copy of the area that it found; the structure may change meanwhile. Faults run in parallel and
+//! change single entries with compare-exchange from what they saw:
 //!
 //! - empty → page: no translation is cached for an empty entry, so nothing is flushed. The loser of a race drops its frame.
 //! - read-only → writable, same frame (a private page that nobody shares any more): no flush either; a stale read-only translation
@@ -13,6 +15,10 @@
 //! - page → other page (copy on write): while any CPU may still read the old page, no CPU may write the new one. So the entry goes
 //!   to `BUSY` (not present), the TLBs are flushed, then the new page is set. Whoever meets `BUSY` sleeps on the page's lock
 //!   (`replacing`), which the replacing thread holds from before `BUSY` until after the new entry.
+//!
+//! Tables are freed where no area is left: [`AddressSpace::remove_pages`] gets the *room* between the areas around what was removed, and frees
+//! the tables that lie in it as a whole. A fault's block may share a table with the removed range, but then its area is there, too, and the
+//! table is not in the room. Without an area a fault walks no table.
 //!
 //! Pages that a file loses leave the spaces that map it: see [`frame::Mappers`] and `truncate.rs`.
 //!
@@ -32,13 +38,15 @@ mod remap;
 mod truncate;
 mod zero;
 
+use crate::percpu;
 use super::kernel_space::{Tables, new_tree, retire_root};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use linux_abi::Errno;
 use page_table::{Entry, Flags, PageTable};
-use sync::{Mutex, RwLock};
+use range_lock::{Block, RangeLock};
+use sync::Mutex;
 use vma::AreaMap;
 
 pub use advise::Advice;
@@ -55,13 +63,17 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// As Linux's default `vm.max_map_count`.
 const MAX_AREAS: usize = 65530;
 const REPLACE_LOCKS: usize = 16;
+/// What a fault keeps to itself and its like: 2 MiB.
+const BLOCK_SHIFT: u32 = 21;
+
+type Held<'a> = range_lock::Held<'a, Areas>;
 
 /// The low half of a page-table tree and what belongs there. The upper half is the kernel's, the same in all spaces.
 pub struct AddressSpace {
     /// For the lists of those who map an object.
     this: Weak<Self>,
     tables: PageTable<Tables>,
-    areas: RwLock<Areas>,
+    areas: RangeLock<Areas>,
     replacing: [Mutex<()>; REPLACE_LOCKS],
     /// Pages mapped, but for the zero page.
     resident: AtomicI64,
@@ -93,7 +105,7 @@ impl AddressSpace {
         Ok(Arc::new_cyclic(|this| Self {
             this: this.clone(),
             tables,
-            areas: RwLock::new(Areas { map: AreaMap::new(), brk_start: none, brk: none, mmap_base }),
+            areas: RangeLock::new(Areas { map: AreaMap::new(), brk_start: none, brk: none, mmap_base }, percpu::cpu_count()),
             replacing: [const { Mutex::new(()) }; REPLACE_LOCKS],
             resident: AtomicI64::new(0),
             peak: AtomicI64::new(0),
@@ -117,6 +129,11 @@ impl AddressSpace {
         self.stack_limit.store(bytes, Ordering::Relaxed);
     }
 
+    /// Looks at the areas, and then holds the block around `addr`.
+    fn enter<R>(&self, addr: VirtAddr, look: impl FnOnce(&Areas) -> R) -> (R, Held<'_>) {
+        self.areas.enter(percpu::cpu_id(), Block::around(addr.0, BLOCK_SHIFT), look)
+    }
+
     fn count_resident(&self, pages: i64) {
         let now = self.resident.fetch_add(pages, Ordering::Relaxed) + pages;
         if pages > 0 {
@@ -129,7 +146,7 @@ impl Drop for AddressSpace {
     /// Context: may sleep.
     fn drop(&mut self) {
         // CPUs that now run kernel threads may still have these tables loaded, so this flushes like any other unmapping.
-        self.remove_pages(VirtAddr(0), VirtAddr(layout::USER_MAX));
+        self.remove_pages(VirtAddr(0), VirtAddr(layout::USER_MAX), &(VirtAddr(0)..VirtAddr(u64::MAX)));
         retire_root(self.tables.root());
     }
 }

@@ -98,7 +98,7 @@ impl AddressSpace {
         let backing = area.backing.advanced(old - area.start);
         areas.map.insert(Area { start: to, end: to + len.new, prot: area.prot, flags: area.flags - AreaFlags::GROWS_DOWN, backing });
         if request.keep_old {
-            self.remove_pages(old, old + len.old);
+            self.remove_pages(old, old + len.old, &(old..old));
             crate::tlb::shootdown(old, old + len.old);
         } else {
             // The pages have moved away, so the flush must be asked for; what a shrinking move left is freed with the tables.

@@ -30,7 +30,7 @@ impl AddressSpace {
                 ControlFlow::Continue(())
             });
             let Some(va) = found else { return };
-            self.remove_pages(va, va + PAGE);
+            self.remove_pages(va, va + PAGE, &(va..va));
             from = va + PAGE;
         }
     }
@@ -45,7 +45,7 @@ impl AddressSpace {
             LostPrivate::Unchanged(was_ours) if !area.flags.contains(AreaFlags::SHARED) => {
                 self.remove_unchanged(start..end, |va| (part.offset + (va - area.start)) / PAGE, was_ours);
             }
-            _ => self.remove_pages(start, end),
+            _ => self.remove_pages(start, end, &(start..start)),
         }
     }
 }
