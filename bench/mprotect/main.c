@@ -36,6 +36,7 @@ int main(void)
 	char *alone = three();
 	check(mprotect(alone, 4096, PROT_NONE) == 0 && mprotect(alone + 2 * 4096, 4096, PROT_NONE) == 0, "mprotect");
 	result("mprotect_4k", toggle(alone + 4096));
+	result("mprotect_edge", toggle(three()));
 	result("mprotect_split", toggle(three() + 4096));
 	return 0;
 }

@@ -1,4 +1,8 @@
-/* Two, four and eight threads on one CPU pass through one glibc mutex: guest instructions per pass, the section's own included. */
+/*
+ * Two, four and eight threads on one CPU pass through one glibc mutex: guest instructions per pass, the section's own included.
+ * `mutex_contended`: they meet only where the system preempts one in the section. `mutex_blocked`: in every sixteenth pass of a thread it yields with
+ * the lock held, so that the others have to sleep.
+ */
 #include "../sections.h"
 
 #define PASSES 400000
@@ -14,10 +18,24 @@ static void short_section(void)
 	pthread_mutex_unlock(&lock);
 }
 
+static void yielding_section(void)
+{
+	static __thread unsigned passes;
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < 8; i++)
+		shared[i]++;
+	if (++passes % 16 == 0)
+		sched_yield();
+	pthread_mutex_unlock(&lock);
+}
+
 int main(void)
 {
 	result("mutex_contended_2", pass_cost(2, PASSES, short_section, counter));
 	result("mutex_contended_4", pass_cost(4, PASSES, short_section, counter));
 	result("mutex_contended_8", pass_cost(8, PASSES, short_section, counter));
+	result("mutex_blocked_2", pass_cost(2, PASSES / 8, yielding_section, counter));
+	result("mutex_blocked_4", pass_cost(4, PASSES / 8, yielding_section, counter));
+	result("mutex_blocked_8", pass_cost(8, PASSES / 8, yielding_section, counter));
 	return 0;
 }

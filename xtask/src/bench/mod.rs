@@ -44,9 +44,9 @@ pub(crate) struct Options {
     /// Take Linux's numbers from an earlier run of the same kernel and program where there is one; they are marked in the table.
     #[arg(long)]
     cached_linux: bool,
-    /// Runs of the metrics by the wall clock.
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    repeat: usize,
+    /// Runs of each metric that a program prints [default: 3 of counts, 5 by the wall clock].
+    #[arg(long, value_name = "N")]
+    repeat: Option<usize>,
     /// Print the tables, but leave doc/ as it is.
     #[arg(long)]
     no_write: bool,
@@ -106,16 +106,19 @@ struct Run {
 }
 
 impl Run {
-    fn measure(&mut self, folders: &[&'static Folder], repeat: usize) -> Result<()> {
+    fn measure(&mut self, folders: &[&'static Folder], repeat: Option<usize>) -> Result<()> {
         let of = |kind: fn(&Source) -> bool| folders.iter().copied().filter(|folder| kind(&folder.source)).collect::<Vec<_>>();
+        // Linux has no transparent huge pages with 512 MiB or less.
         let counts = of(|source| matches!(source, Source::Counts(_)));
-        self.programs(&counts, Machine::one_cpu(512, Clock::Instructions), Phase::Value)?;
-        if self.guests.each().count() > 1 {
-            self.programs(&counts, Machine::one_cpu(512, Clock::Real), Phase::Ticks)?; // only their ratio says anything
+        for _ in 0..repeat.unwrap_or(3) {
+            self.programs(&counts, Machine::one_cpu(1024, Clock::Instructions), Phase::Value)?;
+            if self.guests.each().count() > 1 {
+                self.programs(&counts, Machine::one_cpu(1024, Clock::Real), Phase::Ticks)?; // only their ratio says anything
+            }
         }
         self.programs(&of(|source| matches!(source, Source::Growth(_))), Machine::one_cpu(2048, Clock::Instructions), Phase::Value)?;
         let times = of(|source| matches!(source, Source::Times(_)));
-        for _ in 0..repeat {
+        for _ in 0..repeat.unwrap_or(5) {
             self.programs(&times, Machine { cpus: 2, memory_mib: 512, clock: Clock::Real }, Phase::Value)?;
         }
         for folder in folders {

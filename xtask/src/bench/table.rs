@@ -34,7 +34,7 @@ pub(super) enum Origin {
 pub(super) struct Cell {
     /// One per run.
     samples: Vec<f64>,
-    /// By the wall clock.
+    /// By the wall clock, the least of the runs.
     pub(super) ticks: Option<f64>,
     /// Why there is no number.
     pub(super) unsupported: Option<String>,
@@ -48,10 +48,11 @@ impl Cell {
         self.sorted().get(self.samples.len() / 2).copied()
     }
 
-    /// Smallest and largest sample, when there are several.
+    /// Smallest and largest sample, when there are several that are not the same but for a hundredth.
     pub(super) fn spread(&self) -> Option<(f64, f64)> {
         let sorted = self.sorted();
-        if sorted.len() < 2 { None } else { sorted.first().copied().zip(sorted.last().copied()) }
+        let spread = sorted.first().copied().zip(sorted.last().copied());
+        spread.filter(|(least, most)| most - least > most.abs() / 100.0)
     }
 
     fn sorted(&self) -> Vec<f64> {
@@ -188,7 +189,7 @@ impl Table {
         cell.cached |= origin == Origin::Cache;
         match phase {
             Phase::Value => cell.samples.push(value),
-            Phase::Ticks => cell.ticks = Some(value),
+            Phase::Ticks => cell.ticks = Some(cell.ticks.map_or(value, |ticks| ticks.min(value))),
         }
     }
 
