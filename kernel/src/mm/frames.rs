@@ -1,9 +1,10 @@
 //! The frame allocator of the machine, and the back end of `frame::Frame`.
 //!
-//! **Theory.** Free frames are in the buddy allocator, behind a sleeping mutex, or in the stock of a CPU: a list through the frame
-//! table that only that CPU touches, with preemption disabled. An allocation takes from the stock; when that is empty it fetches a
-//! batch from the buddy allocator *with preemption enabled* and puts it into the stock of whatever CPU it then runs on. Frees mirror
-//! that. So the mutex is taken once per batch, and nobody waits for another CPU with preemption disabled.
+//! **Theory.** Free frames are in the [`Central`] pool, behind a sleeping mutex (the buddy allocator, and blocks that the idle loop
+//! has zeroed, see `prezero.rs`), or in the [`Stock`] of a CPU: frame numbers that only that CPU touches, with preemption disabled.
+//! An allocation takes from the stock; when that is empty it fetches a batch from the central pool *with preemption enabled* and
+//! puts it into the stock of whatever CPU it then runs on. Frees mirror that. So the mutex is taken once per batch, and nobody waits
+//! for another CPU with preemption disabled.
 //!
 //! Memory for the program ([`Pool::Program`]) stops a little above empty; the rest ([`reserve`]) is for the kernel's own small
 //! allocations, which cannot fail gracefully everywhere.
@@ -12,24 +13,23 @@
 #![expect(unsafe_code, reason = "hands out raw memory and defines the link-time back end of the frame crate")]
 
 use super::boot::BootCell;
+use super::prezero::{self, Zeroed};
 use crate::percpu::{MAX_CPUS, PerCpu};
 use addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use frame::{Fill, OutOfMemory};
 use frame_alloc::{Buddy, FrameTable, LastReference};
 use sync::Mutex;
 
 static TABLE: BootCell<FrameTable<'static>> = BootCell::new();
-static BUDDY: Mutex<Option<Buddy<'static>>> = Mutex::new(None);
-/// Free frames in the buddy allocator, for those who do not hold its lock.
+static CENTRAL: Mutex<Option<Central>> = Mutex::new(None);
+/// Free frames in the central pool, for those who do not hold its lock.
 static FREE: AtomicU64 = AtomicU64::new(0);
-/// Free frames in the stocks of all CPUs together.
-static STOCKED: AtomicI64 = AtomicI64::new(0);
 static TOTAL: AtomicU64 = AtomicU64::new(0);
 /// Fewer free frames than this are few: see [`memory_is_scarce`].
 static SCARCE: AtomicU64 = AtomicU64::new(0);
-static STOCKS: PerCpu<Stock> = PerCpu::new([const { Stock::new() }; MAX_CPUS]);
+static STOCKS: PerCpu<Stocks> = PerCpu::new([const { Stocks { stale: Stock::new(), zeroed: Stock::new() } }; MAX_CPUS]);
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,40 +40,151 @@ pub(super) enum Pool {
     Program,
 }
 
-/// The frames one CPU has at hand.
-#[repr(align(64))]
+/// Most frames that move between a stock and the central pool at once.
+const BATCH: usize = 32;
+const STOCK_MAX: usize = 2 * BATCH;
+
+/// Frames on their way between a stock and the central pool.
+struct Batch {
+    frames: [u32; BATCH],
+    len: usize,
+}
+
+impl Batch {
+    const fn new() -> Self {
+        Self { frames: [0; BATCH], len: 0 }
+    }
+
+    /// Adds a frame; there must be room.
+    fn push(&mut self, frame: u64) {
+        self.frames[self.len] = frame as u32;
+        self.len += 1;
+    }
+
+    fn as_slice(&self) -> &[u32] {
+        &self.frames[..self.len]
+    }
+}
+
+/// Frames one CPU has at hand.
 struct Stock {
-    head: Cell<Option<u64>>,
-    count: Cell<u32>,
+    frames: [Cell<u32>; STOCK_MAX],
+    /// Written by its own CPU only.
+    len: AtomicU32,
 }
 
 impl Stock {
     const fn new() -> Self {
-        Self { head: Cell::new(None), count: Cell::new(0) }
+        Self { frames: [const { Cell::new(0) }; STOCK_MAX], len: AtomicU32::new(0) }
     }
 
-    fn pop(&self, table: &FrameTable<'_>) -> Option<u64> {
-        let frame = self.head.get()?;
-        self.head.set(table.link(frame));
-        self.count.set(self.count.get() - 1);
-        Some(frame)
+    fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed) as usize
     }
 
-    fn push(&self, table: &FrameTable<'_>, frame: u64) {
-        table.set_link(frame, self.head.get());
-        self.head.set(Some(frame));
-        self.count.set(self.count.get() + 1);
+    fn pop(&self) -> Option<u64> {
+        let last = self.len().checked_sub(1)?;
+        let frame = self.frames.get(last)?.get();
+        self.len.store(last as u32, Ordering::Relaxed);
+        Some(frame.into())
+    }
+
+    /// Adds a frame, or returns it if there is no room.
+    fn push(&self, frame: u64) -> Option<u64> {
+        let len = self.len();
+        let Some(slot) = self.frames.get(len) else { return Some(frame) };
+        slot.set(frame as u32);
+        self.len.store(len as u32 + 1, Ordering::Relaxed);
+        None
+    }
+
+    /// Takes up to `count` frames off.
+    fn detach(&self, count: usize) -> Batch {
+        let mut batch = Batch::new();
+        while batch.len < count
+            && let Some(frame) = self.pop()
+        {
+            batch.push(frame);
+        }
+        batch
     }
 }
 
-/// Frames that move between a stock and the buddy allocator at once: fewer on small machines, where stocks are waste.
-fn batch() -> u32 {
-    if TOTAL.load(Ordering::Relaxed) < 16384 { 8 } else { 32 }
+/// What one CPU has at hand.
+#[repr(align(64))]
+struct Stocks {
+    /// With stale contents.
+    stale: Stock,
+    /// All zero.
+    zeroed: Stock,
+}
+
+/// What the lock guards.
+pub(super) struct Central {
+    buddy: Buddy<'static>,
+    pub(super) zeroed: Zeroed,
+    table: FrameTable<'static>,
+}
+
+impl Central {
+    /// All free frames.
+    fn free_frames(&self) -> u64 {
+        self.buddy.free_frames() + self.zeroed.frames()
+    }
+
+    /// How many frames `pool` may have.
+    fn available(&self, pool: Pool) -> u64 {
+        let kept = if pool == Pool::Program { reserve() } else { 0 };
+        self.free_frames().saturating_sub(kept)
+    }
+
+    /// A block with stale contents; zeroed blocks become stale for it if need be.
+    pub(super) fn alloc(&mut self, order: u32) -> Option<u64> {
+        self.buddy.alloc(order).or_else(|| if self.give_up_zeroed() { self.buddy.alloc(order) } else { None })
+    }
+
+    /// As [`Central::alloc`], from the smallest free block and not larger than 2^`largest`.
+    pub(super) fn alloc_smallest(&mut self, largest: u32) -> Option<(u64, u32)> {
+        self.buddy.alloc_smallest(largest).or_else(|| if self.give_up_zeroed() { self.buddy.alloc_smallest(largest) } else { None })
+    }
+
+    /// Makes the zeroed blocks ordinary free ones. Returns whether there were any.
+    fn give_up_zeroed(&mut self) -> bool {
+        let Self { buddy, zeroed, table } = self;
+        zeroed.drain(table, |block, order| buddy.free(block, order))
+    }
+
+    /// A block to zero, which does not make other zeroed blocks stale.
+    pub(super) fn take_dirty(&mut self, order: u32) -> Option<(u64, u32)> {
+        Some((self.buddy.alloc(order)?, order))
+    }
+
+    /// As [`Central::take_dirty`], from the smallest free block, of at most 2^`largest` frames.
+    pub(super) fn take_dirty_small(&mut self, largest: u32) -> Option<(u64, u32)> {
+        self.buddy.alloc_smallest(largest)
+    }
+
+    /// Puts a block that is all zero at hand, or just frees it if there are enough.
+    pub(super) fn put_zeroed(&mut self, block: u64, order: u32) {
+        if !self.zeroed.put(&self.table, block, order) {
+            self.buddy.free(block, order);
+        }
+    }
+}
+
+/// Frames that move between a stock and the central pool at once: fewer on small machines, where stocks are waste.
+fn batch() -> usize {
+    if TOTAL.load(Ordering::Relaxed) < 16384 { 8 } else { BATCH }
 }
 
 /// Frames that only the kernel may use: a 64th of the memory, at most 4 MiB.
 fn reserve() -> u64 {
     (TOTAL.load(Ordering::Relaxed) / 64).min(1024)
+}
+
+/// All frames that the allocator manages.
+pub(super) fn total() -> u64 {
+    TOTAL.load(Ordering::Relaxed)
 }
 
 fn table() -> Option<&'static FrameTable<'static>> {
@@ -83,30 +194,72 @@ fn table() -> Option<&'static FrameTable<'static>> {
 /// Starts the allocator with the frame table. No frame is free yet.
 pub(super) fn install(table: FrameTable<'static>) {
     TABLE.set(table);
-    *BUDDY.lock() = Some(Buddy::new(table));
+    *CENTRAL.lock() = Some(Central { buddy: Buddy::new(table), zeroed: Zeroed::EMPTY, table });
+}
+
+/// Runs `f` on the central pool, sleeping for its lock.
+fn with_central<R>(f: impl FnOnce(&mut Central) -> R) -> Option<R> {
+    let mut guard = CENTRAL.lock();
+    let central = guard.as_mut()?;
+    let result = f(central);
+    FREE.store(central.free_frames(), Ordering::Relaxed);
+    Some(result)
+}
+
+/// Runs `f` on the central pool if its lock is free.
+///
+/// Context: never sleeps; preemption disabled (which is allowed here, as the unlocking at most makes another thread runnable), so
+/// that the idle thread is not switched away from while others wait for the lock.
+pub(super) fn try_with_central<R>(f: impl FnOnce(&mut Central) -> R) -> Option<R> {
+    let mut guard = CENTRAL.try_lock()?;
+    let central = guard.as_mut()?;
+    let result = f(central);
+    FREE.store(central.free_frames(), Ordering::Relaxed);
+    Some(result)
 }
 
 /// Gives frames `start..end` of RAM to the allocator.
 pub(super) fn add_range(start: u64, end: u64) {
-    let mut guard = BUDDY.lock();
-    if let Some(buddy) = guard.as_mut() {
-        buddy.add_range(start, end);
+    with_central(|central| {
+        central.buddy.add_range(start, end);
         TOTAL.fetch_add(end - start, Ordering::Relaxed);
         SCARCE.store(2 * reserve(), Ordering::Relaxed);
-        FREE.store(buddy.free_frames(), Ordering::Relaxed);
-    }
+    });
 }
 
 /// One frame with stale contents and no reference counted.
 pub(super) fn alloc_frame(pool: Pool) -> Option<u64> {
-    let table = table()?;
-    match STOCKS.with(|stock| stock.pop(table)) {
-        Some(frame) => {
-            STOCKED.fetch_sub(1, Ordering::Relaxed);
-            Some(frame)
-        }
-        None => fetch_batch(table, pool).or_else(|| if super::heap::reclaim() { fetch_batch(table, pool) } else { None }),
+    STOCKS.with(|stocks| stocks.stale.pop()).or_else(|| refill_stale(pool))
+}
+
+/// A block of 2^`order` frames (0 ..= 18) with stale contents and no reference counted, aligned to its size.
+pub(super) fn alloc_block(order: u32, pool: Pool) -> Option<u64> {
+    if order == 0 {
+        return alloc_frame(pool);
     }
+    or_reclaim(|| with_central(|central| if central.available(pool) < 1 << order { None } else { central.alloc(order) }).flatten())
+}
+
+/// As [`alloc_block`], with all bytes zero: from the blocks zeroed beforehand, else zeroed here.
+pub(super) fn alloc_zeroed(order: u32, pool: Pool) -> Option<u64> {
+    take_prezeroed(order).or_else(|| {
+        let block = alloc_block(order, pool)?;
+        (block..block + (1 << order)).for_each(zero);
+        Some(block)
+    })
+}
+
+/// A block of 2^`order` frames, all zero, if one is at hand (orders 0 and 9). Not counted; costs next to nothing either way.
+pub(super) fn take_prezeroed(order: u32) -> Option<u64> {
+    if order == 0 {
+        return STOCKS.with(|stocks| stocks.zeroed.pop()).or_else(refill_zeroed);
+    }
+    prezero::note_demand(order, 1);
+    if prezero::at_hand(order) == 0 {
+        return None;
+    }
+    with_central(|central| if central.available(Pool::Program) < 1 << order { None } else { central.zeroed.take(&central.table, order) })
+        .flatten()
 }
 
 /// The table's word for a frame that is in use.
@@ -121,73 +274,86 @@ pub(super) fn set_link(frame: u64, value: u64) {
     }
 }
 
-/// Takes a batch from the buddy allocator, returns one frame of it and stocks the rest.
+/// What `alloc` gives, if need be after everything was reclaimed that can be.
+fn or_reclaim(alloc: impl Fn() -> Option<u64>) -> Option<u64> {
+    alloc().or_else(|| if super::heap::reclaim() > 0 { alloc() } else { None })
+}
+
+/// Takes a batch from the central pool, returns one frame of it and stocks the rest.
 #[cold]
-fn fetch_batch(table: &FrameTable<'_>, pool: Pool) -> Option<u64> {
-    let mut guard = BUDDY.lock();
-    let buddy = guard.as_mut()?;
-    let kept = if pool == Pool::Program { reserve() } else { 0 };
-    let available = buddy.free_frames().saturating_sub(kept);
-    let wanted = available.min(u64::from(batch()));
-    let first = if wanted == 0 { None } else { buddy.alloc(0) }?;
-    let mut rest = None;
-    let mut more = 0;
-    while more + 1 < wanted {
-        let Some((block, order)) = buddy.alloc_smallest((wanted - more - 1).ilog2()) else { break };
-        for frame in block..block + (1 << order) {
-            table.set_link(frame, rest);
-            rest = Some(frame);
-        }
-        more += 1 << order;
+fn refill_stale(pool: Pool) -> Option<u64> {
+    or_reclaim(|| {
+        let fetched = with_central(|central| fetch_stale(central, pool))?;
+        stock(&fetched, |stocks| &stocks.stale)
+    })
+}
+
+fn fetch_stale(central: &mut Central, pool: Pool) -> Batch {
+    let wanted = central.available(pool).min(batch() as u64) as usize;
+    let mut fetched = Batch::new();
+    // The first one alone, so that the batch does not cut a large block if there is any smaller.
+    let mut largest = 0;
+    while fetched.len < wanted {
+        let Some((block, order)) = central.alloc_smallest(largest) else { break };
+        (block..block + (1 << order)).for_each(|frame| fetched.push(frame));
+        largest = (wanted - fetched.len).checked_ilog2().unwrap_or(0);
     }
-    FREE.store(buddy.free_frames(), Ordering::Relaxed);
-    drop(guard);
-    STOCKED.fetch_add(more as i64, Ordering::Relaxed);
-    STOCKS.with(|stock| {
-        while let Some(frame) = rest {
-            rest = table.link(frame);
-            stock.push(table, frame);
+    fetched
+}
+
+/// As [`refill_stale`], from what the idle loop has zeroed.
+#[cold]
+fn refill_zeroed() -> Option<u64> {
+    if prezero::at_hand(0) == 0 {
+        prezero::note_demand(0, 1);
+        return None;
+    }
+    let fetched = with_central(|central| {
+        let wanted = central.available(Pool::Program).min(batch() as u64) as usize;
+        let mut fetched = Batch::new();
+        while fetched.len < wanted
+            && let Some(frame) = central.zeroed.take(&central.table, 0)
+        {
+            fetched.push(frame);
+        }
+        fetched
+    })?;
+    prezero::note_demand(0, fetched.len as u32);
+    stock(&fetched, |stocks| &stocks.zeroed)
+}
+
+/// Returns one frame of a batch and stocks the rest on this CPU.
+fn stock(fetched: &Batch, which: impl Fn(&Stocks) -> &Stock) -> Option<u64> {
+    let (&first, rest) = fetched.as_slice().split_first()?;
+    let mut surplus = Batch::new();
+    STOCKS.with(|stocks| {
+        for &frame in rest {
+            // Full only if this CPU is another one than at first, or was refilled meanwhile.
+            if let Some(frame) = which(stocks).push(frame.into()) {
+                surplus.push(frame);
+            }
         }
     });
-    Some(first)
+    return_batch(&surplus);
+    Some(first.into())
 }
 
 /// Gives one frame back.
 pub(super) fn free_frame(frame: u64) {
-    let Some(table) = table() else { return };
-    STOCKED.fetch_add(1, Ordering::Relaxed);
-    let surplus = STOCKS.with(|stock| {
-        stock.push(table, frame);
-        (stock.count.get() > 2 * batch()).then(|| detach(table, stock, batch()))
+    let surplus = STOCKS.with(|stocks| {
+        let stock = &stocks.stale;
+        let full = stock.len() >= 2 * batch();
+        let surplus = if full { stock.detach(batch()) } else { Batch::new() };
+        let _fits = stock.push(frame);
+        surplus
     });
-    if let Some(list) = surplus {
-        return_list(table, list);
-    }
+    return_batch(&surplus);
 }
 
-/// Takes `count` frames off a stock, as a list.
-fn detach(table: &FrameTable<'_>, stock: &Stock, count: u32) -> Option<u64> {
-    let mut list = None;
-    for _ in 0..count {
-        let Some(frame) = stock.pop(table) else { break };
-        table.set_link(frame, list);
-        list = Some(frame);
+fn return_batch(batch: &Batch) {
+    if batch.len > 0 {
+        with_central(|central| batch.as_slice().iter().for_each(|&frame| central.buddy.free(frame.into(), 0)));
     }
-    list
-}
-
-#[cold]
-fn return_list(table: &FrameTable<'_>, mut list: Option<u64>) {
-    let mut guard = BUDDY.lock();
-    let Some(buddy) = guard.as_mut() else { return };
-    let mut count = 0;
-    while let Some(frame) = list {
-        list = table.link(frame);
-        buddy.free(frame, 0);
-        count += 1;
-    }
-    FREE.store(buddy.free_frames(), Ordering::Relaxed);
-    STOCKED.fetch_sub(count, Ordering::Relaxed);
 }
 
 /// `count` contiguous frames with stale contents, aligned to the power of two that holds them.
@@ -195,15 +361,16 @@ pub(super) fn alloc_contiguous(count: u64, pool: Pool) -> Option<u64> {
     if count == 1 {
         return alloc_frame(pool);
     }
-    let mut guard = BUDDY.lock();
-    let buddy = guard.as_mut()?;
-    let kept = if pool == Pool::Program { reserve() } else { 0 };
-    if buddy.free_frames() < kept.checked_add(count)? {
-        return None;
-    }
-    let block = buddy.alloc_contiguous(count);
-    FREE.store(buddy.free_frames(), Ordering::Relaxed);
-    block
+    or_reclaim(|| {
+        with_central(|central| {
+            if central.available(pool) < count {
+                return None;
+            }
+            let block = central.buddy.alloc_contiguous(count);
+            block.or_else(|| if central.give_up_zeroed() { central.buddy.alloc_contiguous(count) } else { None })
+        })
+        .flatten()
+    })
 }
 
 /// Gives contiguous frames back.
@@ -211,11 +378,7 @@ pub(super) fn free_contiguous(frame: u64, count: u64) {
     if count == 1 {
         return free_frame(frame);
     }
-    let mut guard = BUDDY.lock();
-    if let Some(buddy) = guard.as_mut() {
-        buddy.free_range(frame, count);
-        FREE.store(buddy.free_frames(), Ordering::Relaxed);
-    }
+    with_central(|central| central.buddy.free_range(frame, count));
 }
 
 /// Where a frame number begins.
@@ -237,7 +400,8 @@ pub fn memory_is_scarce() -> bool {
     is_below_limit() && stays_scarce()
 }
 
-fn is_below_limit() -> bool {
+/// Whether the central pool has fewer frames than it should keep.
+pub(super) fn is_below_limit() -> bool {
     FREE.load(Ordering::Relaxed) < SCARCE.load(Ordering::Relaxed)
 }
 
@@ -291,11 +455,17 @@ impl MemoryInfo {
     }
 }
 
+/// Frames in the stocks of all CPUs together.
+fn stocked() -> u64 {
+    // SAFETY: only the lengths are read, which are atomic.
+    let stocks = (0..crate::percpu::cpu_count()).map(|cpu| unsafe { STOCKS.of(cpu) });
+    stocks.map(|stocks| (stocks.stale.len() + stocks.zeroed.len()) as u64).sum()
+}
+
 /// How much memory there is and what it is used for.
 #[must_use]
 pub fn memory_info() -> MemoryInfo {
-    let stocked = u64::try_from(STOCKED.load(Ordering::Relaxed)).unwrap_or(0);
-    let free = FREE.load(Ordering::Relaxed) + stocked;
+    let free = FREE.load(Ordering::Relaxed) + stocked() + prezero::in_progress();
     MemoryInfo {
         total_frames: TOTAL.load(Ordering::Relaxed),
         free_frames: free,
@@ -371,10 +541,10 @@ impl Drop for ContiguousFrames {
 
 #[unsafe(no_mangle)]
 extern "Rust" fn frame_backend_alloc(fill: Fill) -> Option<PhysAddr> {
-    let frame = alloc_frame(Pool::Program)?;
-    if fill == Fill::Zero {
-        zero(frame);
-    }
+    let frame = match fill {
+        Fill::Zero => alloc_zeroed(0, Pool::Program),
+        Fill::Stale => alloc_frame(Pool::Program),
+    }?;
     table()?.set_first_reference(frame);
     Some(address(frame))
 }

@@ -1,11 +1,14 @@
 //! The kernel heap.
 //!
-//! Small objects come from per-CPU caches of size classes (`frame_alloc::slab`): two dozen instructions with preemption disabled, no
-//! atomic operation. Objects freed on another CPU than the one that allocated them stay there until that cache runs over; batches
-//! travel through a lock-free depot. New slabs are single frames; larger objects are whole frames in the direct map. When frames
-//! are short, [`reclaim`] looks for slabs in the depots of which every object is free.
+//! Small objects come from per-CPU caches of size classes (`frame_alloc::slab`): about twenty instructions with preemption disabled,
+//! no atomic operation. Objects freed on another CPU than the one that allocated them stay there until that cache runs over; batches
+//! travel through a lock-free depot. New slabs are single frames; larger objects are whole frames in the direct map.
 //!
-//! Context: allocating and freeing may sleep (the buddy allocator's mutex), so neither is allowed in interrupt handlers, nor
+//! What is free stays bounded: when the depots hold more than [`idle_limit`], or frames are short, [`reclaim`] looks for slabs of
+//! which every object is free and gives them back. The limit doubles with what could not be given back, so that the searches cost
+//! each freed object a constant.
+//!
+//! Context: allocating and freeing may sleep (the frame allocator's mutex), so neither is allowed in interrupt handlers, nor
 //! with preemption disabled.
 #![expect(unsafe_code, reason = "implements GlobalAlloc")]
 
@@ -22,18 +25,68 @@ use sync::Mutex;
 struct Caches([Cache; CLASSES]);
 
 static CACHES: PerCpu<Caches> = PerCpu::new([const { Caches([const { Cache::new() }; CLASSES]) }; MAX_CPUS]);
-static DEPOTS: [Depot; CLASSES] = [const { Depot::new() }; CLASSES];
-static FRAMES: AtomicU64 = AtomicU64::new(0);
+
+/// What all CPUs share of a class.
+struct Class {
+    depot: Depot,
+    /// Free objects that the depot had no room for.
+    overflow: Mutex<List>,
+    /// Free objects in both.
+    idle: AtomicU64,
+    /// Slabs in existence.
+    slabs: AtomicU64,
+}
+
+static SHARED: [Class; CLASSES] = [const {
+    Class { depot: Depot::new(), overflow: Mutex::new(List::EMPTY), idle: AtomicU64::new(0), slabs: AtomicU64::new(0) }
+}; CLASSES];
+
+/// Frames of objects that are larger than any class.
+static LARGE_FRAMES: AtomicU64 = AtomicU64::new(0);
 /// Bytes of free objects in the depots.
 static IDLE: AtomicU64 = AtomicU64::new(0);
 /// Bytes that [`reclaim`] could not free the last time.
-static STUCK: Mutex<u64> = Mutex::new(0);
+static STUCK: AtomicU64 = AtomicU64::new(0);
+/// Held by whoever reclaims.
+static RECLAIMING: Mutex<()> = Mutex::new(());
 /// Less than this, freed since, is not worth a search.
 const WORTH_A_SEARCH: u64 = 64 << 10;
 
 /// Frames that the heap has taken.
 pub(super) fn frames_used() -> u64 {
-    FRAMES.load(Ordering::Relaxed)
+    SHARED.iter().map(|class| class.slabs.load(Ordering::Relaxed)).sum::<u64>() + large_frames()
+}
+
+/// Frames of objects that are larger than any class.
+pub(super) fn large_frames() -> u64 {
+    LARGE_FRAMES.load(Ordering::Relaxed)
+}
+
+/// One size class, for reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SlabInfo {
+    /// Bytes of an object.
+    pub object_size: usize,
+    /// Objects in use.
+    pub active: u64,
+    /// Objects in all slabs.
+    pub objects: u64,
+    /// Slabs, of one frame each.
+    pub slabs: u64,
+}
+
+/// The size classes of the kernel heap.
+#[must_use]
+pub fn slab_info() -> [SlabInfo; CLASSES] {
+    core::array::from_fn(|index| {
+        let (class, size) = (&SHARED[index], CLASS_SIZES[index]);
+        let slabs = class.slabs.load(Ordering::Relaxed);
+        let objects = slabs * (PAGE_SIZE / size) as u64;
+        // SAFETY: only the lengths are read, which are atomic.
+        let cached = (0..crate::percpu::cpu_count()).map(|cpu| unsafe { CACHES.of(cpu) }.0[index].len() as u64).sum::<u64>();
+        let active = objects.saturating_sub(cached + class.idle.load(Ordering::Relaxed));
+        SlabInfo { object_size: size, active, objects, slabs }
+    })
 }
 
 struct KernelHeap;
@@ -90,15 +143,16 @@ fn frames_of(layout: Layout) -> usize {
     pages_for(layout.size().max(1)).max(layout.align() / PAGE_SIZE)
 }
 
+#[inline]
 fn alloc_small(class: usize) -> Option<*mut u8> {
-    if let Some(object) = CACHES.with(|caches| caches.0[class].alloc()) {
-        return Some(object);
-    }
-    let mut list = match DEPOTS[class].take() {
-        Some(batch) => {
-            IDLE.fetch_sub(size_of_list(&batch, class), Ordering::Relaxed);
-            batch
-        }
+    CACHES.with(|caches| caches.0[class].alloc()).or_else(|| refill(class))
+}
+
+#[cold]
+#[inline(never)]
+fn refill(class: usize) -> Option<*mut u8> {
+    let mut list = match take_batch(class) {
+        Some(batch) => batch,
         None => new_slab(class)?,
     };
     let object = list.pop();
@@ -106,29 +160,62 @@ fn alloc_small(class: usize) -> Option<*mut u8> {
     object
 }
 
+fn take_batch(class: usize) -> Option<List> {
+    let shared = &SHARED[class];
+    if shared.idle.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let batch = shared.depot.take().unwrap_or_else(|| shared.overflow.lock().split_off(cache_limit(class).div_ceil(2)));
+    count_idle(class, -(batch.len() as i64));
+    (!batch.is_empty()).then_some(batch)
+}
+
+fn count_idle(class: usize, objects: i64) {
+    SHARED[class].idle.fetch_add(objects as u64, Ordering::Relaxed);
+    IDLE.fetch_add((objects * CLASS_SIZES[class] as i64) as u64, Ordering::Relaxed);
+}
+
 fn new_slab(class: usize) -> Option<List> {
-    let memory = alloc_frames(1)?;
+    let frame = frames::alloc_frame(Pool::Kernel)?;
+    SHARED[class].slabs.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the frame is ours alone, and page-aligned.
-    Some(unsafe { List::carve(memory, PAGE_SIZE, CLASS_SIZES[class]) })
+    Some(unsafe { List::carve(frames::address(frame).to_virt().as_mut_ptr(), PAGE_SIZE, CLASS_SIZES[class]) })
 }
 
 /// # Safety
 /// `object` is a live object of `class`.
+#[inline]
 unsafe fn free_small(class: usize, object: *mut u8) {
     // SAFETY: the caller gives the object up.
-    let batch = CACHES.with(|caches| unsafe { caches.0[class].free(object, cache_limit(class)) });
-    store(class, batch);
-}
-
-fn store(class: usize, batch: List) {
-    if !batch.is_empty() {
-        IDLE.fetch_add(size_of_list(&batch, class), Ordering::Relaxed);
-        DEPOTS[class].push(batch);
+    let kept = CACHES.with(|caches| unsafe { caches.0[class].free(object) });
+    if kept > cache_limit(class) {
+        send_batch(class);
     }
 }
 
-const fn size_of_list(list: &List, class: usize) -> u64 {
-    (list.len() * CLASS_SIZES[class]) as u64
+/// Half of what this CPU has of a class goes to the depot.
+#[cold]
+#[inline(never)]
+fn send_batch(class: usize) {
+    let batch = CACHES.with(|caches| caches.0[class].split_off(cache_limit(class).div_ceil(2)));
+    store(class, batch);
+    if IDLE.load(Ordering::Relaxed) > idle_limit() {
+        reclaim();
+    }
+}
+
+fn store(class: usize, batch: List) {
+    count_idle(class, batch.len() as i64);
+    if let Err(batch) = SHARED[class].depot.put(batch) {
+        SHARED[class].overflow.lock().append(batch);
+    }
+}
+
+/// Bytes of free objects in depots from which on [`reclaim`] is worth it though frames are not short: 1/64 of the memory, and
+/// twice what it could not free the last time.
+fn idle_limit() -> u64 {
+    let floor = (frames::total() * PAGE_SIZE as u64 / 64).max(WORTH_A_SEARCH);
+    floor.max(2 * STUCK.load(Ordering::Relaxed))
 }
 
 /// Free objects per slab, in the frame table: a frame in use by the heap has no other use for its link.
@@ -136,7 +223,7 @@ struct Counts;
 
 impl Counts {
     fn frame(slab: usize) -> u64 {
-        PhysAddr(VirtAddr(slab as u64) - VirtAddr(layout::DIRECT_MAP)).frame_number()
+        frame_at(slab as *mut u8)
     }
 }
 
@@ -154,38 +241,48 @@ impl SlabCounts for Counts {
     }
 }
 
-/// Gives slabs without objects in use back to the frame allocator. Returns whether there were any.
+/// Gives slabs without objects in use back to the frame allocator. Returns the number of frames.
 ///
 /// Context: may sleep; the frame allocator's lock not held.
-pub(super) fn reclaim() -> bool {
+pub(super) fn reclaim() -> u64 {
     // Whoever finds it taken gets by without: the other one is freeing.
-    let Some(mut stuck) = STUCK.try_lock() else { return false };
-    if IDLE.load(Ordering::Relaxed) < *stuck + WORTH_A_SEARCH {
-        return false;
+    let Some(_reclaiming) = RECLAIMING.try_lock() else { return 0 };
+    if IDLE.load(Ordering::Relaxed) < STUCK.load(Ordering::Relaxed) + WORTH_A_SEARCH {
+        return 0;
     }
-    let mut freed = false;
-    for (class, depot) in DEPOTS.iter().enumerate() {
-        let all = depot.take_all();
-        IDLE.fetch_sub(size_of_list(&all, class), Ordering::Relaxed);
-        let mut slabs = sweep(all, class, PAGE_SIZE, &Counts, |batch| store(class, batch));
-        while let Some(slab) = slabs.pop() {
-            free_frames(slab, 1);
-            freed = true;
-        }
-    }
-    *stuck = IDLE.load(Ordering::Relaxed);
+    let freed = (0..CLASSES).map(reclaim_class).sum();
+    STUCK.store(IDLE.load(Ordering::Relaxed), Ordering::Relaxed);
     freed
 }
 
+fn reclaim_class(class: usize) -> u64 {
+    let mut all = core::mem::replace(&mut *SHARED[class].overflow.lock(), List::EMPTY);
+    while let Some(batch) = SHARED[class].depot.take() {
+        all.append(batch);
+    }
+    count_idle(class, -(all.len() as i64));
+    let mut slabs = sweep(all, class, PAGE_SIZE, &Counts, |batch| store(class, batch));
+    let freed = slabs.len() as u64;
+    while let Some(slab) = slabs.pop() {
+        frames::free_frame(frame_at(slab));
+    }
+    SHARED[class].slabs.fetch_sub(freed, Ordering::Relaxed);
+    freed
+}
+
+fn frame_at(object: *mut u8) -> u64 {
+    PhysAddr(VirtAddr(object as u64) - VirtAddr(layout::DIRECT_MAP)).frame_number()
+}
+
+#[cold]
 fn alloc_frames(count: usize) -> Option<*mut u8> {
-    let alloc = || frames::alloc_contiguous(count as u64, Pool::Kernel);
-    let first = alloc().or_else(|| if reclaim() { alloc() } else { None })?;
-    FRAMES.fetch_add(count as u64, Ordering::Relaxed);
+    let first = frames::alloc_contiguous(count as u64, Pool::Kernel)?;
+    LARGE_FRAMES.fetch_add(count as u64, Ordering::Relaxed);
     Some(frames::address(first).to_virt().as_mut_ptr())
 }
 
+#[cold]
 fn free_frames(object: *mut u8, count: usize) {
-    let pa = PhysAddr(VirtAddr(object as u64) - VirtAddr(layout::DIRECT_MAP));
-    FRAMES.fetch_sub(count as u64, Ordering::Relaxed);
-    frames::free_contiguous(pa.frame_number(), count as u64);
+    LARGE_FRAMES.fetch_sub(count as u64, Ordering::Relaxed);
+    frames::free_contiguous(frame_at(object), count as u64);
 }

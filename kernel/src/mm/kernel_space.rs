@@ -41,8 +41,7 @@ pub(super) struct Tables(pub(super) Pool);
 // SAFETY: frames come zeroed from the frame allocator, and the direct map reaches them all.
 unsafe impl TableSource for Tables {
     fn alloc_table(&self) -> Option<PhysAddr> {
-        let frame = frames::alloc_frame(self.0)?;
-        frames::zero(frame);
+        let frame = frames::alloc_zeroed(0, self.0)?;
         TABLE_FRAMES.fetch_add(1, Ordering::Relaxed);
         Some(frames::address(frame))
     }

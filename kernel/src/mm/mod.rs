@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `boot.rs` | `init`: from the loader's memory map to the final page tables |
 //! | `frames.rs` | the frame allocator: per-CPU stocks in front of the buddy allocator; the back end of `frame::Frame` |
+//! | `prezero.rs` | frames zeroed while a CPU has nothing else to do |
 //! | `heap.rs` | the kernel heap (`GlobalAlloc`) |
 //! | `kernel_space.rs` | kernel page tables, MMIO, kernel stacks |
 //! | `space/` | `AddressSpace`: areas, page faults, mmap and its relatives |
@@ -17,11 +18,14 @@ mod frames;
 mod gather;
 mod heap;
 mod kernel_space;
+mod prezero;
 mod shared;
 mod space;
 
 pub use boot::{MemoryKind, MemoryRegion, drop_identity_map, init};
+pub use heap::{SlabInfo, slab_info};
 pub use frames::{ContiguousFrames, MemoryInfo, has_memory_for, memory_info, memory_is_scarce};
+pub(crate) use prezero::{has_idle_work, idle_work};
 pub use kernel_space::{KernelStack, kernel_cr3, map_mmio};
 pub use shared::SharedMemory;
 pub use space::*;

@@ -22,7 +22,7 @@ use super::{Class, Stack, Thread, ThreadRef};
 use crate::mm::KernelStack;
 use crate::percpu::{self, MAX_CPUS, PreemptGuard};
 use crate::trap::{RESCHEDULE_VECTOR, TIMER_VECTOR};
-use crate::{clock, tlb};
+use crate::{clock, mm, tlb};
 use alloc::boxed::Box;
 use arch_x86_64::percpu as block;
 use arch_x86_64::{apic, cpu as processor};
@@ -517,8 +517,19 @@ pub(crate) fn run_idle() -> ! {
             continue;
         }
         ask_for_work();
+        if mm::has_idle_work() && do_idle_work() {
+            continue;
+        }
         processor::enable_and_halt();
     }
+}
+
+/// A few microseconds of `mm`'s work, interruptible. Context: interrupts off, and off again on return.
+fn do_idle_work() -> bool {
+    processor::enable_interrupts();
+    let progress = mm::idle_work();
+    processor::disable_interrupts();
+    progress
 }
 
 fn ask_for_work() {

@@ -6,10 +6,12 @@
 #![cfg_attr(not(test), no_std)]
 
 mod buddy;
+mod list;
 mod ranges;
 pub mod slab;
 mod table;
 
-pub use ranges::RangeSet;
 pub use buddy::{Buddy, MAX_ORDER};
+pub use list::FrameList;
+pub use ranges::RangeSet;
 pub use table::{FrameMeta, FrameTable, LastReference};

@@ -2,6 +2,7 @@
 //!
 //! - [`mutex::RawMutex`]: the core of every sleeping lock, generic over how a thread parks.
 //! - [`mpsc::MpscList`]: intrusive list, many pushers, one taker: wake-ups and remote frees.
+//! - [`bag::Bag`]: fixed places, anybody puts and takes: the kernel heap's depots.
 //! - [`spsc::SpscRing`]: bounded ring between one producer and one consumer.
 //! - [`shim`]: the atomics and cells; loom's under `cfg(loom)`, the language's otherwise.
 //!
@@ -12,6 +13,7 @@
 
 extern crate alloc;
 
+pub mod bag;
 pub mod mpsc;
 pub mod mutex;
 pub mod shim;

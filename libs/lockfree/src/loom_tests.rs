@@ -14,6 +14,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use loom::thread;
 
+use crate::bag::Bag;
 use crate::mpsc::{MpscLink, MpscList, MpscNode, Push};
 use crate::mutex::{Parker, RawMutex, WaitRecord};
 use crate::spsc::ring_from;
@@ -310,6 +311,67 @@ fn loom_spsc_broken_twin_races() {
         });
         if ring.1.load(Ordering::Relaxed) == 1 {
             ring.2.with_mut(|slot| unsafe { *slot = 8 });
+        }
+        thread.join().expect("it does not panic");
+    });
+}
+
+/// Two threads put, two take, through two places: each value arrives once, with all that was written to it.
+#[test]
+fn loom_bag_passes_each_value_once() {
+    let explored = explore(Some(2), || {
+        let bag = Arc::new(Bag::<Box<UnsafeCell<usize>>, 2>::new());
+        let workers: Vec<_> = [1, 10]
+            .into_iter()
+            .map(|value| {
+                let bag = bag.clone();
+                thread::spawn(move || {
+                    let fresh = Box::new(UnsafeCell::new(0));
+                    fresh.with_mut(|fresh| unsafe { *fresh = value });
+                    let refused = bag.put(fresh).err();
+                    let taken = bag.take();
+                    [refused, taken].into_iter().flatten().map(|got| got.with(|got| unsafe { *got })).sum::<usize>()
+                })
+            })
+            .collect();
+        let mine = bag.take().map_or(0, |got| got.with(|got| unsafe { *got }));
+        let theirs: usize = workers.into_iter().map(|worker| worker.join().expect("it does not panic")).sum();
+        let left: usize = core::iter::from_fn(|| bag.take()).map(|got| got.with(|got| unsafe { *got })).sum();
+        assert_eq!(mine + theirs + left, 11);
+    });
+    assert!(explored > 100);
+}
+
+/// A place is filled again only after it was read: three values through one place.
+#[test]
+fn loom_bag_place_is_reused_after_it_was_read() {
+    let explored = explore(None, || {
+        let bag = Arc::new(Bag::<usize, 1>::new());
+        let other = bag.clone();
+        let thread = thread::spawn(move || (1..=3).filter(|value| other.put(*value).is_ok()).sum::<usize>());
+        let mut got: usize = (0..2).filter_map(|_| bag.take()).sum();
+        let sent = thread.join().expect("it does not panic");
+        got += core::iter::from_fn(|| bag.take()).sum::<usize>();
+        assert_eq!(got, sent);
+    });
+    assert!(explored > 10);
+}
+
+/// The bag whose taker gives the place back before it has read it: it is filled while it is being read.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_bag_broken_twin_races() {
+    explore(None, || {
+        let bag = Arc::new((AtomicUsize::new(0), AtomicUsize::new(1), UnsafeCell::new(7)));
+        let taker = bag.clone();
+        let thread = thread::spawn(move || {
+            if taker.1.swap(0, Ordering::Acquire) == 1 {
+                taker.0.store(1, Ordering::Release);
+                taker.2.with(|place| unsafe { *place });
+            }
+        });
+        if bag.0.swap(0, Ordering::Acquire) == 1 {
+            bag.2.with_mut(|place| unsafe { *place = 8 });
         }
         thread.join().expect("it does not panic");
     });
