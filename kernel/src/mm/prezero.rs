@@ -41,7 +41,7 @@ fn class_of(order: u32) -> Option<usize> {
 /// Most blocks of a class kept: at most 1/64 of the memory in small frames (8 MiB at most), 1/32 in large ones (64 MiB at most).
 fn limit(class: usize) -> u64 {
     let total = frames::total();
-    if ORDERS[class] == 0 { (total / 64).min(2048) } else { (total / 32 >> LARGE_ORDER).min(32) }
+    if ORDERS[class] == 0 { (total / 64).min(2048) } else { ((total / 32) >> LARGE_ORDER).min(32) }
 }
 
 /// Notes that `count` zeroed blocks of `order` were asked for.

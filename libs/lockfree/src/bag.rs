@@ -117,7 +117,7 @@ impl<T, const N: usize> Default for Bag<T, N> {
 
 impl<T, const N: usize> Drop for Bag<T, N> {
     fn drop(&mut self) {
-        while self.take().is_some() {}
+        core::iter::from_fn(|| self.take()).for_each(drop);
     }
 }
 
