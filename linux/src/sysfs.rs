@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use kernel::mm::LargePages;
 use kernel::percpu::cpu_count;
 use vfs::synth::{Directory, Entry, Fixed, Joined, mount};
 use vfs::types::SYSFS_MAGIC;
@@ -49,13 +50,33 @@ fn memory() -> Entry {
             "transparent_hugepage",
             Entry::fixed(vec![
                 ("defrag", Entry::text("always defer defer+madvise madvise [never]\n")),
-                ("enabled", Entry::text("always madvise [never]\n")),
+                ("enabled", Entry::writable(|| Ok(enabled().as_bytes().to_vec()), set_enabled)),
                 ("hpage_pmd_size", Entry::text("2097152\n")),
                 ("shmem_enabled", Entry::text("always within_size advise [never] deny force\n")),
                 ("use_zero_page", Entry::text("1\n")),
             ]),
         ),
     ])
+}
+
+/// Which memory gets large pages.
+fn enabled() -> &'static str {
+    match LargePages::current() {
+        LargePages::Always => "[always] madvise never\n",
+        LargePages::Advised => "always [madvise] never\n",
+        LargePages::Never => "always madvise [never]\n",
+    }
+}
+
+fn set_enabled(text: &[u8]) -> vfs::Result<()> {
+    let mode = match text.trim_ascii_end() {
+        b"always" => LargePages::Always,
+        b"madvise" => LargePages::Advised,
+        b"never" => LargePages::Never,
+        _ => return Err(vfs::Errno::EINVAL),
+    };
+    mode.set();
+    Ok(())
 }
 
 fn system() -> Entry {

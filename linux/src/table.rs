@@ -340,7 +340,7 @@ table! {
     getrlimit => info::getrlimit / 2, full;
     setrlimit => info::setrlimit / 2, full;
     arch_prctl => info::arch_prctl / 2, partial("the GS base belongs to the kernel");
-    prctl => info::prctl / 5, partial("names, dumpable, timer slack, capability bounds; some accepted without effect");
+    prctl => info::prctl / 5, partial("names, dumpable, timer slack, capability bounds, large pages; some accepted without effect");
     getrandom => info::getrandom / 3, full;
     getuid => info::getuid / 0, full;
     geteuid => info::geteuid / 0, full;

@@ -187,7 +187,7 @@ pub(super) fn total() -> u64 {
     TOTAL.load(Ordering::Relaxed)
 }
 
-fn table() -> Option<&'static FrameTable<'static>> {
+pub(super) fn table() -> Option<&'static FrameTable<'static>> {
     TABLE.get()
 }
 
@@ -373,6 +373,13 @@ pub(super) fn alloc_contiguous(count: u64, pool: Pool) -> Option<u64> {
     })
 }
 
+/// Whether large pages may be handed out that nobody asked for: at least an eighth of the memory stays free, and more than what
+/// counts as scarce.
+pub(super) fn is_plentiful(frames: u64) -> bool {
+    let kept = (TOTAL.load(Ordering::Relaxed) / 8).max(SCARCE.load(Ordering::Relaxed));
+    FREE.load(Ordering::Relaxed) >= kept + frames
+}
+
 /// Gives contiguous frames back.
 pub(super) fn free_contiguous(frame: u64, count: u64) {
     if count == 1 {
@@ -388,8 +395,13 @@ pub(super) const fn address(frame: u64) -> PhysAddr {
 
 /// Makes a frame all zero.
 pub(super) fn zero(frame: u64) {
-    // SAFETY: the frame was just allocated, so it is RAM that nobody else uses, and the direct map has it.
-    unsafe { address(frame).to_virt().as_mut_ptr::<u8>().write_bytes(0, PAGE_SIZE) };
+    zero_range(frame, 1);
+}
+
+/// Makes contiguous frames all zero.
+pub(super) fn zero_range(first: u64, count: u64) {
+    // SAFETY: the frames were just allocated, so they are RAM that nobody else uses, and the direct map has them.
+    unsafe { address(first).to_virt().as_mut_ptr::<u8>().write_bytes(0, count as usize * PAGE_SIZE) };
 }
 
 /// Whether so little is free that the kernel should make no new objects for the program: the rest is for the pages that the program

@@ -41,9 +41,11 @@ pub(super) struct Tables(pub(super) Pool);
 // SAFETY: frames come zeroed from the frame allocator, and the direct map reaches them all.
 unsafe impl TableSource for Tables {
     fn alloc_table(&self) -> Option<PhysAddr> {
-        let frame = frames::alloc_zeroed(0, self.0)?;
-        TABLE_FRAMES.fetch_add(1, Ordering::Relaxed);
-        Some(frames::address(frame))
+        alloc_table(self.0)
+    }
+
+    fn alloc_split_table(&self) -> Option<PhysAddr> {
+        alloc_table(Pool::Kernel)
     }
 
     fn free_table(&self, table: PhysAddr) {
@@ -54,6 +56,12 @@ unsafe impl TableSource for Tables {
     fn table(&self, table: PhysAddr) -> *const Table {
         table.to_virt().as_ptr()
     }
+}
+
+fn alloc_table(pool: Pool) -> Option<PhysAddr> {
+    let frame = frames::alloc_zeroed(0, pool)?;
+    TABLE_FRAMES.fetch_add(1, Ordering::Relaxed);
+    Some(frames::address(frame))
 }
 
 unsafe extern "C" {

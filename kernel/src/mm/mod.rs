@@ -5,6 +5,7 @@
 //! | `boot.rs` | `init`: from the loader's memory map to the final page tables |
 //! | `frames.rs` | the frame allocator: per-CPU stocks in front of the buddy allocator; the back end of `frame::Frame` |
 //! | `prezero.rs` | frames zeroed while a CPU has nothing else to do |
+//! | `block.rs` | references to the frames of a large page |
 //! | `heap.rs` | the kernel heap (`GlobalAlloc`) |
 //! | `kernel_space.rs` | kernel page tables, MMIO, kernel stacks |
 //! | `space/` | `AddressSpace`: areas, page faults, mmap and its relatives |
@@ -13,6 +14,7 @@
 //! Logic that can be tested without a machine is in the crates `frame-alloc`, `page-table` and `vma`.
 //! Next stop on the reading path: `boot.rs` of this folder, then `space/mod.rs`.
 
+mod block;
 mod boot;
 mod frames;
 mod gather;

@@ -117,6 +117,55 @@ impl<'a> FrameTable<'a> {
         self.counted(frame).map(|entry| entry.word.load(Ordering::Acquire))
     }
 
+    /// The entries of a block, which lies wholly inside the table or wholly outside.
+    fn block(&self, block: u64, count: u64) -> &'a [FrameMeta] {
+        let entries = block.checked_sub(self.first).zip(usize::try_from(count).ok()).and_then(|(start, count)| {
+            let start = usize::try_from(start).ok()?;
+            self.entries.get(start..start.checked_add(count)?)
+        });
+        entries.unwrap_or(&[])
+    }
+
+    /// Gives every frame of a block that was just handed out its first reference.
+    ///
+    /// There is no count for a block as a whole: every frame has its own, so that cutting a block up needs nothing. What this costs
+    /// is a store for each frame, a two-hundredth of what clearing the block costs.
+    pub fn set_first_references(&self, block: u64, count: u64) {
+        for entry in self.block(block, count) {
+            entry.word.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds a reference to every frame of a block; the caller has one to each. The frames are counted ones.
+    pub fn add_references(&self, block: u64, count: u64) {
+        for entry in self.block(block, count) {
+            entry.word.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the caller, who has a reference to every frame of a block, has the only ones.
+    #[must_use]
+    pub fn is_sole_owner(&self, block: u64, count: u64) -> bool {
+        let others = self.block(block, count).iter().fold(0, |others, entry| others | (entry.word.load(Ordering::Relaxed) ^ 1));
+        // Pairs with the Release of whoever gave a reference back.
+        fence(Ordering::Acquire);
+        others == 0
+    }
+
+    /// Takes a reference to every frame of a block away. If the caller was the only owner of all of them, it owns the block then and
+    /// frees it; otherwise `free` gets every single frame whose last reference this was.
+    pub fn drop_references(&self, block: u64, count: u64, mut free: impl FnMut(u64)) -> LastReference {
+        if self.is_sole_owner(block, count) {
+            return LastReference::Yes;
+        }
+        for frame in block..block + count {
+            if self.drop_reference(frame) == LastReference::Yes {
+                free(frame);
+            }
+        }
+        LastReference::No
+    }
+
     /// The private link of a frame that the caller holds in stock.
     #[must_use]
     pub fn link(&self, frame: u64) -> Option<u64> {
@@ -194,6 +243,34 @@ mod tests {
         assert_eq!(table.drop_reference(101), LastReference::No);
         assert_eq!(table.references(101), Some(1));
         assert_eq!(table.drop_reference(101), LastReference::Yes);
+    }
+
+    #[test]
+    fn a_block_is_counted_frame_by_frame() {
+        let store = entries(16);
+        let table = FrameTable::new(&store, 100);
+        (100..116).for_each(|frame| table.mark_plain(frame));
+        table.set_first_references(104, 8);
+        assert!(table.is_sole_owner(104, 8));
+        table.add_references(104, 8);
+        assert!(!table.is_sole_owner(104, 8));
+        assert_eq!(table.drop_references(104, 8, |frame| panic!("{frame} is still referred to")), LastReference::No);
+        table.add_reference(107);
+        let mut freed = Vec::new();
+        assert_eq!(table.drop_references(104, 8, |frame| freed.push(frame)), LastReference::No);
+        assert_eq!(freed, [104, 105, 106, 108, 109, 110, 111]);
+        assert_eq!(table.drop_reference(107), LastReference::Yes);
+        table.set_first_references(104, 8);
+        assert_eq!(table.drop_references(104, 8, |frame| panic!("{frame} is freed with its block")), LastReference::Yes);
+    }
+
+    #[test]
+    fn a_block_outside_the_table_has_no_counts() {
+        let store = entries(4);
+        let table = FrameTable::new(&store, 100);
+        table.set_first_references(102, 4);
+        assert_eq!(table.references(102), None);
+        assert!(store.iter().all(|entry| entry.word.load(Ordering::Relaxed) == 0));
     }
 
     #[test]

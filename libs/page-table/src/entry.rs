@@ -29,6 +29,10 @@ bitflags! {
         const RESIDENT = 1 << 9;
         /// Ours: not present, a fault handler is replacing the page. Others wait for it.
         const BUSY = 1 << 10;
+        /// Ours, with [`Flags::RESIDENT`]: the page was set aside for its first touch; its contents are stale.
+        const UNTOUCHED = 1 << 11;
+        /// Ours: a page of `MAP_HUGETLB`, which is never split.
+        const EXPLICIT = 1 << 52;
         /// Instruction fetches are refused.
         const NO_EXECUTE = 1 << 63;
     }
@@ -61,6 +65,12 @@ pub enum PageSize {
 }
 
 impl PageSize {
+    /// In pages of 4 KiB.
+    #[must_use]
+    pub const fn pages(self) -> u64 {
+        self.bytes() >> 12
+    }
+
     /// In bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
@@ -148,6 +158,23 @@ impl Entry {
     #[must_use]
     pub const fn with_flags(self, flags: Flags) -> Self {
         Self::new(self.address(), flags)
+    }
+
+    /// The entry as it stands in a table of `level`: a page above level 1 says that it is one.
+    pub(crate) const fn at_level(self, level: u32) -> Self {
+        if level > 1 && self.has_page() { Self(self.0 | Flags::LARGE.bits()) } else { self }
+    }
+
+    /// Whether an entry above level 1 is a page, visible or not.
+    #[must_use]
+    pub const fn is_large(self) -> bool {
+        self.has_page() && self.flags().contains(Flags::LARGE)
+    }
+
+    /// Whether an entry of level 2 refers to a table.
+    #[must_use]
+    pub const fn is_present_table(self) -> bool {
+        self.is_table(2)
     }
 
     /// Whether an entry of a table of `level` refers to a further table.

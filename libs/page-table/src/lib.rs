@@ -7,8 +7,8 @@
 //!
 //! - *Filling* ([`PageTable::map_if_empty`], [`PageTable::compare_exchange`], [`PageTable::lookup`]) may run on many CPUs at once. A
 //!   missing table is installed with a compare-exchange from empty; the loser frees its own. Tables never go away meanwhile.
-//! - *Restructuring* (everything that takes a range to unmap, protect or move) needs the lock for writing: tables are split and
-//!   freed. A table that went out of use is handed to the caller like a page, who frees it after the TLB flush,
+//! - *Restructuring* (everything that takes a range to unmap, protect or move) needs the lock for writing: tables are
+//!   freed. Large pages become tables, and tables large pages, by way of busy entries: see `large.rs`. A table that went out of use is handed to the caller like a page, who frees it after the TLB flush,
 //!   because the processor caches references to tables, too.
 //!
 //! Stores are Release and loads Acquire: a table is zeroed, and a frame filled, before the entry that refers to it is seen.
@@ -17,6 +17,7 @@
 #![expect(unsafe_code, reason = "tables are reached through raw pointers")]
 
 mod entry;
+mod large;
 mod range;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use addr::{PhysAddr, VirtAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 pub use entry::{Entry, Flags, PageSize};
+pub use large::{Flush, Split};
 pub use range::Removed;
 
 /// The 512 entries of a table.
@@ -41,6 +43,10 @@ pub struct OutOfTables;
 pub unsafe trait TableSource {
     /// A zeroed frame.
     fn alloc_table(&self) -> Option<PhysAddr>;
+    /// The same, to split a large page: what needs that (unmapping a part, say) should not fail for lack of memory.
+    fn alloc_split_table(&self) -> Option<PhysAddr> {
+        self.alloc_table()
+    }
     /// Frees a table that nothing refers to.
     fn free_table(&self, table: PhysAddr);
     /// Where the table can be reached.
@@ -167,7 +173,7 @@ impl<S: TableSource> PageTable<S> {
         entry.is_present().then(|| PhysAddr(entry.address().0 + (va.0 & (size.bytes() - 1))))
     }
 
-    fn leaf(&self, va: VirtAddr, size: PageSize) -> Result<&AtomicU64, MapError> {
+    pub(crate) fn leaf(&self, va: VirtAddr, size: PageSize) -> Result<&AtomicU64, MapError> {
         let mut table = self.root;
         for level in (size.level() + 1..=4).rev() {
             table = self.next_table(table, level, va)?;
@@ -188,9 +194,8 @@ impl<S: TableSource> PageTable<S> {
     /// # Errors
     /// [`MapError::Occupied`] with the entry found, [`MapError::OutOfTables`].
     pub fn compare_exchange(&self, va: VirtAddr, size: PageSize, old: Entry, new: Entry) -> Result<(), MapError> {
-        let large = if size == PageSize::Size4K || !new.has_page() { 0 } else { Flags::LARGE.bits() };
         self.leaf(va, size)?
-            .compare_exchange(old.0, new.0 | large, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(old.0, new.at_level(size.level()).0, Ordering::AcqRel, Ordering::Acquire)
             .map(drop)
             .map_err(|found| MapError::Occupied(Entry(found)))
     }

@@ -1,10 +1,10 @@
 //! Restructuring operations: unmap, protect, move and visit ranges of a tree.
 
 use crate::entry::level_span;
-use crate::{Entry, Flags, MapError, OutOfTables, PageSize, PageTable, TableSource};
+use crate::{Entry, Flags, OutOfTables, PageSize, PageTable, TableSource};
 use addr::{PhysAddr, VirtAddr};
 use core::ops::{ControlFlow, Range};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Something that is no longer part of the tree. The caller frees it after flushing the TLB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,16 +116,12 @@ impl<S: TableSource> PageTable<S> {
         Ok(())
     }
 
-    /// Replaces a large page by a table of the next smaller ones with the same rights.
+    /// Replaces a large page by a table of the next smaller ones with the same rights, without a flush between: for kernel
+    /// mappings that nobody uses now. Program pages are split beforehand ([`PageTable::split_at`]).
     fn split(&self, table: PhysAddr, index: usize, level: u32) -> Result<Entry, OutOfTables> {
         let old = self.entry_at(table, index);
         let fresh = self.source.alloc_table().ok_or(OutOfTables)?;
-        let span = level_span(level - 1);
-        let flags = if level == 2 { old.flags() - Flags::LARGE } else { old.flags() };
-        for i in 0..512 {
-            let part = Entry::new(old.address() + i as u64 * span, flags);
-            self.slot(fresh, i).store(part.0, Ordering::Relaxed);
-        }
+        self.fill_with_parts(fresh, old, level);
         let new = Entry::new(fresh, Flags::TABLE);
         self.slot(table, index).store(new.0, Ordering::Release);
         Ok(new)
@@ -162,7 +158,7 @@ impl<S: TableSource> PageTable<S> {
                 changed |= self.update_level(entry.address(), level - 1, step.from, step.to, change)?;
                 continue;
             }
-            let new = change(VirtAddr(step.from), entry, PageSize::of_level(level));
+            let new = change(VirtAddr(step.from), entry, PageSize::of_level(level)).at_level(level);
             if new != entry {
                 // The processor may set accessed and dirty meanwhile: keep what it set.
                 let raced = self.slot(table, step.index).swap(new.0, Ordering::AcqRel) & !entry.0;
@@ -201,46 +197,95 @@ impl<S: TableSource> PageTable<S> {
     }
 
     /// Moves all pages of `from .. from + len` to `to ..`, where nothing is mapped; the ranges do not overlap. No contents are copied.
-    /// All pages become 4 KiB ones. Tables of the old range stay until it is unmapped, which the caller does next.
+    /// Where both addresses lie alike in their 2 MiB, large pages and whole tables move with one entry each; elsewhere pages are 4 KiB ones
+    /// already ([`PageTable::split_all`]). Empty tables in the way go to `in_the_way`, to be freed after a flush of the new range.
+    /// Tables of the old range that held single pages stay until it is unmapped, which the caller does next.
     ///
     /// # Errors
     /// [`OutOfTables`]; then nothing has moved.
-    pub fn move_range(&self, from: VirtAddr, to: VirtAddr, len: u64) -> Result<(), OutOfTables> {
-        let end = from + len;
+    pub fn move_range(&self, from: VirtAddr, to: VirtAddr, len: u64, in_the_way: &mut dyn FnMut(PhysAddr)) -> Result<(), OutOfTables> {
         // First all tables, so that the second pass cannot fail half-way.
-        self.split_range(self.root(), 4, from.0, end.0)?;
-        let mut result = Ok(());
-        let _ = self.visit_range(from, end, &mut |va, _, _| {
-            result = self.leaf(to + (va - from), PageSize::Size4K).map(drop).map_err(|_| OutOfTables);
-            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        result?;
-        let _ = self.visit_range(from, end, &mut |va, _, _| {
-            let Ok(source) = self.leaf(va, PageSize::Size4K) else { return ControlFlow::Break(()) };
-            let entry = source.swap(0, Ordering::AcqRel);
-            match self.leaf(to + (va - from), PageSize::Size4K) {
-                Ok(target) => target.store(entry, Ordering::Release),
-                Err(MapError::OutOfTables | MapError::Occupied(_)) => source.store(entry, Ordering::Release),
+        for part in parts(from, to, len) {
+            self.make_room(part, to + (part.at - from))?;
+        }
+        for part in parts(from, to, len) {
+            let target = to + (part.at - from);
+            match part.size {
+                PageSize::Size4K => self.move_pages(part, target),
+                _ => self.move_middle(part.at, target, in_the_way),
             }
-            ControlFlow::Continue(())
-        });
+        }
         Ok(())
     }
 
-    /// Splits every large page that touches the range down to 4 KiB.
-    fn split_range(&self, table: PhysAddr, level: u32, start: u64, end: u64) -> Result<(), OutOfTables> {
-        if level == 1 {
-            return Ok(());
+    /// Makes the tables that a part needs at its new place.
+    fn make_room(&self, part: Part, to: VirtAddr) -> Result<(), OutOfTables> {
+        if part.size != PageSize::Size4K {
+            let occupied = self.middle(part.at).is_some_and(|slot| slot.load(Ordering::Acquire) != 0);
+            return if occupied { self.leaf(to, part.size).map(drop).map_err(|_| OutOfTables) } else { Ok(()) };
         }
-        for step in steps(level, start, end) {
-            let mut entry = self.entry_at(table, step.index);
-            if !entry.is_empty() && !entry.is_table(level) {
-                entry = self.split(table, step.index, level)?;
-            }
-            if entry.is_table(level) {
-                self.split_range(entry.address(), level - 1, step.from, step.to)?;
-            }
-        }
-        Ok(())
+        let mut result = Ok(());
+        let _ = self.visit_range(part.at, part.at + part.len, &mut |va, _, _| {
+            result = self.leaf(to + (va - part.at), PageSize::Size4K).map(drop).map_err(|_| OutOfTables);
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        result
     }
+
+    fn move_pages(&self, part: Part, to: VirtAddr) {
+        let _ = self.visit_range(part.at, part.at + part.len, &mut |va, _, _| {
+            let (Ok(source), Ok(target)) = (self.leaf(va, PageSize::Size4K), self.leaf(to + (va - part.at), PageSize::Size4K)) else {
+                return ControlFlow::Break(());
+            };
+            target.store(source.swap(0, Ordering::AcqRel), Ordering::Release);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Moves an entry of level 2, whatever it is.
+    fn move_middle(&self, from: VirtAddr, to: VirtAddr, in_the_way: &mut dyn FnMut(PhysAddr)) {
+        let (Some(source), Some(target)) = (self.middle(from), self.middle(to)) else { return };
+        let entry = source.swap(0, Ordering::AcqRel);
+        let before = Entry(target.swap(entry, Ordering::AcqRel));
+        if before.is_table(2) {
+            debug_assert!(self.entries(before.address()).all(Entry::is_empty), "something is mapped at the target");
+            in_the_way(before.address());
+        }
+    }
+
+    /// The slot of level 2 for `va`, if its table exists.
+    pub(crate) fn middle(&self, va: VirtAddr) -> Option<&AtomicU64> {
+        let mut table = self.root();
+        for level in [4, 3] {
+            let entry = self.entry_at(table, va.table_index(level));
+            if !entry.is_table(level) {
+                return None;
+            }
+            table = entry.address();
+        }
+        Some(self.slot(table, va.table_index(2)))
+    }
+}
+
+/// A piece of a range that moves: one entry of level 2, or pages of one table.
+#[derive(Clone, Copy)]
+struct Part {
+    at: VirtAddr,
+    len: u64,
+    size: PageSize,
+}
+
+/// Cuts a range that moves at the borders of 2 MiB.
+fn parts(from: VirtAddr, to: VirtAddr, len: u64) -> impl Iterator<Item = Part> {
+    let span = PageSize::Size2M.bytes();
+    let alike = (from.0 ^ to.0) & (span - 1) == 0;
+    let end = from + len;
+    let mut at = from;
+    core::iter::from_fn(move || {
+        let from = at;
+        let len = (from.align_down(span) + span).min(end).0.checked_sub(from.0).filter(|len| *len > 0)?;
+        at = from + len;
+        let size = if alike && len == span { PageSize::Size2M } else { PageSize::Size4K };
+        Some(Part { at: from, len, size })
+    })
 }

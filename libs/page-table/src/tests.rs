@@ -159,7 +159,7 @@ fn moving_keeps_order_invisible_pages_and_holes() {
     pt.map_if_empty(from, page(1), PageSize::Size4K).unwrap();
     let hidden = Entry::new(PhysAddr(0x2000), Flags::RESIDENT);
     pt.map_if_empty(from + 4096 * 3, hidden, PageSize::Size4K).unwrap();
-    pt.move_range(from, to, 4 * 4096).unwrap();
+    pt.move_range(from, to, 4 * 4096, &mut |_| ()).unwrap();
     let entries: Vec<_> = (0..4).map(|i| pt.lookup(to + i * 4096).0).collect();
     assert_eq!(entries, [page(1), Entry::EMPTY, Entry::EMPTY, hidden]);
     assert!(unmap(&pt, from.0, from.0 + 4 * 4096, 9).is_empty());
@@ -171,8 +171,70 @@ fn a_move_that_lacks_tables_moves_nothing() {
     let pt = PageTable::new(&heap).unwrap();
     pt.map_if_empty(VirtAddr(M2), page(1), PageSize::Size4K).unwrap();
     heap.budget.set(Some(1));
-    assert_eq!(pt.move_range(VirtAddr(M2), VirtAddr(1 << 40), 4096), Err(OutOfTables));
+    assert_eq!(pt.move_range(VirtAddr(M2), VirtAddr(1 << 40), 4096, &mut |_| ()), Err(OutOfTables));
     assert_eq!(pt.lookup(VirtAddr(M2)).0, page(1));
+}
+
+#[test]
+fn a_move_between_like_places_keeps_large_pages_and_moves_whole_tables() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    let (from, to) = (VirtAddr(4 * M2 - 4096), VirtAddr((1 << 40) + M2 - 4096));
+    pt.map_if_empty(from, page(1), PageSize::Size4K).unwrap();
+    pt.map_if_empty(from + 4096, Entry::new(PhysAddr(8 * M2), Flags::READ_WRITE), PageSize::Size2M).unwrap();
+    pt.map_if_empty(from + 4096 + M2 + 8192, page(2), PageSize::Size4K).unwrap();
+    // A table in the way, with nothing in it.
+    pt.map_if_empty(to + 4096, page(3), PageSize::Size4K).unwrap();
+    pt.compare_exchange(to + 4096, PageSize::Size4K, page(3), Entry::EMPTY).unwrap();
+    let before = heap.alive.borrow().len();
+    let mut in_the_way = Vec::new();
+    pt.move_range(from, to, 4096 + 2 * M2, &mut |table| in_the_way.push(table)).unwrap();
+    assert_eq!(pt.translate(to), Some(PhysAddr(0x1000)));
+    assert_eq!(pt.lookup(to + 4096).1, PageSize::Size2M);
+    assert_eq!(pt.translate(to + 4096 + M2 - 1), Some(PhysAddr(9 * M2 - 1)));
+    assert_eq!(pt.translate(to + 4096 + M2 + 8192), Some(PhysAddr(0x2000)));
+    assert_eq!((in_the_way.len(), heap.alive.borrow().len() - before), (1, 1), "only the single page needed a new table");
+    pt.source.free_table(in_the_way[0]);
+    assert!(unmap(&pt, from.0, from.0 + 4096 + 2 * M2, 9).is_empty());
+}
+
+#[test]
+fn a_split_is_flushed_while_nothing_is_present() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    let large = Entry::new(PhysAddr(6 * M2), Flags::RESIDENT | Flags::NO_EXECUTE);
+    pt.map_if_empty(VirtAddr(M2), large, PageSize::Size2M).unwrap();
+    let mut flushes = 0;
+    let done = pt.split_page(VirtAddr(M2 + 0x5000), &mut |start, end| {
+        assert_eq!((start.0, end.0, pt.lookup(VirtAddr(M2)).0), (M2, 2 * M2, Entry::BUSY));
+        flushes += 1;
+    });
+    assert_eq!((done, flushes), (Ok(Split::Done), 1));
+    assert_eq!(pt.lookup(VirtAddr(M2 + 0x5000)), (Entry::new(PhysAddr(6 * M2 + 0x5000), large.flags()), PageSize::Size4K));
+}
+
+#[test]
+fn a_huge_page_is_split_twice_down_to_a_border() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    let gib = 1 << 30;
+    pt.map_if_empty(VirtAddr(gib), Entry::new(PhysAddr(gib), Flags::READ_WRITE), PageSize::Size1G).unwrap();
+    pt.split_at(VirtAddr(gib + 3 * M2), &mut |_, _| ()).unwrap();
+    assert_eq!((pt.lookup(VirtAddr(gib + 3 * M2)).1, pt.lookup(VirtAddr(gib)).1), (PageSize::Size2M, PageSize::Size2M));
+    pt.split_at(VirtAddr(gib + 3 * M2 + 4096), &mut |_, _| ()).unwrap();
+    assert_eq!((pt.lookup(VirtAddr(gib + 3 * M2)).1, pt.lookup(VirtAddr(gib)).1), (PageSize::Size4K, PageSize::Size2M));
+    assert_eq!(pt.translate(VirtAddr(gib + 3 * M2 + 4097)), Some(PhysAddr(gib + 3 * M2 + 4097)));
+    heap.budget.set(Some(0));
+    assert_eq!(pt.split_at(VirtAddr(gib + 4096), &mut |_, _| panic!("flushed in vain")), Err(OutOfTables));
+    assert_eq!(pt.lookup(VirtAddr(gib)).1, PageSize::Size2M);
+}
+
+#[test]
+fn the_part_of_a_large_page_is_the_small_page_there() {
+    let large = Entry::new(PhysAddr(M2), Flags::READ_WRITE | Flags::LARGE);
+    assert_eq!(large.part_at(VirtAddr(5 * M2 + 0x3123), PageSize::Size2M), Entry::new(PhysAddr(M2 + 0x3000), Flags::READ_WRITE));
+    assert_eq!(Entry::BUSY.part_at(VirtAddr(0x3000), PageSize::Size2M), Entry::BUSY);
+    assert_eq!(page(7).part_at(VirtAddr(0x3000), PageSize::Size4K), page(7));
 }
 
 #[test]
@@ -213,6 +275,9 @@ enum Op {
     Unmap(u64, u64, usize),
     ReadOnly(u64, u64),
     Move(u64, u64),
+    MoveAlike(u64, u64),
+    Split(u64),
+    Join(u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -222,6 +287,9 @@ fn op() -> impl Strategy<Value = Op> {
         (0..2048u64, 1..700u64, 1..50usize).prop_map(|(a, n, c)| Op::Unmap(a, n, c)),
         (0..2048u64, 1..700u64).prop_map(|(a, n)| Op::ReadOnly(a, n)),
         (0..2048u64, 1..600u64).prop_map(|(a, n)| Op::Move(a, n)),
+        (0..2048u64, 1..1600u64).prop_map(|(a, n)| Op::MoveAlike(a, n)),
+        (0..2048u64).prop_map(Op::Split),
+        (0..4u64).prop_map(Op::Join),
     ]
 }
 
@@ -260,9 +328,41 @@ proptest! {
                     pt.update_range(VirtAddr(base + a * 4096), VirtAddr(base + (a + n) * 4096), &mut |_, e, _| e.with_flags(e.flags() - Flags::WRITABLE)).unwrap();
                     for (_, v) in model.range_mut(a..a + n) { v.1 = false; }
                 }
-                Op::Move(a, n) => {
-                    let (from, to) = (base + a * 4096, base + (8192 + a % 7) * 4096);
-                    pt.move_range(VirtAddr(from), VirtAddr(to), n * 4096).unwrap();
+                Op::Split(a) => {
+                    let va = VirtAddr(base + a * 4096);
+                    let large = pt.lookup(va).1 == PageSize::Size2M && model.contains_key(&a);
+                    let mut flushed = None;
+                    let done = pt.split_page(va, &mut |start, end| flushed = Some((start, end))).unwrap();
+                    prop_assert_eq!(done == Split::Done, large);
+                    prop_assert_eq!(flushed.is_some(), large);
+                }
+                Op::Join(slot) => {
+                    let first = (0..512).map(|i| model.get(&(slot * 512 + i))).collect::<Option<Vec<_>>>();
+                    if let (Some(pages), Some(_)) = (first, pt.small_table(VirtAddr(base + slot * M2))) {
+                        // As if the contents were copied to a new large page with the rights of the first.
+                        let writable = pages[0].1;
+                        let frame = next_frame.next_multiple_of(512);
+                        next_frame = frame + 512;
+                        let va = VirtAddr(base + slot * M2);
+                        let table = pt.hide_table(va).unwrap();
+                        prop_assert_eq!(pt.lookup(va).0, Entry::BUSY);
+                        pt.show_large(va, page(frame).with_flags(if writable { Flags::READ_WRITE } else { Flags::READ }));
+                        prop_assert_eq!(pt.entries(table).filter(|e| e.has_page()).count(), 512);
+                        pt.source.free_table(table);
+                        for i in 0..512 { model.insert(slot * 512 + i, (frame + i, writable)); }
+                    }
+                }
+                Op::Move(a, n) | Op::MoveAlike(a, n) => {
+                    let alike = matches!(op, Op::MoveAlike(..));
+                    let (from, to) = (base + a * 4096, base + (8192 + a + u64::from(!alike)) * 4096);
+                    let split = |result: Result<(), OutOfTables>| result.unwrap();
+                    if alike {
+                        split(pt.split_at(VirtAddr(from), &mut |_, _| ()));
+                        split(pt.split_at(VirtAddr(from + n * 4096), &mut |_, _| ()));
+                    } else {
+                        split(pt.split_all(VirtAddr(from), VirtAddr(from + n * 4096), &mut |_, _| ()));
+                    }
+                    pt.move_range(VirtAddr(from), VirtAddr(to), n * 4096, &mut |table| pt.source.free_table(table)).unwrap();
                     let moved: Vec<_> = model.range(a..a + n).map(|(p, v)| (*p, *v)).collect();
                     for (p, v) in moved {
                         prop_assert_eq!(pt.translate(VirtAddr(to + (p - a) * 4096)), Some(PhysAddr(v.0 << 12)));

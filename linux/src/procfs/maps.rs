@@ -56,7 +56,8 @@ pub(super) fn smaps(space: &AddressSpace) -> Vec<u8> {
     let mut out = Vec::new();
     for area in space.areas() {
         out.extend(line(&area));
-        out.extend(counters(area.end - area.start, rss(space, &area)).into_bytes());
+        let large = space.large_page_bytes_in(area.start, area.end);
+        out.extend(counters(area.end - area.start, rss(space, &area), large).into_bytes());
         out.extend_from_slice(b"VmFlags:");
         let flags = [(Prot::READ, " rd"), (Prot::WRITE, " wr"), (Prot::EXEC, " ex")];
         for (_, name) in flags.iter().filter(|(prot, _)| area.prot.contains(*prot)) {
@@ -72,9 +73,10 @@ pub(super) fn smaps_rollup(space: &AddressSpace) -> Vec<u8> {
     let areas = space.areas();
     let (Some(first), Some(last)) = (areas.first(), areas.last()) else { return Vec::new() };
     let resident = areas.iter().map(|area| rss(space, area)).sum();
+    let large = areas.iter().map(|area| space.large_page_bytes_in(area.start, area.end)).sum();
     let mut text = String::new();
     let _ = writeln!(text, "{:08x}-{:08x} ---p 00000000 00:00 0 [rollup]", first.start.0, last.end.0);
-    let counters = counters(0, resident);
+    let counters = counters(0, resident, large);
     // The first line is the size of one area, which a sum does not have.
     text.push_str(counters.split_once('\n').map_or("", |(_, rest)| rest));
     text.into_bytes()
@@ -84,12 +86,12 @@ fn rss(space: &AddressSpace, area: &VmaInfo) -> u64 {
     space.resident_pages_in(area.start, area.end) * addr::PAGE_SIZE as u64
 }
 
-fn counters(size: u64, resident: u64) -> String {
+fn counters(size: u64, resident: u64, large: u64) -> String {
     let mut text = String::new();
     let all = [
         ("Size", size), ("KernelPageSize", 4096), ("MMUPageSize", 4096), ("Rss", resident), ("Pss", resident),
         ("Shared_Clean", 0), ("Shared_Dirty", 0), ("Private_Clean", 0), ("Private_Dirty", resident), ("Referenced", resident),
-        ("Anonymous", 0), ("AnonHugePages", 0), ("Shared_Hugetlb", 0), ("Private_Hugetlb", 0), ("Swap", 0), ("SwapPss", 0),
+        ("Anonymous", 0), ("AnonHugePages", large), ("Shared_Hugetlb", 0), ("Private_Hugetlb", 0), ("Swap", 0), ("SwapPss", 0),
         ("Locked", 0),
     ];
     for (name, bytes) in all {

@@ -6,7 +6,7 @@ use alloc::vec;
 use core::fmt::Write;
 
 use kernel::clock::{monotonic_ns, realtime_ns};
-use kernel::mm::memory_info;
+use kernel::mm::{large_page_counts, memory_info};
 use kernel::percpu::cpu_count;
 use vfs::synth::{Entry, Fixed};
 
@@ -32,6 +32,7 @@ pub(super) fn root() -> Fixed {
         ("swaps", Entry::text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
         ("sys", sys()),
         ("uptime", text(uptime)),
+        ("vmstat", text(vmstat)),
         ("version", text(|| format!("Linux version {} (oxv) {}\n", info::RELEASE, info::version()))),
     ])
 }
@@ -108,7 +109,7 @@ fn memory_lines() -> [(&'static str, u64); 24] {
         ("CommitLimit", total),
         ("Committed_AS", total - free),
         ("VmallocTotal", 0),
-        ("AnonHugePages", 0),
+        ("AnonHugePages", large_page_counts().mapped * 2048),
     ]
 }
 
@@ -120,6 +121,26 @@ fn meminfo() -> String {
     }
     out.push_str("HugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\nHugePages_Surp:        0\n");
     out.push_str("Hugepagesize:       2048 kB\nHugetlb:               0 kB\n");
+    out
+}
+
+/// What is counted of `/proc/vmstat`.
+fn vmstat() -> String {
+    let (info, large) = (memory_info(), large_page_counts());
+    let lines = [
+        ("nr_free_pages", info.free_frames),
+        ("nr_anon_transparent_hugepages", large.mapped),
+        ("nr_page_table_pages", info.table_frames),
+        ("thp_fault_alloc", large.at_fault),
+        ("thp_fault_fallback", large.fallback),
+        ("thp_collapse_alloc", large.joined),
+        ("thp_collapse_alloc_failed", large.join_failed),
+        ("thp_split_pmd", large.split),
+    ];
+    let mut out = String::new();
+    for (name, count) in lines {
+        let _ = writeln!(out, "{name} {count}");
+    }
     out
 }
 

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::mem::size_of;
 
 use addr::VirtAddr;
+use kernel::mm::LargePagesOff;
 use kernel::{mm, thread};
 use linux_abi::Errno;
 use linux_abi::prctl as pr;
@@ -157,7 +158,7 @@ pub fn arch_prctl(_ctx: &Ctx<'_>, code: u32, address: u64) -> SysResult {
 ///
 /// # Errors
 /// `EINVAL`, `EFAULT`.
-pub fn prctl(ctx: &Ctx<'_>, option: u32, arg2: u64, _arg3: u64, _arg4: u64, _arg5: u64) -> SysResult {
+pub fn prctl(ctx: &Ctx<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) -> SysResult {
     const NAME_LEN: usize = 16;
     const LAST_CAPABILITY: u64 = 40;
     let task = ctx.task();
@@ -189,9 +190,16 @@ pub fn prctl(ctx: &Ctx<'_>, option: u32, arg2: u64, _arg3: u64, _arg4: u64, _arg
         }
         pr::PR_GET_TIMERSLACK => Ok(task.timer_slack_ns() as usize),
         pr::PR_CAPBSET_READ if arg2 <= LAST_CAPABILITY => Ok(1),
-        // Nothing here can gain privileges by execve, a parent never dies first, and huge pages follow madvise.
-        pr::PR_SET_PDEATHSIG | pr::PR_SET_NO_NEW_PRIVS | pr::PR_SET_THP_DISABLE | pr::PR_SET_KEEPCAPS => Ok(0),
-        pr::PR_GET_NO_NEW_PRIVS | pr::PR_GET_THP_DISABLE | pr::PR_GET_KEEPCAPS | pr::PR_GET_SECUREBITS => Ok(0),
+        pr::PR_SET_THP_DISABLE if arg3 == 0 && arg4 == 0 && arg5 == 0 => {
+            ctx.process().space().set_large_pages_off(if arg2 == 0 { LargePagesOff::No } else { LargePagesOff::Yes });
+            Ok(0)
+        }
+        pr::PR_GET_THP_DISABLE if arg2 == 0 && arg3 == 0 && arg4 == 0 && arg5 == 0 => {
+            Ok(usize::from(ctx.process().space().large_pages_off() == LargePagesOff::Yes))
+        }
+        // Nothing here can gain privileges by execve, and a parent never dies first.
+        pr::PR_SET_PDEATHSIG | pr::PR_SET_NO_NEW_PRIVS | pr::PR_SET_KEEPCAPS => Ok(0),
+        pr::PR_GET_NO_NEW_PRIVS | pr::PR_GET_KEEPCAPS | pr::PR_GET_SECUREBITS => Ok(0),
         pr::PR_GET_SECCOMP => Ok(0),
         // Names for anonymous mappings are only shown in /proc/self/maps.
         pr::PR_SET_VMA => Ok(0),

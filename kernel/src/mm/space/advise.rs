@@ -1,7 +1,6 @@
 //! `madvise`, `mincore`, `msync`.
 
 use super::change::aligned_range;
-use super::map::check_area_count;
 use super::{Access, AddressSpace, Areas, PAGE};
 use addr::VirtAddr;
 use alloc::sync::Arc;
@@ -28,6 +27,8 @@ pub enum Advice {
     PopulateRead,
     /// `MADV_POPULATE_WRITE`.
     PopulateWrite,
+    /// `MADV_COLLAPSE`: large pages now.
+    Collapse,
     /// Sets a flag of the areas (`MADV_DONTFORK`, `WIPEONFORK`, `DONTDUMP`, `HUGEPAGE`, …).
     Set(AreaFlags),
     /// Clears a flag of the areas (`MADV_DOFORK`, `KEEPONFORK`, `DODUMP`, …).
@@ -41,8 +42,8 @@ impl Advice {
     /// `EINVAL` for numbers that Linux does not have, or that are not supported here (`MADV_REMOVE`).
     pub const fn from_raw(value: i32) -> Result<Self, Errno> {
         Ok(match value {
-            // NORMAL RANDOM SEQUENTIAL, MERGEABLE UNMERGEABLE, COLD PAGEOUT, COLLAPSE
-            0..=2 | 12 | 13 | 20 | 21 | 25 => Self::Ignored,
+            // NORMAL RANDOM SEQUENTIAL, MERGEABLE UNMERGEABLE, COLD PAGEOUT
+            0..=2 | 12 | 13 | 20 | 21 => Self::Ignored,
             3 => Self::WillNeed,
             4 => Self::DontNeed,
             8 => Self::Free,
@@ -57,6 +58,7 @@ impl Advice {
             22 => Self::PopulateRead,
             23 => Self::PopulateWrite,
             24 => Self::DontNeedLocked,
+            25 => Self::Collapse,
             _ => return Err(Errno::EINVAL),
         })
     }
@@ -75,6 +77,7 @@ impl AddressSpace {
             Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => self.drop_pages(start, end, advice),
             Advice::PopulateRead => self.populate_as(start, end, Access::Read).map_err(super::FaultError::to_errno),
             Advice::PopulateWrite => self.populate_as(start, end, Access::Write).map_err(super::FaultError::to_errno),
+            Advice::Collapse => self.collapse(start, end),
             Advice::Set(flags) => self.change_flags(start, end, |area| set_flags(area, flags)),
             Advice::Clear(flags) => self.change_flags(start, end, |area| area.remove(flags)),
         }
@@ -86,7 +89,7 @@ impl AddressSpace {
 
     fn change_flags(&self, start: VirtAddr, end: VirtAddr, change: impl Fn(&mut AreaFlags)) -> Result<(), Errno> {
         let mut areas = self.areas.write();
-        check_area_count(&areas)?;
+        self.cut(&areas, start, end)?;
         areas.map.modify(start, end, |area| change(&mut area.flags));
         covered(&areas, start, end)
     }
@@ -114,6 +117,7 @@ impl AddressSpace {
             }
         }
         let areas = areas.keep_out(start.0..end.0);
+        self.split_borders(start, end)?;
         self.remove_pages(start, end, &(start..start));
         covered(&areas, start, end)
     }
@@ -179,8 +183,8 @@ fn covered(areas: &Areas, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
 /// Pages that are in memory, counted by walking the tables.
 pub(super) fn count_pages(space: &AddressSpace, start: VirtAddr, end: VirtAddr) -> u64 {
     let mut pages = 0;
-    let _ = space.tables.visit_range(start, end, &mut |_, entry, _| {
-        pages += u64::from(entry.has_page() && !super::zero::is_zero_page(entry));
+    let _ = space.tables.visit_range(start, end, &mut |_, entry, size| {
+        pages += if entry.has_page() && !super::zero::is_zero_page(entry) { size.pages() } else { 0 };
         ControlFlow::Continue(())
     });
     pages

@@ -1,11 +1,10 @@
 //! `mprotect`, `mlock`.
 
 use super::map::check_area_count;
-use super::zero::{is_zero_page, references};
+use super::zero::is_own;
 use super::{AddressSpace, Areas, InPlace, PAGE, leaf_flags, takes_rights};
 use addr::{VirtAddr, layout};
 use linux_abi::Errno;
-use page_table::Entry;
 use vma::{AreaFlags, Prot};
 
 impl AddressSpace {
@@ -20,6 +19,7 @@ impl AddressSpace {
         check_area_count(&areas)?;
         check_protect(&areas, start, end, prot)?;
         let mut areas = areas.change(start.0..end.0);
+        self.split_borders(start, end)?;
         areas.map.modify(start, end, |area| area.prot = prot);
         self.apply_protection(&areas.settle(), start, end);
         Ok(())
@@ -30,9 +30,9 @@ impl AddressSpace {
         let mut flush = false;
         for area in areas.map.overlapping(start, end) {
             let shared = area.flags.contains(AreaFlags::SHARED);
-            // Small pages are never split: it cannot fail.
-            let _never_fails = self.tables.update_range(area.start.max(start), area.end.min(end), &mut |_, entry, _| {
-                let in_place = if shared || is_own(entry) { InPlace::Writable } else { InPlace::CopyFirst };
+            // No large page lies across a border: none is split here, so it cannot fail.
+            let _never_fails = self.tables.update_range(area.start.max(start), area.end.min(end), &mut |_, entry, size| {
+                let in_place = if shared || is_own(entry, size) { InPlace::Writable } else { InPlace::CopyFirst };
                 let new = entry.with_flags(leaf_flags(area.prot, in_place));
                 flush |= takes_rights(entry, new);
                 new
@@ -53,10 +53,10 @@ impl AddressSpace {
         let Some(end) = aligned_range(from, len)? else { return Ok(()) };
         {
             let mut areas = self.areas.write();
-            check_area_count(&areas)?;
             if !areas.map.is_covered(from, end) {
                 return Err(Errno::ENOMEM);
             }
+            self.cut(&areas, from, end)?;
             areas.map.modify(from, end, |area| area.flags.set(AreaFlags::LOCKED, lock != Lock::Unlock));
         }
         if lock == Lock::Now { self.populate(from, end).map_err(|_| Errno::ENOMEM) } else { Ok(()) }
@@ -72,11 +72,6 @@ pub enum Lock {
     OnFault,
     /// `munlock`.
     Unlock,
-}
-
-/// Whether this mapping is the only one that refers to the page.
-fn is_own(entry: Entry) -> bool {
-    !is_zero_page(entry) && references(entry) == 1
 }
 
 /// The end of a range given by a system call, `None` when it is empty.

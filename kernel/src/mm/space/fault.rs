@@ -1,6 +1,7 @@
 //! Page faults: the first touch of a page, and the first write to a shared one.
 
 use super::backing::{AreaBacking, ObjectPart};
+use super::huge::LARGE;
 use super::zero::{frame_of, is_zero_page, references, share_frame, zero_page};
 use super::{AddressSpace, InPlace, PAGE, leaf_flags};
 use addr::{PhysAddr, VirtAddr, layout};
@@ -52,10 +53,12 @@ impl From<frame::OutOfMemory> for FaultError {
 }
 
 /// How far one attempt came.
-enum Step {
+pub(super) enum Step {
     Done,
     /// Another thread was faster; look again.
     Again,
+    /// Done, and the pages of the 2 MiB at this address should be joined.
+    Join(VirtAddr),
 }
 
 /// Pages that one fault of a file mapping fills, aligned: what is at hand costs little, a fault costs much.
@@ -80,53 +83,69 @@ impl AddressSpace {
                 continue;
             };
             check_access(area.prot, access)?;
-            if let Step::Done = self.resolve(&area, addr.align_down(PAGE), access)? {
-                return Ok(());
+            match self.resolve(&area, addr.align_down(PAGE), access)? {
+                Step::Done => return Ok(()),
+                Step::Again => {}
+                Step::Join(place) => {
+                    drop(held);
+                    self.join_dense(place);
+                    return Ok(());
+                }
             }
         }
     }
 
     fn resolve(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access) -> Result<Step, FaultError> {
-        let (entry, _) = self.tables.lookup(va);
+        let (entry, size) = self.tables.lookup(va);
         if entry.is_empty() {
-            return self.fill(area, va, access);
+            return self.fill(area, va, access, size);
         }
         if entry == Entry::BUSY {
-            drop(self.replace_lock(va).lock());
+            drop(self.replace_lock(va, size).lock());
             return Ok(Step::Again);
         }
         if access != Access::Write || entry.is_writable() {
             // Another thread resolved it, or a stale translation caused the fault, which dropped it.
             return Ok(Step::Done);
         }
+        if size != PageSize::Size4K {
+            return self.write_large(area, va, entry, size);
+        }
         if area.flags.contains(AreaFlags::SHARED) || references(entry) == 1 {
             let writable = entry.with_flags(leaf_flags(area.prot, InPlace::Writable));
-            return Ok(self.exchange(va, entry, writable));
+            return Ok(self.exchange(va, size, entry, writable));
         }
         self.copy_on_write(area, va, entry)
     }
 
-    fn replace_lock(&self, va: VirtAddr) -> &sync::Mutex<()> {
-        &self.replacing[(va.0 / PAGE) as usize % self.replacing.len()]
+    /// The lock that is held while the entry for `va`, of a page of `size`, is busy.
+    pub(super) fn replace_lock(&self, va: VirtAddr, size: PageSize) -> &sync::Mutex<()> {
+        let page = va.align_down(size.bytes()).0 / PAGE;
+        &self.replacing[page as usize % self.replacing.len()]
     }
 
-    fn exchange(&self, va: VirtAddr, old: Entry, new: Entry) -> Step {
-        match self.tables.compare_exchange(va, PageSize::Size4K, old, new) {
+    pub(super) fn exchange(&self, va: VirtAddr, size: PageSize, old: Entry, new: Entry) -> Step {
+        match self.tables.compare_exchange(va, size, old, new) {
             Ok(()) => Step::Done,
             Err(_) => Step::Again,
         }
     }
 
-    /// Maps the page of an area for the first time.
-    fn fill(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access) -> Result<Step, FaultError> {
+    /// Maps the page of an area for the first time. `missing` is the size of the hole in the tables.
+    fn fill(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access, missing: PageSize) -> Result<Step, FaultError> {
         match &area.backing.part {
-            None if access == Access::Write => {
-                let frame = Frame::alloc_zeroed()?;
-                self.install(va, frame, leaf_flags(area.prot, InPlace::Writable))
-            }
+            None if access == Access::Write => self.fill_anonymous(area, va, missing),
             None => self.install(va, Frame::from_permanent(zero_page()), leaf_flags(area.prot, InPlace::CopyFirst)),
             Some(part) => self.fill_from_object(area, part, va, access),
         }
+    }
+
+    fn fill_anonymous(&self, area: &Area<AreaBacking>, va: VirtAddr, missing: PageSize) -> Result<Step, FaultError> {
+        if let Some(place) = self.large_place(area, va) {
+            return self.fill_or_enlarge(area, va, place, missing);
+        }
+        let step = self.install(va, Frame::alloc_zeroed()?, leaf_flags(area.prot, InPlace::Writable))?;
+        if area.len() >= LARGE && Self::passes_sample(va) && matches!(step, Step::Done) { Ok(self.look_behind(area, va)) } else { Ok(step) }
     }
 
     fn fill_from_object(&self, area: &Area<AreaBacking>, part: &ObjectPart, va: VirtAddr, access: Access) -> Result<Step, FaultError> {
@@ -172,7 +191,7 @@ impl AddressSpace {
     }
 
     /// Puts a frame where nothing is mapped. The entry takes the reference over.
-    fn install(&self, va: VirtAddr, frame: Frame, flags: Flags) -> Result<Step, FaultError> {
+    pub(super) fn install(&self, va: VirtAddr, frame: Frame, flags: Flags) -> Result<Step, FaultError> {
         let entry = Entry::new(frame.phys(), flags);
         match self.tables.map_if_empty(va, entry, PageSize::Size4K) {
             Ok(()) => {
@@ -189,7 +208,7 @@ impl AddressSpace {
 
     /// Gives the space a page of its own for one that others have, too. See the theory statement in `mod.rs`.
     fn copy_on_write(&self, area: &Area<AreaBacking>, va: VirtAddr, old: Entry) -> Result<Step, FaultError> {
-        let _replacing = self.replace_lock(va).lock();
+        let _replacing = self.replace_lock(va, PageSize::Size4K).lock();
         // From here on the entry refers to this frame until we replace it: others may only make it writable (then we start again).
         if self.tables.lookup(va).0 != old {
             return Ok(Step::Again);
@@ -224,12 +243,15 @@ impl AddressSpace {
             if area.flags.contains(AreaFlags::SHARED) {
                 return Err(FaultError::NoPermission);
             }
-            let (entry, _) = self.tables.lookup(va);
+            let (page, size) = self.tables.lookup(va);
+            let entry = page.part_at(va, size);
             if entry.is_present() && references(entry) == 1 {
                 // Ours alone: it only goes away with the areas locked for writing.
                 return Ok(share_frame(entry));
             }
-            if entry.is_present() {
+            if entry.is_present() && size != PageSize::Size4K {
+                self.write_large(area, va, page, size)?;
+            } else if entry.is_present() {
                 self.copy_on_write(area, va, entry)?;
             }
         }

@@ -1,9 +1,10 @@
 //! The child's copy of a space.
 
 use super::map::check_area_count;
-use super::zero::{is_zero_page, share_frame};
+use super::huge::is_transparent;
+use super::zero::{is_zero_page, share_page};
 use super::{AddressSpace, Areas};
-use addr::{PhysAddr, VirtAddr, layout};
+use addr::{VirtAddr, layout};
 use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering;
@@ -18,6 +19,7 @@ impl AddressSpace {
     /// `ENOMEM`.
     pub fn fork(&self) -> Result<Arc<Self>, Errno> {
         let child = Self::new()?;
+        child.set_large_pages_off(self.large_pages_off());
         child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         let areas = self.areas.write();
         {
@@ -36,12 +38,12 @@ impl AddressSpace {
         for area in areas.map.iter().filter(|area| !area.flags.intersects(AreaFlags::DONT_FORK | AreaFlags::WIPE_ON_FORK)) {
             let shared = area.flags.contains(AreaFlags::SHARED);
             let mut failed = false;
-            // First ours become read-only, then both get the same entry; small pages are never split.
+            // First ours become read-only, then both get the same entry. No large page lies in two areas: none is split.
             let _never_fails = self.tables.update_range(area.start, area.end, &mut |_, entry, _| {
                 if shared { entry } else { entry.with_flags(entry.flags() - Flags::WRITABLE) }
             });
-            let _ = self.tables.visit_range(area.start, area.end, &mut |va, entry, _| {
-                failed = child.take_copy(va, entry).is_err();
+            let _ = self.tables.visit_range(area.start, area.end, &mut |va, entry, size| {
+                failed = child.take_copy(va, entry, size).is_err();
                 if failed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             if failed {
@@ -51,12 +53,13 @@ impl AddressSpace {
         Ok(())
     }
 
-    fn take_copy(&self, va: VirtAddr, entry: Entry) -> Result<(), Errno> {
-        let frame = share_frame(entry);
-        self.tables.map_if_empty(va, entry, PageSize::Size4K).map_err(|_| Errno::ENOMEM)?;
-        let _held_by_entry: PhysAddr = frame.into_raw();
+    fn take_copy(&self, va: VirtAddr, entry: Entry, size: PageSize) -> Result<(), Errno> {
+        let page = share_page(entry, size);
+        self.tables.map_if_empty(va, entry, size).map_err(|_| Errno::ENOMEM)?;
+        page.held_by_entry();
+        self.count_large(i64::from(is_transparent(entry, size)));
         if !is_zero_page(entry) {
-            self.count_resident(1);
+            self.count_resident(size.pages() as i64);
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use super::advise::count_pages;
 use super::backing::{AreaBacking, Name};
-use super::{Access, AddressSpace, FaultError, PAGE};
+use super::huge::is_transparent;
+use super::{Access, AddressSpace, FaultError};
 use addr::VirtAddr;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
@@ -76,11 +77,11 @@ impl AddressSpace {
             if !mapped {
                 continue;
             }
-            let (entry, _) = self.tables.lookup(addr);
+            let (entry, size) = self.tables.lookup(addr);
             if entry.is_present() && (access != Access::Write || entry.is_writable()) {
-                let _not_replaced = self.replacing[(addr.0 / PAGE) as usize % self.replacing.len()].lock();
-                if self.tables.lookup(addr).0 == entry {
-                    return Ok(super::zero::share_frame(entry));
+                let _not_replaced = self.replace_lock(addr, size).lock();
+                if self.tables.lookup(addr) == (entry, size) {
+                    return Ok(super::zero::share_frame(entry.part_at(addr, size)));
                 }
             }
         }
@@ -113,6 +114,18 @@ impl AddressSpace {
         count_pages(self, start, end)
     }
 
+    /// Bytes of transparent large pages within a range (`AnonHugePages` of `/proc/self/smaps`).
+    #[must_use]
+    pub fn large_page_bytes_in(&self, start: VirtAddr, end: VirtAddr) -> u64 {
+        let _areas = self.areas.read();
+        let mut bytes = 0;
+        let _ = self.tables.visit_range(start, end, &mut |_, entry, size| {
+            bytes += if is_transparent(entry, size) { size.bytes() } else { 0 };
+            ControlFlow::Continue(())
+        });
+        bytes
+    }
+
     /// Bytes in all areas (`VmSize`).
     #[must_use]
     pub fn mapped_bytes(&self) -> u64 {
@@ -130,8 +143,8 @@ impl AddressSpace {
 /// Pages of a range whose frames nobody else refers to.
 fn count_own(space: &AddressSpace, start: VirtAddr, end: VirtAddr) -> u64 {
     let mut pages = 0;
-    let _ = space.tables.visit_range(start, end, &mut |_, entry, _| {
-        pages += u64::from(entry.has_page() && super::zero::references(entry) == 1);
+    let _ = space.tables.visit_range(start, end, &mut |_, entry, size| {
+        pages += if entry.has_page() && super::zero::is_own(entry, size) { size.pages() } else { 0 };
         ControlFlow::Continue(())
     });
     pages

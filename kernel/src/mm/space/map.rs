@@ -1,6 +1,7 @@
 //! `mmap`, `munmap`, `brk`.
 
 use super::backing::{AreaBacking, ObjectPart};
+use super::huge::{LARGE, is_transparent};
 use super::zero::{free_removed, is_zero_page};
 use super::{Access, AddressSpace, Areas, Backing, FaultError, MAX_AREAS, MapFlags, MapRequest, PAGE, Placement, Sharing};
 use crate::mm::frames;
@@ -60,6 +61,7 @@ impl AddressSpace {
         let end = fixed_range(at, len)?;
         let mut dropped = Dropped::new();
         let mut areas = areas.change(at.0..end.0);
+        self.split_borders(at, end)?;
         let room = areas.map.room_around(at, end);
         let any = take_areas(&mut areas, at, end, &mut dropped);
         areas.map.insert(area(at));
@@ -85,15 +87,18 @@ impl AddressSpace {
         if areas.map.len() >= MAX_AREAS {
             return Err(Errno::ENOMEM);
         }
-        self.remove_for_good(areas, start, VirtAddr(end), |_| {});
-        Ok(())
+        self.remove_for_good(areas, start, VirtAddr(end), |_| {})
     }
 
     /// Removes areas and pages of a range, and calls `also` when the areas are gone. Keeps out nobody but faults in the range.
-    fn remove_for_good(&self, areas: Turn<'_>, start: VirtAddr, end: VirtAddr, also: impl FnOnce(&mut Areas)) {
+    ///
+    /// # Errors
+    /// `ENOMEM` (a large page could not be split); then nothing was removed.
+    fn remove_for_good(&self, areas: Turn<'_>, start: VirtAddr, end: VirtAddr, also: impl FnOnce(&mut Areas)) -> Result<(), Errno> {
         // Declared first, so that it is dropped without the lock.
         let mut dropped = Dropped::new();
         let mut areas = areas.change(start.0..end.0);
+        self.split_borders(start, end)?;
         let room = areas.map.room_around(start, end);
         let any = take_areas(&mut areas, start, end, &mut dropped);
         also(&mut areas);
@@ -102,14 +107,20 @@ impl AddressSpace {
             self.remove_pages(start, end, &room);
         }
         drop(settled);
+        Ok(())
     }
 
     /// Removes areas and pages. The areas go to `dropped`, to be dropped without the lock, as far as there is memory to do so.
-    pub(super) fn remove(&self, areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) {
+    ///
+    /// # Errors
+    /// `ENOMEM` (a large page could not be split); then nothing was removed.
+    pub(super) fn remove(&self, areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) -> Result<(), Errno> {
+        self.split_borders(start, end)?;
         let room = areas.map.room_around(start, end);
         if take_areas(areas, start, end, dropped) {
             self.remove_pages(start, end, &room);
         }
+        Ok(())
     }
 
     /// Removes all pages in a range and frees them after the flush, and the tables that lie as a whole in the range or in `room`, where no
@@ -118,18 +129,24 @@ impl AddressSpace {
         let mut gather = Gather::new(((end - start) / PAGE).try_into().unwrap_or(usize::MAX));
         let mut at = Some(start);
         while let Some(from) = at {
-            // Program pages are small ones, which are never split: it cannot fail.
+            // No large page lies across a border: none is split here, so it cannot fail.
             at = self.tables.unmap_range_in(from..end, room, &mut |item| gather.push(item)).unwrap_or(None);
             if gather.is_empty() {
                 break;
             }
             crate::tlb::shootdown(from, at.map_or(end, |next| next + PAGE));
-            let mut pages = 0;
+            let (mut pages, mut large) = (0, 0);
             for item in gather.drain() {
-                pages += i64::from(matches!(item, Removed::Page { entry, .. } if !is_zero_page(entry)));
+                if let Removed::Page { entry, size, .. } = item
+                    && !is_zero_page(entry)
+                {
+                    pages += size.pages() as i64;
+                    large += i64::from(is_transparent(entry, size));
+                }
                 free_removed(item);
             }
             self.count_resident(-pages);
+            self.count_large(-large);
         }
     }
 
@@ -177,8 +194,7 @@ impl AddressSpace {
         }
         let (old_end, new_end) = (old.align_up(PAGE), wanted.align_up(PAGE));
         if new_end < old_end {
-            self.remove_for_good(areas, new_end, old_end, |areas| areas.brk = wanted);
-            return wanted;
+            return if self.remove_for_good(areas, new_end, old_end, |areas| areas.brk = wanted).is_ok() { wanted } else { old };
         }
         let mut areas = areas.change(0..0);
         if new_end > old_end && extend_heap(&mut areas, old_end, new_end).is_err() {
@@ -193,6 +209,7 @@ impl AddressSpace {
 fn choose(areas: &mut Areas, request: &MapRequest, len: u64) -> Result<VirtAddr, Errno> {
     let base = areas.mmap_base;
     match request.placement {
+        Placement::Hint if request.hint.0 == 0 => areas.place_anywhere(len, &request.backing).ok_or(Errno::ENOMEM),
         Placement::Hint => areas.map.place(request.hint, len, Window::Anywhere, base).ok_or(Errno::ENOMEM),
         Placement::Below2G => areas.map.place(request.hint, len, Window::Low, base).ok_or(Errno::ENOMEM),
         Placement::Fixed | Placement::FixedNoReplace => {
@@ -213,6 +230,28 @@ fn take_areas(areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut D
         }
     });
     any
+}
+
+impl Areas {
+    /// A place for a mapping without a hint. One that large pages may fill begins where they do.
+    fn place_anywhere(&mut self, len: u64, backing: &Backing) -> Option<VirtAddr> {
+        match backing {
+            Backing::Anonymous => self.place_alike(len, VirtAddr(0)),
+            _ => self.map.place(VirtAddr(0), len, Window::Anywhere, self.mmap_base),
+        }
+    }
+
+    /// A place for `len` bytes that lies in its 2 MiB as `like` lies in its own, if there is that much.
+    pub(super) fn place_alike(&mut self, len: u64, like: VirtAddr) -> Option<VirtAddr> {
+        let base = self.mmap_base;
+        if len >= LARGE
+            && let Some(roomy) = self.map.place(VirtAddr(0), len + LARGE - PAGE, Window::Anywhere, base)
+        {
+            let last = roomy + (LARGE - PAGE);
+            return Some(last - (last.0.wrapping_sub(like.0) & (LARGE - 1)));
+        }
+        self.map.place(VirtAddr(0), len, Window::Anywhere, base)
+    }
 }
 
 fn extend_heap(areas: &mut Areas, from: VirtAddr, to: VirtAddr) -> Result<(), Errno> {

@@ -16,6 +16,8 @@
 //!   to `BUSY` (not present), the TLBs are flushed, then the new page is set. Whoever meets `BUSY` sleeps on the page's lock
 //!   (`replacing`), which the replacing thread holds from before `BUSY` until after the new entry.
 //!
+//! - table ↔ large page, and large page → table, also by way of `BUSY`: see `huge.rs`. Large pages never lie in two areas.
+//!
 //! Tables are freed where no area is left: [`AddressSpace::remove_pages`] gets the *room* between the areas around what was removed, and frees
 //! the tables that lie in it as a whole. A fault's block may share a table with the removed range, but then its area is there, too, and the
 //! table is not in the room. Without an area a fault walks no table.
@@ -32,6 +34,7 @@ mod backing;
 mod change;
 mod fault;
 mod fork;
+mod huge;
 mod info;
 mod map;
 mod remap;
@@ -42,7 +45,7 @@ use crate::percpu;
 use super::kernel_space::{Tables, new_tree, retire_root};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use linux_abi::Errno;
 use page_table::{Entry, Flags, PageTable};
 use range_lock::{Block, RangeLock};
@@ -53,6 +56,7 @@ pub use advise::Advice;
 pub use change::Lock;
 pub use backing::{Backing, MapFlags, MapRequest, Name, Placement, Sharing};
 pub use fault::{Access, FaultError};
+pub use huge::{LargePageCounts, LargePages, LargePagesOff, large_page_counts};
 pub use info::{SharedKey, VmaInfo};
 pub use remap::{RemapRequest, RemapTarget};
 pub use vma::{AreaFlags, Prot};
@@ -80,6 +84,7 @@ pub struct AddressSpace {
     peak: AtomicI64,
     /// `RLIMIT_STACK`: how long a growing area may become.
     stack_limit: AtomicU64,
+    large_pages_off: AtomicBool,
 }
 
 /// What the lock guards besides the tables.
@@ -110,6 +115,7 @@ impl AddressSpace {
             resident: AtomicI64::new(0),
             peak: AtomicI64::new(0),
             stack_limit: AtomicU64::new(8 << 20),
+            large_pages_off: AtomicBool::new(false),
         }))
     }
 

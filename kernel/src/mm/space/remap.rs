@@ -1,11 +1,14 @@
 //! `mremap`: moves page-table entries, not bytes.
 
 use super::backing::{AreaBacking, ObjectPart};
+use super::huge::LARGE;
 use super::map::{Dropped, check_area_count, checked_len, fixed_range};
+use super::zero::free_removed;
 use super::{AddressSpace, Areas, PAGE};
+use crate::mm::gather::Gather;
 use addr::{VirtAddr, layout};
 use linux_abi::Errno;
-use vma::place::Window;
+use page_table::Removed;
 use vma::{Area, AreaFlags, Backing as _};
 
 /// Where a grown mapping may go.
@@ -61,7 +64,7 @@ impl AddressSpace {
         }
         if let (RemapTarget::InPlace | RemapTarget::MayMove, false) = (request.target, request.keep_old) {
             if new_len <= old_len {
-                self.remove(&mut areas, old + new_len, old + old_len, &mut dropped);
+                self.remove(&mut areas, old + new_len, old + old_len, &mut dropped)?;
                 return Ok(old);
             }
             if grows_in_place(&areas, &area, old + old_len, old + new_len) {
@@ -78,14 +81,13 @@ impl AddressSpace {
     /// The new place; a fixed one is emptied.
     fn target(&self, areas: &mut Areas, new_len: u64, old: (VirtAddr, u64), target: RemapTarget, dropped: &mut Dropped) -> Result<VirtAddr, Errno> {
         let RemapTarget::Fixed(at) = target else {
-            let base = areas.mmap_base;
-            return areas.map.place(VirtAddr(0), new_len, Window::Anywhere, base).ok_or(Errno::ENOMEM);
+            return areas.place_alike(new_len, old.0).ok_or(Errno::ENOMEM);
         };
         let end = fixed_range(at, new_len).map_err(|_| Errno::EINVAL)?;
         if at < old.0 + old.1 && old.0 < end {
             return Err(Errno::EINVAL);
         }
-        self.remove(areas, at, end, dropped);
+        self.remove(areas, at, end, dropped)?;
         Ok(at)
     }
 
@@ -93,19 +95,37 @@ impl AddressSpace {
         let old = request.old;
         check_area_count(areas)?;
         let to = self.target(areas, len.new, (old, len.old), request.target, dropped)?;
-        let moved = len.old.min(len.new);
-        self.tables.move_range(old, to, moved).map_err(|_| Errno::ENOMEM)?;
+        self.move_pages(old, to, len.old.min(len.new))?;
         let backing = area.backing.advanced(old - area.start);
         areas.map.insert(Area { start: to, end: to + len.new, prot: area.prot, flags: area.flags - AreaFlags::GROWS_DOWN, backing });
         if request.keep_old {
             self.remove_pages(old, old + len.old, &(old..old));
-            crate::tlb::shootdown(old, old + len.old);
         } else {
-            // The pages have moved away, so the flush must be asked for; what a shrinking move left is freed with the tables.
-            crate::tlb::shootdown(old, old + len.old);
-            self.remove(areas, old, old + len.old, dropped);
+            // The pages have moved away; what a shrinking move left is freed with the tables.
+            self.remove(areas, old, old + len.old, dropped)?;
         }
         Ok(to)
+    }
+
+    /// Moves the pages of `len` bytes to a place where nothing is mapped, and flushes.
+    ///
+    /// # Errors
+    /// `ENOMEM`; then nothing has moved.
+    fn move_pages(&self, old: VirtAddr, to: VirtAddr, len: u64) -> Result<(), Errno> {
+        let alike = (old.0 ^ to.0) & (LARGE - 1) == 0;
+        if alike { self.split_borders(old, old + len)? } else { self.split_everything(old, old + len)? }
+        let mut in_the_way = Gather::new((len / LARGE) as usize);
+        let moved = self.tables.move_range(old, to, len, &mut |table| {
+            // Without room to note it, the empty table is lost.
+            let _break_when_full = in_the_way.push(Removed::Table(table));
+        });
+        moved.map_err(|_| Errno::ENOMEM)?;
+        crate::tlb::shootdown(old, old + len);
+        if !in_the_way.is_empty() {
+            crate::tlb::shootdown(to, to + len);
+            in_the_way.drain().for_each(free_removed);
+        }
+        Ok(())
     }
 
     /// `old_len` 0: a further mapping of the same shared pages.
