@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use kernel::mm::LargePages;
+use kernel::mm::{LargePages, PageSize, explicit_pages, has_huge_pages, memory_info};
 use kernel::percpu::cpu_count;
 use vfs::synth::{Directory, Entry, Fixed, Joined, mount};
 use vfs::types::SYSFS_MAGIC;
@@ -39,13 +39,12 @@ fn line(make: impl Fn() -> String + Send + Sync + 'static) -> Entry {
 }
 
 fn memory() -> Entry {
-    let pool = Entry::fixed(
-        ["free_hugepages", "nr_hugepages", "nr_overcommit_hugepages", "resv_hugepages", "surplus_hugepages"]
-            .map(|name| (name, Entry::text("0\n")))
-            .into(),
-    );
+    let mut sizes = vec![("hugepages-2048kB", explicit(PageSize::Size2M))];
+    if has_huge_pages() {
+        sizes.insert(0, ("hugepages-1048576kB", explicit(PageSize::Size1G)));
+    }
     Entry::fixed(vec![
-        ("hugepages", Entry::fixed(vec![("hugepages-2048kB", pool)])),
+        ("hugepages", Entry::fixed(sizes)),
         (
             "transparent_hugepage",
             Entry::fixed(vec![
@@ -56,6 +55,17 @@ fn memory() -> Entry {
                 ("use_zero_page", Entry::text("1\n")),
             ]),
         ),
+    ])
+}
+
+/// The pages of `MAP_HUGETLB` of one size. There is no pool: all are surplus, and memory is the limit.
+fn explicit(size: PageSize) -> Entry {
+    Entry::fixed(vec![
+        ("free_hugepages", line(move || explicit_pages(size).untouched.to_string())),
+        ("nr_hugepages", line(move || explicit_pages(size).total.to_string())),
+        ("nr_overcommit_hugepages", line(move || (memory_info().total_bytes() / size.bytes()).to_string())),
+        ("resv_hugepages", line(move || explicit_pages(size).untouched.to_string())),
+        ("surplus_hugepages", line(move || explicit_pages(size).total.to_string())),
     ])
 }
 

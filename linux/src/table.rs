@@ -238,7 +238,7 @@ table! {
     getpeername => event::getsockname / 3, partial("socket pairs");
 
     // Memory (sys/mm.rs)
-    mmap => mm::mmap / 6, partial("MAP_HUGETLB fails with ENOMEM");
+    mmap => mm::mmap / 6, full;
     mprotect => mm::mprotect / 3, full;
     munmap => mm::munmap / 2, full;
     brk => mm::brk / 1, full;

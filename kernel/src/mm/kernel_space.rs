@@ -136,7 +136,8 @@ pub(super) fn init(direct_map: &Frames) {
 
 const LOW_BYTES: u64 = 1 << 20;
 
-fn largest_page() -> PageSize {
+/// The largest pages that the processor has.
+pub(super) fn largest_page() -> PageSize {
     // CPUID 0x8000_0001 EDX bit 26: 1 GiB pages.
     let has_1g = __cpuid(0x8000_0000).eax >= 0x8000_0001 && __cpuid(0x8000_0001).edx & (1 << 26) != 0;
     if has_1g { PageSize::Size1G } else { PageSize::Size2M }

@@ -41,6 +41,10 @@ bitflags! {
         const NO_HUGE_PAGE = 1 << 8;
         /// May never become writable: shared, and the file is not open for writing.
         const NEVER_WRITABLE = 1 << 9;
+        /// Pages of 2 MiB, by name (`MAP_HUGETLB`).
+        const PAGES_2M = 1 << 16;
+        /// Pages of 1 GiB, by name (`MAP_HUGETLB`).
+        const PAGES_1G = 1 << 17;
     }
 }
 

@@ -6,7 +6,7 @@ use alloc::vec;
 use core::fmt::Write;
 
 use kernel::clock::{monotonic_ns, realtime_ns};
-use kernel::mm::{large_page_counts, memory_info};
+use kernel::mm::{PageSize, explicit_pages, large_page_counts, memory_info};
 use kernel::percpu::cpu_count;
 use vfs::synth::{Entry, Fixed};
 
@@ -119,8 +119,13 @@ fn meminfo() -> String {
         let label = format!("{name}:");
         let _ = writeln!(out, "{label:<16}{kb:>8} kB");
     }
-    out.push_str("HugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\nHugePages_Surp:        0\n");
-    out.push_str("Hugepagesize:       2048 kB\nHugetlb:               0 kB\n");
+    // All are surplus pages: there is no pool. Those that nobody has touched are free, and reserved.
+    let (large, huge) = (explicit_pages(PageSize::Size2M), explicit_pages(PageSize::Size1G));
+    let counts = [("Total", large.total), ("Free", large.untouched), ("Rsvd", large.untouched), ("Surp", large.total)];
+    for (name, count) in counts {
+        let _ = writeln!(out, "HugePages_{name}: {count:>7}");
+    }
+    let _ = writeln!(out, "Hugepagesize:       2048 kB\nHugetlb:        {:>8} kB", (large.total + (huge.total << 9)) * 2048);
     out
 }
 
@@ -174,7 +179,8 @@ fn sys() -> Entry {
             Entry::fixed(vec![
                 ("max_map_count", Entry::text("65530\n")),
                 ("mmap_min_addr", Entry::text("65536\n")),
-                ("nr_hugepages", Entry::text("0\n")),
+                ("nr_hugepages", text(|| format!("{}\n", explicit_pages(PageSize::Size2M).total))),
+                ("nr_overcommit_hugepages", text(|| format!("{}\n", memory_info().total_bytes() >> 21))),
                 ("overcommit_memory", Entry::text("1\n")),
                 ("overcommit_ratio", Entry::text("50\n")),
                 ("swappiness", Entry::text("60\n")),

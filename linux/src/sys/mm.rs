@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::{Advice, Backing, Lock, MapFlags, MapRequest, Name, Placement, Prot, RemapRequest, RemapTarget, Sharing};
+use kernel::mm::{Advice, Backing, Lock, MapFlags, MapRequest, Name, Placement, Prot, RemapRequest, RemapTarget, Sharing, has_huge_pages};
 use linux_abi::Errno;
 use linux_abi::raw;
 use vfs::inode::MapKind;
@@ -47,6 +47,20 @@ fn map_flags(flags: u32) -> MapFlags {
     pairs.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, flag)| flag).collect()
 }
 
+/// The size of pages that `MAP_HUGETLB` asks for: the default is 2 MiB. No file here has such pages.
+fn explicit_pages(flags: u32) -> Result<MapFlags, Errno> {
+    const SIZE_SHIFT: u32 = 26;
+    const SIZE_MASK: u32 = 0x3f;
+    if flags & raw::MAP_ANONYMOUS == 0 {
+        return Err(Errno::EINVAL);
+    }
+    match flags >> SIZE_SHIFT & SIZE_MASK {
+        0 | 21 => Ok(MapFlags::PAGES_2M),
+        30 if has_huge_pages() => Ok(MapFlags::PAGES_1G),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 /// Whether the mapping shares its writes, and whether unknown flags are an error.
 fn is_shared(flags: u32) -> Result<bool, Errno> {
     match flags & MAP_TYPE {
@@ -80,7 +94,7 @@ fn file_backing(ctx: &Ctx<'_>, file: &OpenFile, shared: bool, prot: Prot, offset
     Ok((Backing::File { object, offset, sharing }, name))
 }
 
-/// `mmap`. `MAP_HUGETLB` fails with `ENOMEM`, as on a Linux without reserved huge pages; programs then go on without.
+/// `mmap`.
 ///
 /// # Errors
 /// Those of mmap(2).
@@ -105,11 +119,13 @@ pub fn mmap(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32, flags: u32, 
         let (backing, name) = file_backing(ctx, &file, shared, prot, offset)?;
         request.backing = backing;
         request.name = Some(name);
-    } else if flags & raw::MAP_HUGETLB != 0 {
-        return Err(Errno::ENOMEM);
     } else if shared {
         request.backing = Backing::SharedAnonymous;
         request.name = Some(Arc::from(&b"/dev/zero (deleted)"[..]));
+    }
+    if flags & raw::MAP_HUGETLB != 0 {
+        request.flags |= explicit_pages(flags)?;
+        request.name = Some(Arc::from(&b"/anon_hugepage (deleted)"[..]));
     }
     if request.placement == Placement::Hint {
         request.hint = request.hint.align_down(PAGE);

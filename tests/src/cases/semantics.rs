@@ -12,6 +12,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("rounding.c"),
         Case::c("memory.c"),
         Case::c("huge.c").memory("512M"),
+        Case::c("hugetlb.c").memory("512M"),
         Case::c("truncate.c"),
         Case::c("fresh_pages.c").memory("64M"),
         Case::c("threads.c"),

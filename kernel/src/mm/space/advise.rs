@@ -184,7 +184,7 @@ fn covered(areas: &Areas, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
 pub(super) fn count_pages(space: &AddressSpace, start: VirtAddr, end: VirtAddr) -> u64 {
     let mut pages = 0;
     let _ = space.tables.visit_range(start, end, &mut |_, entry, size| {
-        pages += if entry.has_page() && !super::zero::is_zero_page(entry) { size.pages() } else { 0 };
+        pages += if entry.has_page() && !super::zero::is_zero_page(entry) && !super::explicit::is_explicit(entry) { size.pages() } else { 0 };
         ControlFlow::Continue(())
     });
     pages

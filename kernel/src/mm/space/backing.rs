@@ -63,6 +63,10 @@ bitflags! {
         const POPULATE = 4;
         /// `MAP_NORESERVE`.
         const NO_RESERVE = 8;
+        /// `MAP_HUGETLB`: pages of 2 MiB.
+        const PAGES_2M = 1 << 8;
+        /// `MAP_HUGETLB | MAP_HUGE_1GB`: pages of 1 GiB.
+        const PAGES_1G = 1 << 9;
     }
 }
 

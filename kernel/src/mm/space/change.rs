@@ -1,5 +1,6 @@
 //! `mprotect`, `mlock`.
 
+use super::explicit::with_rights;
 use super::map::check_area_count;
 use super::zero::is_own;
 use super::{AddressSpace, Areas, InPlace, PAGE, leaf_flags, takes_rights};
@@ -33,7 +34,7 @@ impl AddressSpace {
             // No large page lies across a border: none is split here, so it cannot fail.
             let _never_fails = self.tables.update_range(area.start.max(start), area.end.min(end), &mut |_, entry, size| {
                 let in_place = if shared || is_own(entry, size) { InPlace::Writable } else { InPlace::CopyFirst };
-                let new = entry.with_flags(leaf_flags(area.prot, in_place));
+                let new = with_rights(entry, leaf_flags(area.prot, in_place));
                 flush |= takes_rights(entry, new);
                 new
             });

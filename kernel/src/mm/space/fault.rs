@@ -1,6 +1,7 @@
 //! Page faults: the first touch of a page, and the first write to a shared one.
 
 use super::backing::{AreaBacking, ObjectPart};
+use super::explicit::has_explicit;
 use super::huge::LARGE;
 use super::zero::{frame_of, is_zero_page, references, share_frame, zero_page};
 use super::{AddressSpace, InPlace, PAGE, leaf_flags};
@@ -97,6 +98,9 @@ impl AddressSpace {
 
     fn resolve(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access) -> Result<Step, FaultError> {
         let (entry, size) = self.tables.lookup(va);
+        if has_explicit(area) {
+            return self.resolve_explicit(area, va, access, (entry, size));
+        }
         if entry.is_empty() {
             return self.fill(area, va, access, size);
         }

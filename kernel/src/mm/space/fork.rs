@@ -1,6 +1,7 @@
 //! The child's copy of a space.
 
 use super::map::check_area_count;
+use super::explicit::{count_entry, is_explicit};
 use super::huge::is_transparent;
 use super::zero::{is_zero_page, share_page};
 use super::{AddressSpace, Areas};
@@ -39,8 +40,8 @@ impl AddressSpace {
             let shared = area.flags.contains(AreaFlags::SHARED);
             let mut failed = false;
             // First ours become read-only, then both get the same entry. No large page lies in two areas: none is split.
-            let _never_fails = self.tables.update_range(area.start, area.end, &mut |_, entry, _| {
-                if shared { entry } else { entry.with_flags(entry.flags() - Flags::WRITABLE) }
+            let _never_fails = self.tables.update_range(area.start, area.end, &mut |_, entry, size| {
+                if shared { self.touch_for_child(area, entry, size) } else { entry.with_flags(entry.flags() - Flags::WRITABLE) }
             });
             let _ = self.tables.visit_range(area.start, area.end, &mut |va, entry, size| {
                 failed = child.take_copy(va, entry, size).is_err();
@@ -54,11 +55,15 @@ impl AddressSpace {
     }
 
     fn take_copy(&self, va: VirtAddr, entry: Entry, size: PageSize) -> Result<(), Errno> {
+        if entry.flags().contains(Flags::UNTOUCHED) {
+            return Ok(());
+        }
         let page = share_page(entry, size);
         self.tables.map_if_empty(va, entry, size).map_err(|_| Errno::ENOMEM)?;
         page.held_by_entry();
         self.count_large(i64::from(is_transparent(entry, size)));
-        if !is_zero_page(entry) {
+        count_entry(entry, size, 1);
+        if !is_zero_page(entry) && !is_explicit(entry) {
             self.count_resident(size.pages() as i64);
         }
         Ok(())

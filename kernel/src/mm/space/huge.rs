@@ -16,6 +16,7 @@
 //! across the cut is split before ([`AddressSpace::cut`]), so a large page never lies in two areas.
 
 use super::backing::AreaBacking;
+use super::explicit::{has_explicit, is_explicit};
 use super::fault::{FaultError, Step};
 use super::map::check_area_count;
 use super::zero::{frame_of, is_own, is_zero_page, share_frame};
@@ -134,7 +135,7 @@ impl AddressSpace {
     }
 
     fn may_be_large(&self, area: &Area<AreaBacking>) -> bool {
-        let refused = AreaFlags::NO_HUGE_PAGE | AreaFlags::SHARED | AreaFlags::GROWS_DOWN;
+        let refused = AreaFlags::NO_HUGE_PAGE | AreaFlags::SHARED | AreaFlags::GROWS_DOWN | AreaFlags::PAGES_2M | AreaFlags::PAGES_1G;
         let wanted = match LargePages::current() {
             LargePages::Always => true,
             LargePages::Advised => area.flags.contains(AreaFlags::HUGE_PAGE),
@@ -256,7 +257,7 @@ impl AddressSpace {
             let areas = self.areas.read().keep_out(place.0..place.0 + LARGE);
             let area = areas.map.find(place).ok_or(Errno::ENOMEM)?;
             // As on Linux, the system's setting does not count; the area's does.
-            if area.end < place + LARGE || area.backing.part.is_some() || area.flags.intersects(AreaFlags::SHARED | AreaFlags::NO_HUGE_PAGE) {
+            if area.end < place + LARGE || area.backing.part.is_some() || area.flags.intersects(AreaFlags::SHARED | AreaFlags::NO_HUGE_PAGE) || has_explicit(area) {
                 return Err(Errno::EINVAL);
             }
             if !self.tables.middle_entry(place).is_large() {
@@ -319,6 +320,9 @@ impl AddressSpace {
             let writable = entry.with_flags(leaf_flags(area.prot, InPlace::Writable));
             return Ok(self.exchange(va, size, entry, writable));
         }
+        if is_explicit(entry) {
+            return self.copy_explicit(area, va.align_down(size.bytes()), entry, size);
+        }
         let _replacing = self.replace_lock(va, size).lock();
         self.split_busy(va).map_err(|_| FaultError::OutOfMemory)?;
         Ok(Step::Again)
@@ -344,8 +348,9 @@ impl AddressSpace {
     /// Splits the large pages that lie across `start` and `end`. The caller has the range between to itself.
     ///
     /// # Errors
-    /// `ENOMEM`.
+    /// `ENOMEM`, `EINVAL` (pages of `MAP_HUGETLB`).
     pub(super) fn split_borders(&self, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
+        self.check_not_cut(start, end)?;
         for at in [start, end] {
             self.tables
                 .split_at(at, &mut |from, to| {

@@ -1,6 +1,7 @@
 //! `mmap`, `munmap`, `brk`.
 
 use super::backing::{AreaBacking, ObjectPart};
+use super::explicit::{SetAside, count_entry, is_explicit};
 use super::huge::{LARGE, is_transparent};
 use super::zero::{free_removed, is_zero_page};
 use super::{Access, AddressSpace, Areas, Backing, FaultError, MAX_AREAS, MapFlags, MapRequest, PAGE, Placement, Sharing};
@@ -12,7 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use linux_abi::Errno;
-use page_table::Removed;
+use page_table::{PageSize, Removed};
 use vma::place::Window;
 use vma::{Area, AreaFlags, Prot};
 
@@ -32,10 +33,15 @@ impl AddressSpace {
     /// `EEXIST` ([`Placement::FixedNoReplace`]), `EPERM` (fixed below the lowest address allowed), `EOVERFLOW` (file offset),
     /// `EACCES` (writable shared mapping of a file not open for writing).
     pub fn map(&self, request: MapRequest) -> Result<VirtAddr, Errno> {
-        let len = checked_len(request.len)?;
+        let len = checked_len(request.len)?.checked_next_multiple_of(request.page_size().bytes()).ok_or(Errno::ENOMEM)?;
         check_commit(&request, len)?;
         let (backing, flags) = area_parts(&request, len)?;
         let (prot, populate) = (request.prot, request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED));
+        let fixed = matches!(request.placement, Placement::Fixed | Placement::FixedNoReplace);
+        if fixed && !request.hint.is_aligned(request.page_size().bytes()) {
+            return Err(Errno::EINVAL);
+        }
+        let set_aside = SetAside::for_request(&request, len)?;
         let areas = self.areas.read();
         check_area_count(&areas)?;
         self.register_with(&backing)?;
@@ -49,6 +55,12 @@ impl AddressSpace {
             areas.map.insert(area(at));
             at
         };
+        if !set_aside.is_empty()
+            && let Err(error) = self.install_set_aside(at, set_aside)
+        {
+            self.unmap(at, len)?;
+            return Err(error);
+        }
         if populate {
             // mmap(2): MAP_POPULATE does not fail when pages cannot be had.
             let _best_effort = self.populate(at, at + len);
@@ -140,8 +152,9 @@ impl AddressSpace {
                 if let Removed::Page { entry, size, .. } = item
                     && !is_zero_page(entry)
                 {
-                    pages += size.pages() as i64;
+                    pages += if is_explicit(entry) { 0 } else { size.pages() as i64 };
                     large += i64::from(is_transparent(entry, size));
+                    count_entry(entry, size, -1);
                 }
                 free_removed(item);
             }
@@ -209,6 +222,8 @@ impl AddressSpace {
 fn choose(areas: &mut Areas, request: &MapRequest, len: u64) -> Result<VirtAddr, Errno> {
     let base = areas.mmap_base;
     match request.placement {
+        Placement::Hint if request.page_size() != PageSize::Size4K => areas.place_explicit(request.hint, len, request.page_size()).ok_or(Errno::ENOMEM),
+        Placement::Below2G if request.page_size() != PageSize::Size4K => Err(Errno::ENOMEM),
         Placement::Hint if request.hint.0 == 0 => areas.place_anywhere(len, &request.backing).ok_or(Errno::ENOMEM),
         Placement::Hint => areas.map.place(request.hint, len, Window::Anywhere, base).ok_or(Errno::ENOMEM),
         Placement::Below2G => areas.map.place(request.hint, len, Window::Low, base).ok_or(Errno::ENOMEM),
@@ -306,8 +321,14 @@ fn area_parts(request: &MapRequest, len: u64) -> Result<(AreaBacking, AreaFlags)
     flags.set(AreaFlags::GROWS_DOWN, request.flags.contains(MapFlags::GROWS_DOWN));
     flags.set(AreaFlags::LOCKED, request.flags.contains(MapFlags::LOCKED));
     flags.set(AreaFlags::NO_RESERVE, request.flags.contains(MapFlags::NO_RESERVE));
+    flags.set(AreaFlags::PAGES_2M, request.page_size() == PageSize::Size2M);
+    flags.set(AreaFlags::PAGES_1G, request.page_size() == PageSize::Size1G);
     let part = match &request.backing {
         Backing::Anonymous => None,
+        Backing::SharedAnonymous if request.page_size() != PageSize::Size4K => {
+            flags |= AreaFlags::SHARED;
+            None
+        }
         Backing::SharedAnonymous => {
             flags |= AreaFlags::SHARED;
             Some(ObjectPart { object: SharedMemory::new(len), offset: 0 })

@@ -32,6 +32,7 @@
 mod advise;
 mod backing;
 mod change;
+mod explicit;
 mod fault;
 mod fork;
 mod huge;
@@ -56,9 +57,11 @@ pub use advise::Advice;
 pub use change::Lock;
 pub use backing::{Backing, MapFlags, MapRequest, Name, Placement, Sharing};
 pub use fault::{Access, FaultError};
+pub use explicit::{ExplicitPages, explicit_pages, has_huge_pages};
 pub use huge::{LargePageCounts, LargePages, LargePagesOff, large_page_counts};
 pub use info::{SharedKey, VmaInfo};
 pub use remap::{RemapRequest, RemapTarget};
+pub use page_table::PageSize;
 pub use vma::{AreaFlags, Prot};
 
 use backing::AreaBacking;

@@ -1,6 +1,7 @@
 //! `mremap`: moves page-table entries, not bytes.
 
 use super::backing::{AreaBacking, ObjectPart};
+use super::explicit::has_explicit;
 use super::huge::LARGE;
 use super::map::{Dropped, check_area_count, checked_len, fixed_range};
 use super::zero::free_removed;
@@ -56,6 +57,9 @@ impl AddressSpace {
         let mut dropped = Dropped::new();
         let mut areas = self.areas.write();
         let area = areas.map.find(old).ok_or(Errno::EFAULT)?.clone();
+        if has_explicit(&area) && (request.target != RemapTarget::InPlace || new_len > old_len) {
+            return Err(Errno::EINVAL);
+        }
         if old_len == 0 {
             return self.duplicate(&mut areas, &area, new_len, request, &mut dropped);
         }

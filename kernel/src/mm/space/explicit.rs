@@ -1,0 +1,290 @@
+//! `MAP_HUGETLB`: mappings of 2 MiB or 1 GiB pages that the program asked for as such.
+//!
+//! There is no pool that somebody fills beforehand. The pages come from the ordinary allocator when the mapping is made, all of them, so
+//! that a touch never lacks one; in Linux's words every page is a surplus page, and the limit for those is the memory. They are cleared when
+//! they are first touched: until then the entry is not present and says so ([`Flags::UNTOUCHED`]). With `MAP_NORESERVE` they come at the
+//! touch, and a touch that gets none is SIGBUS.
+//!
+//! Such a page is never split ([`Flags::EXPLICIT`]): what would cut one is `EINVAL`, and `fork` has it copied whole at the first write. Shared
+//! ones have no object behind them: `fork` clears those that nobody has touched, and from then on both have the same pages. A futex in
+//! one is named by its physical address, which never changes.
+//!
+//! First touch of a page: untouched → present, by the thread that holds the lock of busy entries (`replacing`); others wait for
+//! that. Nothing is flushed, as nothing was present.
+
+use super::backing::AreaBacking;
+use super::fault::{Access, FaultError, Step};
+use super::zero::{block_of, borrow_block, is_own};
+use super::{AddressSpace, Areas, InPlace, MapFlags, MapRequest, PAGE, leaf_flags};
+use crate::mm::block::Block;
+use crate::mm::kernel_space;
+use addr::{PhysAddr, VirtAddr};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI64, Ordering};
+use frame::MappingId;
+use linux_abi::Errno;
+use page_table::{Entry, Flags, MapError, PageSize};
+use vma::{Area, AreaFlags};
+
+/// Device number of the pages of shared mappings, in the names of futexes. No file system has it.
+const DEVICE: u64 = u64::MAX;
+
+/// Pages of one size in `MAP_HUGETLB` mappings. A page that processes share after `fork` counts for each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ExplicitPages {
+    /// All.
+    pub total: u64,
+    /// Not touched yet.
+    pub untouched: u64,
+}
+
+struct Counts {
+    total: AtomicI64,
+    untouched: AtomicI64,
+}
+
+static COUNTS: [Counts; 2] = [const { Counts { total: AtomicI64::new(0), untouched: AtomicI64::new(0) } }; 2];
+
+fn counts(size: PageSize) -> &'static Counts {
+    &COUNTS[usize::from(size == PageSize::Size1G)]
+}
+
+/// How many pages of a size `MAP_HUGETLB` mappings hold.
+#[must_use]
+pub fn explicit_pages(size: PageSize) -> ExplicitPages {
+    let get = |count: &AtomicI64| u64::try_from(count.load(Ordering::Relaxed)).unwrap_or(0);
+    ExplicitPages { total: get(&counts(size).total), untouched: get(&counts(size).untouched) }
+}
+
+/// Whether the processor has pages of 1 GiB.
+#[must_use]
+pub fn has_huge_pages() -> bool {
+    kernel_space::largest_page() == PageSize::Size1G
+}
+
+impl MapRequest {
+    /// Size of the pages that were asked for.
+    pub(super) const fn page_size(&self) -> PageSize {
+        if self.flags.contains(MapFlags::PAGES_1G) {
+            PageSize::Size1G
+        } else if self.flags.contains(MapFlags::PAGES_2M) {
+            PageSize::Size2M
+        } else {
+            PageSize::Size4K
+        }
+    }
+}
+
+/// Size of an area's pages as far as it was asked for.
+pub(super) const fn size_in(area: &Area<AreaBacking>) -> PageSize {
+    if area.flags.contains(AreaFlags::PAGES_1G) {
+        PageSize::Size1G
+    } else if area.flags.contains(AreaFlags::PAGES_2M) {
+        PageSize::Size2M
+    } else {
+        PageSize::Size4K
+    }
+}
+
+const fn is_untouched(entry: Entry) -> bool {
+    entry.flags().contains(Flags::UNTOUCHED)
+}
+
+/// Whether the entry is one of a page of `MAP_HUGETLB`.
+pub(super) const fn is_explicit(entry: Entry) -> bool {
+    entry.flags().contains(Flags::EXPLICIT)
+}
+
+/// The entry with the rights in `flags`. Pages that nobody has touched stay invisible.
+pub(super) const fn with_rights(entry: Entry, flags: Flags) -> Entry {
+    if is_untouched(entry) {
+        return entry;
+    }
+    entry.with_flags(flags.union(entry.flags().intersection(Flags::EXPLICIT)))
+}
+
+/// Notes that an entry of an explicit page came or (`-1`) went.
+pub(super) fn count_entry(entry: Entry, size: PageSize, change: i64) {
+    if is_explicit(entry) {
+        counts(size).total.fetch_add(change, Ordering::Relaxed);
+        if is_untouched(entry) {
+            counts(size).untouched.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Pages that were set aside for a mapping.
+pub(super) struct SetAside {
+    blocks: Vec<Block>,
+    size: PageSize,
+}
+
+impl SetAside {
+    /// The pages of a request of `len` bytes; none if it is not for explicit pages, or does not reserve them.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub(super) fn for_request(request: &MapRequest, len: u64) -> Result<Self, Errno> {
+        let size = request.page_size();
+        let mut blocks = Vec::new();
+        if size != PageSize::Size4K && !request.flags.contains(MapFlags::NO_RESERVE) {
+            let count = len / size.bytes();
+            blocks.try_reserve_exact(count as usize).map_err(|_| Errno::ENOMEM)?;
+            for _ in 0..count {
+                blocks.push(Block::alloc_stale(size).map_err(|_| Errno::ENOMEM)?);
+            }
+        }
+        Ok(Self { blocks, size })
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+}
+
+impl AddressSpace {
+    /// Puts the pages that were set aside into a new mapping at `start`.
+    ///
+    /// # Errors
+    /// `ENOMEM` (no memory for tables).
+    pub(super) fn install_set_aside(&self, start: VirtAddr, pages: SetAside) -> Result<(), Errno> {
+        // A turn keeps changes away; faults may come first here and there, which is as good.
+        let areas = self.areas.read();
+        let mut va = start;
+        for block in pages.blocks {
+            let still_ours = areas.map.find(va).is_some_and(|area| size_in(area) == pages.size);
+            let entry = Entry::new(block.phys(), Flags::RESIDENT | Flags::UNTOUCHED | Flags::EXPLICIT | Flags::NO_EXECUTE);
+            match still_ours.then(|| self.tables.map_if_empty(va, entry, pages.size)) {
+                Some(Ok(())) => {
+                    let _held_by_entry: PhysAddr = block.into_raw();
+                    count_entry(entry, pages.size, 1);
+                }
+                Some(Err(MapError::OutOfTables)) => return Err(Errno::ENOMEM),
+                Some(Err(MapError::Occupied(_))) | None => {}
+            }
+            va = va + pages.size.bytes();
+        }
+        Ok(())
+    }
+
+    /// A fault in an area of explicit pages; `entry` of `size` is what the tables have there.
+    pub(super) fn resolve_explicit(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access, found: (Entry, PageSize)) -> Result<Step, FaultError> {
+        let ((entry, _), size) = (found, size_in(area));
+        let start = va.align_down(size.bytes());
+        if start < area.start || area.end - start < size.bytes() {
+            return Err(FaultError::BusError);
+        }
+        if entry.is_empty() {
+            return self.fill_explicit(area, start, size);
+        }
+        if entry == Entry::BUSY || is_untouched(entry) {
+            let _replacing = self.replace_lock(start, size).lock();
+            let (entry, _) = self.tables.lookup(start);
+            return Ok(if is_untouched(entry) { self.touch(area, start, entry, size) } else { Step::Again });
+        }
+        if access != Access::Write || entry.is_writable() {
+            return Ok(Step::Done);
+        }
+        if area.flags.contains(AreaFlags::SHARED) || is_own(entry, size) {
+            let writable = with_rights(entry, leaf_flags(area.prot, InPlace::Writable));
+            return Ok(self.exchange(start, size, entry, writable));
+        }
+        self.copy_explicit(area, start, entry, size)
+    }
+
+    /// A page that was not reserved.
+    fn fill_explicit(&self, area: &Area<AreaBacking>, start: VirtAddr, size: PageSize) -> Result<Step, FaultError> {
+        let block = Block::alloc_zeroed(size).map_err(|_| FaultError::BusError)?;
+        let entry = Entry::new(block.phys(), leaf_flags(area.prot, InPlace::Writable) | Flags::EXPLICIT);
+        match self.tables.map_if_empty(start, entry, size) {
+            Ok(()) => {
+                let _held_by_entry: PhysAddr = block.into_raw();
+                count_entry(entry, size, 1);
+                Ok(Step::Done)
+            }
+            Err(MapError::Occupied(_)) => Ok(Step::Again),
+            Err(MapError::OutOfTables) => Err(FaultError::OutOfMemory),
+        }
+    }
+
+    /// First touch of a page that was set aside. The caller has the lock of its entry.
+    fn touch(&self, area: &Area<AreaBacking>, start: VirtAddr, entry: Entry, size: PageSize) -> Step {
+        borrow_block(entry, size).clear();
+        let step = self.exchange(start, size, entry, shown(area, entry));
+        if matches!(step, Step::Done) {
+            counts(size).untouched.fetch_sub(1, Ordering::Relaxed);
+        }
+        step
+    }
+
+    /// Copy on write of a whole page. See the theory statement in `mod.rs`.
+    pub(super) fn copy_explicit(&self, area: &Area<AreaBacking>, start: VirtAddr, old: Entry, size: PageSize) -> Result<Step, FaultError> {
+        let _replacing = self.replace_lock(start, size).lock();
+        let mut fresh = Block::alloc_stale(size).map_err(|_| FaultError::BusError)?;
+        if self.tables.compare_exchange(start, size, old, Entry::BUSY).is_err() {
+            return Ok(Step::Again);
+        }
+        crate::tlb::shootdown(start, start + size.bytes());
+        fresh.copy_from(&borrow_block(old, size));
+        let new = with_rights(Entry::new(fresh.phys(), old.flags()), leaf_flags(area.prot, InPlace::Writable));
+        let set = self.tables.compare_exchange(start, size, Entry::BUSY, new);
+        debug_assert!(set.is_ok(), "nobody replaces a busy entry");
+        let _held_by_entry: PhysAddr = fresh.into_raw();
+        drop(block_of(old, size));
+        Ok(Step::Done)
+    }
+
+    /// What a child gets for an entry of ours, before it is shared: shared pages that nobody has touched are cleared now, private ones stay
+    /// ours alone. The caller has everything to itself.
+    pub(super) fn touch_for_child(&self, area: &Area<AreaBacking>, entry: Entry, size: PageSize) -> Entry {
+        if !is_untouched(entry) || !area.flags.contains(AreaFlags::SHARED) {
+            return entry;
+        }
+        borrow_block(entry, size).clear();
+        counts(size).untouched.fetch_sub(1, Ordering::Relaxed);
+        shown(area, entry)
+    }
+
+    /// Names the word at `addr` in a shared mapping of explicit pages: by the page, which all who share it have at its physical address.
+    pub(super) fn explicit_key(&self, addr: VirtAddr) -> Option<(MappingId, u64)> {
+        let (entry, size) = self.tables.lookup(addr);
+        let touched = is_explicit(entry) && !is_untouched(entry);
+        touched.then(|| (MappingId { device: DEVICE, inode: entry.address().0 }, addr.0 & (size.bytes() - 1)))
+    }
+
+    /// Refuses to cut explicit pages at `start` or `end`.
+    ///
+    /// # Errors
+    /// `EINVAL`.
+    pub(super) fn check_not_cut(&self, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
+        let cuts = |at: VirtAddr| {
+            let (entry, size) = self.tables.lookup(at);
+            is_explicit(entry) && !at.is_aligned(size.bytes())
+        };
+        if cuts(start) || cuts(end) { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+}
+
+/// The entry of a page that was set aside, made visible.
+fn shown(area: &Area<AreaBacking>, entry: Entry) -> Entry {
+    entry.with_flags(leaf_flags(area.prot, InPlace::Writable) | Flags::EXPLICIT)
+}
+
+/// Whether an area has explicit pages.
+pub(super) const fn has_explicit(area: &Area<AreaBacking>) -> bool {
+    area.flags.intersects(AreaFlags::PAGES_2M.union(AreaFlags::PAGES_1G))
+}
+
+impl Areas {
+    /// A place for `len` bytes of pages of `size`, as near to the hint as may be.
+    pub(super) fn place_explicit(&mut self, hint: VirtAddr, len: u64, size: PageSize) -> Option<VirtAddr> {
+        let aligned = hint.align_up(size.bytes());
+        let free = hint.0 != 0 && aligned.0.checked_add(len).is_some_and(|end| end <= addr::layout::USER_MAX && self.map.is_placeable(aligned, VirtAddr(end)));
+        if free {
+            return Some(aligned);
+        }
+        let base = self.mmap_base;
+        let roomy = self.map.place(VirtAddr(0), len + size.bytes() - PAGE, vma::place::Window::Anywhere, base)?;
+        Some((roomy + (size.bytes() - PAGE)).align_down(size.bytes()))
+    }
+}
