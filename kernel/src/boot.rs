@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "boot steps that may run only once, and link-time symbols")]
 
 use crate::machine::Machine;
-use crate::{clock, console, interrupt, log as kernel_log, mm, percpu, smp, thread, trap};
+use crate::{clock, console, interrupt, log as kernel_log, mm, percpu, rcu, smp, thread, trap};
 use addr::{PhysAddr, layout};
 use arch_x86_64::{apic, cpu, fpu, syscall};
 use core::ops::Range;
@@ -62,7 +62,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     smp::start_others(&machine.apic_ids); // INIT, SIPI; each becomes its CPU's idle thread
     mm::drop_identity_map();
 
-    thread::start_reaper().and_then(|()| thread::start_balancers()).expect("memory for the first threads");
+    thread::start_reaper().and_then(|()| rcu::start()).and_then(|()| thread::start_balancers()).expect("memory for the first threads");
     kernel_log::start_thread();
     let first = thread::spawn("init", thread::Class::Normal, move || {
         crate::devices::init(&machine);

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod barrier;
 pub mod boot;
 pub mod clock;
 mod console;
@@ -19,6 +20,7 @@ pub mod mm;
 mod panic;
 pub mod percpu;
 pub mod power;
+pub mod rcu;
 mod smp;
 pub mod thread;
 pub mod tlb;

@@ -41,6 +41,8 @@ pub(crate) const TIMER_VECTOR: u8 = 0xf0;
 pub(crate) const RESCHEDULE_VECTOR: u8 = 0xf1;
 /// Vector that asks a CPU to flush translations.
 pub(crate) const FLUSH_VECTOR: u8 = 0xf2;
+/// Vector that makes a CPU pass a memory barrier.
+pub(crate) const BARRIER_VECTOR: u8 = 0xf4;
 /// Vector that stops a CPU for good (another one panicked).
 pub(crate) const STOP_VECTOR: u8 = 0xf3;
 
@@ -128,6 +130,10 @@ extern "C" fn trap_handler(frame: &mut TrapFrame) {
         FLUSH_VECTOR => {
             apic::end_of_interrupt();
             tlb::flush_requested();
+        }
+        BARRIER_VECTOR => {
+            apic::end_of_interrupt();
+            crate::barrier::requested();
         }
         STOP_VECTOR if crate::panic::is_stopping() => cpu::halt_forever(),
         apic::SPURIOUS_VECTOR => {}

@@ -10,13 +10,14 @@ use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering;
 
 use arch_x86_64::TrapFrame;
-use arch_x86_64::percpu::{WORK_RESTORE, WORK_SIGNAL};
+use arch_x86_64::percpu::{WORK_RESTORE, WORK_RSEQ, WORK_SIGNAL};
 use kernel::thread;
 use kernel::trap::Fault;
 use linux_abi::Errno;
 
 use crate::ctx::Ctx;
 use crate::process::Task;
+use crate::rseq;
 use crate::signal::{deliver, fault};
 use crate::table;
 
@@ -64,9 +65,13 @@ fn interrupted_call(ctx: &mut Ctx<'_>, error: Errno) {
 fn linux_exit_work(frame: &mut TrapFrame) {
     thread::with_current(|t| {
         // Cleared before the queues are looked at: a signal sent from here on sets it again.
-        t.work().take_work(WORK_SIGNAL | WORK_RESTORE);
+        let work = t.work().take_work(WORK_SIGNAL | WORK_RESTORE | WORK_RSEQ);
         if let Some(personality) = t.personality::<Personality>() {
-            deliver::deliver(&mut Ctx::new(&personality.0, frame), None);
+            let mut ctx = Ctx::new(&personality.0, frame);
+            if work & WORK_RSEQ != 0 {
+                rseq::before_program(&mut ctx);
+            }
+            deliver::deliver(&mut ctx, None);
             // The exit path restores the whole frame from here on anyway; delivery need not ask for it again.
             t.work().take_work(WORK_RESTORE);
         }

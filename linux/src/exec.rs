@@ -23,7 +23,7 @@ use vfs::{FileKind, Location};
 
 use crate::process::{Executable, Ids};
 use crate::signal::frame;
-use crate::{random, vdso};
+use crate::{random, rseq, vdso};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Scripts may name scripts; this deep.
@@ -407,6 +407,8 @@ fn place(
     let aux = AuxValues {
         vdso: vdso::map(space)?.0,
         minsigstksz: frame::min_stack_size(),
+        rseq_feature_size: rseq::FEATURE_SIZE,
+        rseq_align: rseq::ALIGNMENT,
         hwcap: hwcap(),
         hwcap2: if cpu::has_fsgsbase() { 2 } else { 0 },
         phdr: plan.phdr,

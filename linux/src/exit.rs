@@ -6,6 +6,7 @@ use addr::{VirtAddr, layout};
 use kernel::mm::AddressSpace;
 use kernel::power;
 use kernel::thread;
+use linux_abi::Errno;
 use linux_abi::raw::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use linux_abi::sched::RobustListHead;
 
@@ -32,6 +33,7 @@ pub(crate) fn end_thread(task: &Task) -> ! {
 /// What others wait for in the memory that the thread leaves, by ending or by `execve`.
 pub(crate) fn leave_memory(task: &Task) {
     release_robust_futexes(task);
+    futex::abandon_all(task);
     announce_end(task);
 }
 
@@ -96,40 +98,73 @@ fn release_robust_futexes(task: &Task) {
         return;
     }
     let Ok(head) = UserPtr::<RobustListHead>::new(head_at).read() else { return };
-    let futex_of = |entry: u64| (entry & !1).wrapping_add_signed(head.futex_offset);
-    let mut entry = head.next;
+    let pending = RobustEntry(head.list_op_pending);
+    let mut entry = RobustEntry(head.next);
     for _ in 0..ROBUST_LIST_LIMIT {
-        if entry & !1 == head_at || entry == 0 {
+        if entry.address() == head_at {
             break;
         }
-        let next = UserPtr::<u64>::new(entry & !1).read();
-        if entry != head.list_op_pending {
-            orphan(task, futex_of(entry));
+        // Before the word is given up: then somebody else may free the entry.
+        let next = UserPtr::<u64>::new(entry.address()).read();
+        if entry.address() != pending.address() && orphan(task, entry, head.futex_offset, Place::OnList).is_err() {
+            return;
         }
         match next {
-            Ok(next) => entry = next,
+            Ok(next) => entry = RobustEntry(next),
             Err(_) => return,
         }
     }
-    if head.list_op_pending != 0 {
-        orphan(task, futex_of(head.list_op_pending));
+    if pending.address() != 0 {
+        // Whether that succeeds does not matter any more.
+        let _done = orphan(task, pending, head.futex_offset, Place::Pending);
     }
 }
 
-fn orphan(task: &Task, address: u64) {
-    let word = UserPtr::<u32>::new(address);
-    let Ok(mut value) = word.load() else { return };
-    while value & FUTEX_TID_MASK == task.tid() {
-        let new = value & FUTEX_WAITERS | FUTEX_OWNER_DIED;
-        match word.compare_exchange(value, new) {
-            Ok(found) if found == value => {
-                if value & FUTEX_WAITERS != 0 {
-                    let _nobody = futex::wake_address(address, 1);
-                }
-                return;
-            }
-            Ok(found) => value = found,
-            Err(_) => return,
-        }
+/// An address of a robust list. Bit 0 says that the futex is one with priority inheritance.
+#[derive(Clone, Copy)]
+struct RobustEntry(u64);
+
+impl RobustEntry {
+    fn address(self) -> u64 {
+        self.0 & !1
     }
+
+    fn inherits_priority(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
+/// Where an entry was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    OnList,
+    /// The thread was about to put it on the list or to take it off.
+    Pending,
+}
+
+/// Marks the futex of `entry` as one whose owner died, if the thread owns it, and wakes a waiter.
+///
+/// # Errors
+/// `EFAULT`, `EINVAL`: the list is not to be trusted any further.
+fn orphan(task: &Task, entry: RobustEntry, offset: i64, place: Place) -> Result<(), Errno> {
+    let address = entry.address().wrapping_add_signed(offset);
+    let word = UserPtr::<u32>::new(address);
+    let mut value = word.load()?;
+    if place == Place::Pending && !entry.inherits_priority() && value == 0 {
+        // Unlocked, but the waiter has not been woken yet.
+        return futex::wake_address(address, 1).map(drop);
+    }
+    while value & FUTEX_TID_MASK == task.tid() {
+        let found = word.compare_exchange(value, value & FUTEX_WAITERS | FUTEX_OWNER_DIED)?;
+        if found != value {
+            value = found;
+            continue;
+        }
+        // Those who wait to own it are woken by `abandon_all`.
+        if value & FUTEX_WAITERS != 0 && !entry.inherits_priority() {
+            let _nobody = futex::wake_address(address, 1)?;
+        }
+        break;
+    }
+    Ok(())
 }

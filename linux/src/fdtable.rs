@@ -1,13 +1,14 @@
 //! [`FdTable`]: a process's open files by descriptor.
 //!
-//! The lowest free number is always given out, as POSIX says. The lock is a leaf: files are dropped (which may sleep and wake
-//! others) only after it is released.
+//! The lowest free number is always given out, as POSIX says. Looking a descriptor up takes no lock ([`rcu::slots`]); changes take
+//! one, a leaf: files are dropped (which may sleep and wake others) only after it is released.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use kernel::rcu::Kernel;
 use linux_abi::Errno;
-use sync::RwLock;
+use rcu::slots::{SharedSlots, Writer};
 use vfs::OpenFile;
 
 /// Whether a descriptor survives `execve`.
@@ -30,72 +31,99 @@ impl CloseOnExec {
 /// Largest number of descriptors a process may ever have (`/proc/sys/fs/nr_open`).
 pub const NR_OPEN: usize = 1 << 20;
 
-#[derive(Clone)]
-struct Slot {
-    file: Arc<OpenFile>,
-    close_on_exec: CloseOnExec,
-}
-
+/// What only changes look at.
 #[derive(Clone, Default)]
-struct Slots {
-    slots: Vec<Option<Slot>>,
+struct Numbers {
     /// No number below this is free.
     first_free: usize,
+    /// Which descriptors are close-on-exec, 64 to a word; a number beyond the end is not.
+    close_on_exec: Vec<u64>,
 }
 
 /// A process's open files.
-#[derive(Default)]
 pub struct FdTable {
-    slots: RwLock<Slots>,
+    files: SharedSlots<OpenFile, Numbers, Kernel>,
+}
+
+type Files<'a> = Writer<'a, OpenFile, Numbers, Kernel>;
+
+impl Default for FdTable {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 fn index(fd: i32) -> Result<usize, Errno> {
     usize::try_from(fd).map_err(|_| Errno::EBADF)
 }
 
-impl Slots {
-    fn get(&self, fd: i32) -> Result<&Slot, Errno> {
-        self.slots.get(index(fd)?).and_then(Option::as_ref).ok_or(Errno::EBADF)
+impl Numbers {
+    fn flag(&self, fd: usize) -> CloseOnExec {
+        CloseOnExec::when(self.close_on_exec.get(fd / 64).is_some_and(|word| word & 1 << (fd % 64) != 0))
     }
 
-    /// The lowest free number that is not below `from`.
-    fn free_from(&self, from: usize) -> usize {
-        let start = from.max(self.first_free);
-        (start..self.slots.len()).find(|&fd| self.slots[fd].is_none()).unwrap_or(start.max(self.slots.len()))
-    }
-
-    fn put(&mut self, fd: usize, slot: Slot) -> Result<Option<Slot>, Errno> {
-        if fd >= self.slots.len() {
-            let more = fd + 1 - self.slots.len();
-            self.slots.try_reserve(more).map_err(|_| Errno::ENOMEM)?;
-            self.slots.resize_with(fd + 1, || None);
+    /// Sets the flag of a number below what [`Numbers::reserve`] has made room for.
+    fn set_flag(&mut self, fd: usize, close_on_exec: CloseOnExec) {
+        match (self.close_on_exec.get_mut(fd / 64), close_on_exec) {
+            (Some(word), CloseOnExec::Yes) => *word |= 1 << (fd % 64),
+            (Some(word), CloseOnExec::No) => *word &= !(1 << (fd % 64)),
+            (None, _) => {}
         }
-        if fd == self.first_free {
-            self.first_free += 1;
-        }
-        Ok(self.slots[fd].replace(slot))
     }
 
-    fn take(&mut self, fd: usize) -> Option<Slot> {
-        let slot = self.slots.get_mut(fd)?.take()?;
-        self.first_free = self.first_free.min(fd);
-        Some(slot)
+    /// Makes room for the flag of `fd`.
+    fn reserve(&mut self, fd: usize) -> Result<(), Errno> {
+        let words = fd / 64 + 1;
+        if words > self.close_on_exec.len() {
+            self.close_on_exec.try_reserve(words - self.close_on_exec.len()).map_err(|_| Errno::ENOMEM)?;
+            self.close_on_exec.resize(words, 0);
+        }
+        Ok(())
     }
+}
+
+/// The lowest free number that is not below `from`.
+fn free_from(files: &Files<'_>, from: usize) -> usize {
+    let start = from.max(files.first_free);
+    (start..files.len()).find(|&fd| !files.is_used(fd)).unwrap_or_else(|| start.max(files.len()))
+}
+
+fn put(
+    files: &mut Files<'_>,
+    fd: usize,
+    file: Arc<OpenFile>,
+    close_on_exec: CloseOnExec,
+) -> Result<Option<Arc<OpenFile>>, Errno> {
+    files.reserve(fd)?;
+    let old = files.put(fd, file).map_err(|_| Errno::ENOMEM)?;
+    files.set_flag(fd, close_on_exec);
+    if fd == files.first_free {
+        files.first_free += 1;
+    }
+    Ok(old)
+}
+
+fn take(files: &mut Files<'_>, fd: usize) -> Option<Arc<OpenFile>> {
+    let file = files.take(fd)?;
+    files.first_free = files.first_free.min(fd);
+    Some(file)
 }
 
 impl FdTable {
     /// No open file.
     #[must_use]
     pub const fn new() -> Self {
-        Self { slots: RwLock::new(Slots { slots: Vec::new(), first_free: 0 }) }
+        Self { files: SharedSlots::new(Numbers { first_free: 0, close_on_exec: Vec::new() }) }
     }
 
     /// The open file `fd`.
     ///
     /// # Errors
     /// `EBADF`.
+    #[inline]
     pub fn get(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
-        self.slots.read().get(fd).map(|slot| slot.file.clone())
+        // A negative number is a slot that no table has.
+        self.files.get(fd as usize).ok_or(Errno::EBADF)
     }
 
     /// Gives `file` the lowest free number from `from` on, which must stay below `limit` (`RLIMIT_NOFILE`).
@@ -113,13 +141,13 @@ impl FdTable {
         if from >= limit {
             return Err(if from == 0 { Errno::EMFILE } else { Errno::EINVAL });
         }
-        let mut slots = self.slots.write();
-        let fd = slots.free_from(from);
+        let mut files = self.files.lock();
+        let fd = free_from(&files, from);
         if fd >= limit {
             return Err(Errno::EMFILE);
         }
-        slots.put(fd, Slot { file, close_on_exec })?;
-        Ok(fd as i32)
+        // The number was free: nothing is replaced.
+        put(&mut files, fd, file, close_on_exec).map(|_none| fd as i32)
     }
 
     /// Gives `file` the lowest free number.
@@ -145,8 +173,7 @@ impl FdTable {
         if at >= limit.min(NR_OPEN) {
             return Err(Errno::EBADF);
         }
-        let old = self.slots.write().put(at, Slot { file, close_on_exec })?;
-        Ok(old.map(|slot| slot.file))
+        put(&mut self.files.lock(), at, file, close_on_exec)
     }
 
     /// Closes `fd`; the file is returned, to be dropped.
@@ -155,36 +182,42 @@ impl FdTable {
     /// `EBADF`.
     pub fn remove(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let at = index(fd)?;
-        self.slots.write().take(at).map(|slot| slot.file).ok_or(Errno::EBADF)
+        take(&mut self.files.lock(), at).ok_or(Errno::EBADF)
     }
 
     /// Closes all numbers in `first..=last`.
     pub fn close_range(&self, first: usize, last: usize) {
-        let mut slots = self.slots.write();
-        let end = slots.slots.len().min(last.saturating_add(1));
-        let closed: Vec<_> = (first..end).filter_map(|fd| slots.take(fd)).collect();
-        drop(slots);
+        self.close_if(first, last, |_, _| true);
+    }
+
+    /// Closes the numbers in `first..=last` that `wanted` names.
+    fn close_if(&self, first: usize, last: usize, wanted: impl Fn(&Numbers, usize) -> bool) {
+        let mut files = self.files.lock();
+        let end = files.len().min(last.saturating_add(1));
+        let mut closed = Vec::new();
+        for fd in first..end {
+            if wanted(&files, fd) {
+                closed.extend(take(&mut files, fd));
+            }
+        }
+        drop(files);
         drop(closed);
     }
 
     /// Marks all numbers in `first..=last` close-on-exec.
     pub fn mark_range(&self, first: usize, last: usize) {
-        let mut slots = self.slots.write();
-        let end = slots.slots.len().min(last.saturating_add(1));
-        for slot in slots.slots[first.min(end)..end].iter_mut().flatten() {
-            slot.close_on_exec = CloseOnExec::Yes;
+        let mut files = self.files.lock();
+        let end = files.len().min(last.saturating_add(1));
+        for fd in first..end {
+            if files.is_used(fd) {
+                files.set_flag(fd, CloseOnExec::Yes);
+            }
         }
     }
 
     /// Closes everything that does not survive `execve`.
     pub fn close_on_exec(&self) {
-        let mut slots = self.slots.write();
-        let closing: Vec<_> = (0..slots.slots.len())
-            .filter(|&fd| slots.slots[fd].as_ref().is_some_and(|slot| slot.close_on_exec == CloseOnExec::Yes))
-            .collect();
-        let closed: Vec<_> = closing.into_iter().filter_map(|fd| slots.take(fd)).collect();
-        drop(slots);
-        drop(closed);
+        self.close_if(0, usize::MAX, |numbers, fd| numbers.flag(fd) == CloseOnExec::Yes);
     }
 
     /// Closes everything.
@@ -197,7 +230,8 @@ impl FdTable {
     /// # Errors
     /// `EBADF`.
     pub fn descriptor_flag(&self, fd: i32) -> Result<CloseOnExec, Errno> {
-        self.slots.read().get(fd).map(|slot| slot.close_on_exec)
+        let (at, files) = (index(fd)?, self.files.lock());
+        if files.is_used(at) { Ok(files.flag(at)) } else { Err(Errno::EBADF) }
     }
 
     /// `F_SETFD`.
@@ -206,22 +240,35 @@ impl FdTable {
     /// `EBADF`.
     pub fn set_descriptor_flag(&self, fd: i32, close_on_exec: CloseOnExec) -> Result<(), Errno> {
         let at = index(fd)?;
-        let mut slots = self.slots.write();
-        let slot = slots.slots.get_mut(at).and_then(Option::as_mut).ok_or(Errno::EBADF)?;
-        slot.close_on_exec = close_on_exec;
+        let mut files = self.files.lock();
+        if !files.is_used(at) {
+            return Err(Errno::EBADF);
+        }
+        files.set_flag(at, close_on_exec);
         Ok(())
     }
 
     /// The open numbers, ascending.
     #[must_use]
     pub fn open_descriptors(&self) -> Vec<i32> {
-        let slots = self.slots.read();
-        (0..slots.slots.len()).filter(|&fd| slots.slots[fd].is_some()).map(|fd| fd as i32).collect()
+        let files = self.files.lock();
+        (0..files.len()).filter(|&fd| files.is_used(fd)).map(|fd| fd as i32).collect()
     }
 
     /// The same files under the same numbers: `fork`.
-    #[must_use]
-    pub fn duplicate(&self) -> Self {
-        Self { slots: RwLock::new(self.slots.read().clone()) }
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn duplicate(&self) -> Result<Self, Errno> {
+        let files = self.files.lock();
+        let copy = Self { files: SharedSlots::new(Numbers::clone(&files)) };
+        let mut copies = copy.files.lock();
+        for fd in 0..files.len() {
+            if let Some(file) = files.get(fd) {
+                copies.put(fd, file).map_err(|_| Errno::ENOMEM)?;
+            }
+        }
+        drop(copies);
+        Ok(copy)
     }
 }

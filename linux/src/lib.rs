@@ -20,6 +20,7 @@ pub mod mounts;
 pub mod process;
 pub mod procfs;
 pub mod random;
+pub mod rseq;
 mod scarcity;
 pub mod signal;
 pub mod start;

@@ -25,7 +25,9 @@ use vfs::{Credentials, Location, MountTable};
 
 use crate::family::Family;
 use crate::fdtable::FdTable;
+use crate::rseq::Registration;
 use crate::signal::{ProcessSignals, TaskSignals};
+use crate::sys::futex::Owned;
 use crate::timers::ProcessTimers;
 
 /// Largest process or thread number, as `/proc/sys/kernel/pid_max` says.
@@ -187,6 +189,8 @@ pub struct Process {
     dumpable: AtomicU32,
     start_ns: u64,
     dead_threads_ns: AtomicU64,
+    /// What it has registered for with `membarrier`.
+    pub membarrier: AtomicU32,
 }
 
 fn default_limits() -> [Rlimit; raw::RLIM_NLIMITS as usize] {
@@ -228,6 +232,7 @@ impl Process {
             dumpable: AtomicU32::new(1),
             start_ns: kernel::clock::monotonic_ns(),
             dead_threads_ns: AtomicU64::new(0),
+            membarrier: AtomicU32::new(0),
         });
         PROCESSES.write().insert(pid, process.clone());
         process
@@ -253,6 +258,7 @@ impl Process {
         self.set_process_group(parent.process_group());
         self.set_session(parent.session());
         self.set_dumpable(parent.dumpable());
+        self.membarrier.store(parent.membarrier.load(Ordering::Relaxed), Ordering::Relaxed);
         self.family.set_parent(parent.pid);
     }
 
@@ -464,6 +470,10 @@ pub struct Task {
     clear_child_tid: AtomicU64,
     robust_list: AtomicU64,
     timer_slack_ns: AtomicU64,
+    /// Restartable sequences.
+    pub rseq: Registration,
+    /// Futex words that it owns or waits to own.
+    pub(crate) owned: Owned,
 }
 
 impl Task {
@@ -479,6 +489,8 @@ impl Task {
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             timer_slack_ns: AtomicU64::new(50_000),
+            rseq: Registration::default(),
+            owned: Owned::default(),
         })
     }
 

@@ -197,6 +197,7 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
         fs_base: 0,
         space: loaded.space,
         personality: Box::new(Personality(task.clone())),
+        wants_rseq: false,
     };
     process.add_task(&task, || spawn_program(program)).inspect(|()| send_early_signals(&process)).map_err(|e| failure(format!("cannot start the first thread: {e}; give the machine more memory with --memory")))
 }

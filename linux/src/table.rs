@@ -10,8 +10,9 @@ use linux_abi::Errno;
 use syscalls::Sysno;
 
 use crate::ctx::{Ctx, Handler, to_register};
+use crate::rseq;
 use crate::scarcity;
-use crate::sys::{event, file, futex, info, mm, process, signal, thread, time};
+use crate::sys::{event, file, futex, info, membarrier, mm, process, signal, thread, time};
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
 pub const COUNT: usize = 512;
@@ -279,10 +280,14 @@ table! {
     getpriority => thread::getpriority / 2, partial("nice is always 0");
     setpriority => thread::setpriority / 3, partial("accepted without effect");
     getcpu => thread::getcpu / 2, full;
-    membarrier => thread::membarrier / 3, partial("no SYNC_CORE and RSEQ commands");
+    rseq => rseq::rseq / 4, full;
+    membarrier => membarrier::membarrier / 3, full;
 
     // Futexes (sys/futex.rs)
-    futex => futex::futex / 6, partial("no priority inheritance");
+    futex => futex::futex / 6, full;
+    futex_wake => futex::futex_wake / 4, full;
+    futex_wait => futex::futex_wait / 6, full;
+    futex_requeue => futex::futex_requeue / 4, full;
     futex_waitv => futex::futex_waitv / 5, full;
 
     // Signals (sys/signal.rs)

@@ -70,6 +70,13 @@ pub fn set_fs_base(base: u64) {
     }
 }
 
+/// Serialises the instruction stream: what follows is fetched anew (SDM vol. 3, 9.3: a move to CR2 does that).
+#[inline]
+pub fn serialise() {
+    // SAFETY: CR2 gets the value it has. Who wants that of a fault has read it before anything else.
+    unsafe { asm!("mov {0}, cr2", "mov cr2, {0}", out(reg) _, options(nostack, preserves_flags)) };
+}
+
 /// Enables interrupts.
 #[inline]
 pub fn enable_interrupts() {

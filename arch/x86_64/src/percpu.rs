@@ -34,12 +34,20 @@ pub struct CpuBlock {
 pub struct ThreadBlock {
     /// Non-zero: there is work ([`WORK_SIGNAL`], [`WORK_RESTORE`]) to do before returning to program code.
     pub work: AtomicU32,
+    /// The CPU that the program was last told it runs on ([`ThreadBlock::note_rseq_cpu`]), or [`NO_RSEQ`].
+    rseq_cpu: AtomicU32,
 }
 
 /// Work bit: a signal or another request waits to be looked at.
 pub const WORK_SIGNAL: u32 = 1;
 /// Work bit: the frame was rewritten (sigreturn, execve); every register must be restored from it.
 pub const WORK_RESTORE: u32 = 2;
+/// Work bit: the program wants to know that it may have lost its CPU.
+pub const WORK_RSEQ: u32 = 4;
+/// In place of a CPU's number: the program does not want to know it.
+const NO_RSEQ: u32 = u32::MAX;
+/// In place of a CPU's number: the program wants to know, and has not been told yet.
+const RSEQ_UNTOLD: u32 = u32::MAX - 1;
 
 /// Offset of the work word in a thread.
 pub(crate) const THREAD_WORK: usize = offset_of!(ThreadBlock, work);
@@ -177,12 +185,46 @@ impl ThreadBlock {
     /// A block with no work pending.
     #[must_use]
     pub const fn new() -> Self {
-        Self { work: AtomicU32::new(0) }
+        Self { work: AtomicU32::new(0), rseq_cpu: AtomicU32::new(NO_RSEQ) }
     }
 
     /// Adds work bits.
     pub fn add_work(&self, bits: u32) {
         self.work.fetch_or(bits, Ordering::Release);
+    }
+
+    /// The thread wants to be told which CPU it runs on, and when it loses that CPU.
+    pub fn begin_rseq(&self) {
+        self.rseq_cpu.store(RSEQ_UNTOLD, Ordering::Relaxed);
+        self.add_work(WORK_RSEQ);
+    }
+
+    /// Ends [`ThreadBlock::begin_rseq`].
+    pub fn forget_rseq(&self) {
+        self.rseq_cpu.store(NO_RSEQ, Ordering::Relaxed);
+        self.take_work(WORK_RSEQ);
+    }
+
+    /// This CPU's number, which the program is now told. Only for the running thread.
+    pub fn note_rseq_cpu(&self) -> u32 {
+        let cpu = cpu_id() as u32;
+        self.rseq_cpu.store(cpu, Ordering::Relaxed);
+        cpu
+    }
+
+    /// The thread runs again on this CPU: if `interrupted` or elsewhere than the program knows, that is work to do.
+    #[inline]
+    pub fn switched_in(&self, interrupted: bool) {
+        if interrupted || self.rseq_cpu.load(Ordering::Relaxed) != cpu_id() as u32 {
+            self.lost_cpu();
+        }
+    }
+
+    /// The program must be told that it may have lost its CPU, if it wants to know.
+    pub fn lost_cpu(&self) {
+        if self.rseq_cpu.load(Ordering::Relaxed) != NO_RSEQ {
+            self.add_work(WORK_RSEQ);
+        }
     }
 
     /// Takes away work bits and returns those that were set among them.

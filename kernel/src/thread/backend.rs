@@ -3,6 +3,7 @@
 
 use super::{Thread, ThreadRef};
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 use sync::ThreadHandle;
 
 /// A handle of `thread`.
@@ -41,7 +42,8 @@ unsafe fn sync_thread_unpark(thread: NonNull<()>) {
 
 #[unsafe(no_mangle)]
 fn sync_thread_interrupted() -> bool {
-    super::with_current(|thread| thread.space.is_some() && thread_interrupted())
+    // Whoever makes a signal deliverable sets the work word, then wakes the thread; so without work there is none.
+    super::with_current(|thread| thread.block.work.load(Ordering::Acquire) != 0 && thread.space.is_some() && thread_interrupted())
 }
 
 #[unsafe(no_mangle)]

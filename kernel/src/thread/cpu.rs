@@ -22,7 +22,7 @@ use super::{Class, Stack, Thread, ThreadRef};
 use crate::mm::KernelStack;
 use crate::percpu::{self, MAX_CPUS, PreemptGuard};
 use crate::trap::{RESCHEDULE_VECTOR, TIMER_VECTOR};
-use crate::{clock, mm, tlb};
+use crate::{clock, mm, rcu, tlb};
 use alloc::boxed::Box;
 use arch_x86_64::percpu as block;
 use arch_x86_64::{apic, cpu as processor};
@@ -159,6 +159,7 @@ fn schedule(current: &Thread, why: Why) {
     let idle = local.idle_ptr();
     let is_idle = idle == NonNull::from(current);
     block::set_need_resched(false);
+    rcu::quiescent(cpu);
     local.queue.account((!is_idle).then_some(current), now);
     hand_over(cpu, local);
     wake_expired(local, now);
@@ -184,10 +185,12 @@ fn schedule(current: &Thread, why: Why) {
     }
     if is_idle {
         IDLE.fetch_and(!(1 << cpu), Ordering::Relaxed);
+        rcu::leave_idle(cpu);
         tlb::leave_idle(cpu);
     } else if next == idle {
         IDLE.fetch_or(1 << cpu, Ordering::Relaxed);
         tlb::enter_idle(cpu);
+        rcu::enter_idle(cpu);
     }
     let leaving = if why == Why::Preempted { Leaving::Preempted } else { Leaving::Voluntarily };
     // SAFETY: as required: interrupts off, count 1; `next` is not running and its context is saved.

@@ -31,11 +31,12 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use linux_abi::Errno;
 use lockfree::mpsc::MpscLink;
-use runqueue::{Policy, SchedEntity, ThreadState};
+use runqueue::{SchedEntity, ThreadState};
 use timer::TimerNode;
 
 pub(crate) use cpu::{init_ap, init_cpu, preempt, run_idle, start_balancers, timer_fired};
 pub use reference::ThreadRef;
+pub use runqueue::Policy;
 pub(crate) use reference::start_reaper;
 
 /// Nice value of driver threads: they run soon after their interrupt, and shortly.
@@ -135,6 +136,8 @@ pub struct ProgramThread {
     pub space: Arc<AddressSpace>,
     /// The personality's own part; [`Thread::personality`] finds it again.
     pub personality: Box<dyn Any + Send + Sync>,
+    /// Whether it wants to know from the start when it loses its CPU.
+    pub wants_rseq: bool,
 }
 
 impl Thread {
@@ -273,6 +276,9 @@ pub fn spawn_program(new: ProgramThread) -> Result<ThreadRef, Errno> {
     let stack = KernelStack::alloc(KERNEL_STACK_SIZE / addr::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
     let mut thread = Box::new(Thread::new(&new.name, Class::Normal, Stack::Own(stack), Some(new.space)));
     thread.personality = Personality::of(new.personality);
+    if new.wants_rseq {
+        thread.block.begin_rseq();
+    }
     switch::prepare_program(&mut thread, &new.frame, new.fs_base)?;
     Ok(start(thread))
 }

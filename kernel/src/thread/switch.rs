@@ -164,6 +164,9 @@ pub(super) unsafe fn switch_to(from: &Thread, to: &Thread, leaving: Leaving, dep
         switch::switch_stack(&raw mut old.stack_pointer, new.stack_pointer);
     }
     finish();
+    if old.extended.is_some() {
+        from.block.switched_in(leaving == Leaving::Preempted || from.trapped.load(Ordering::Relaxed));
+    }
     if let Some(extended) = &mut old.extended
         && extended.saved
     {

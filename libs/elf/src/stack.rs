@@ -14,6 +14,10 @@ pub struct AuxValues {
     pub vdso: u64,
     /// Smallest signal stack: size of a signal frame on this CPU.
     pub minsigstksz: u64,
+    /// How many bytes of `struct rseq` the kernel knows.
+    pub rseq_feature_size: u64,
+    /// How `struct rseq` must be aligned, in bytes.
+    pub rseq_align: u64,
     /// CPUID.1 EDX.
     pub hwcap: u64,
     /// Bit 1: the program may use the FSGSBASE instructions.
@@ -61,7 +65,7 @@ pub struct StackImage {
 
 const PLATFORM: &[u8] = b"x86_64\0";
 /// AT_FLAGS to AT_NULL: entries of the vector that are always there, plus AT_SYSINFO_EHDR.
-const AUX_ENTRIES: usize = 21;
+const AUX_ENTRIES: usize = 23;
 
 /// What goes onto the stack.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +140,8 @@ fn auxv(a: &AuxValues, s: &Strings) -> Vec<(u32, u64)> {
         (auxvec::AT_HWCAP2, a.hwcap2),
         (auxvec::AT_EXECFN, s.execfn),
         (auxvec::AT_PLATFORM, s.platform),
+        (auxvec::AT_RSEQ_FEATURE_SIZE, a.rseq_feature_size),
+        (auxvec::AT_RSEQ_ALIGN, a.rseq_align),
         (auxvec::AT_NULL, 0),
     ]);
     v

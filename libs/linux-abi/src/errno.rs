@@ -161,6 +161,8 @@ impl Errno {
     /// Not a real errno: the call is to be restarted after a signal handler that asked for it, `EINTR` otherwise
     /// (Linux's internal ERESTARTSYS). Never reaches the program.
     pub const ERESTARTSYS: Self = Self(512);
+    /// Not a real errno: the call is always restarted, whatever handlers run.
+    pub const ERESTARTNOINTR: Self = Self(513);
     /// Not a real errno: like [`Errno::ERESTARTSYS`], but only restarted when no handler ran.
     pub const ERESTARTNOHAND: Self = Self(514);
 

@@ -67,6 +67,45 @@ pub struct FutexWaitv {
     pub reserved: u32,
 }
 
+/// `struct rseq`, the part that every kernel has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Rseq {
+    /// The CPU's number, always a valid one.
+    pub cpu_id_start: u32,
+    /// The CPU's number, or that nothing is registered.
+    pub cpu_id: u32,
+    /// The critical section ([`RseqCs`]) that the thread is in; 0 for none.
+    pub rseq_cs: u64,
+    /// No longer used.
+    pub flags: u32,
+    /// NUMA node.
+    pub node_id: u32,
+    /// A number that no other running thread of the process has.
+    pub mm_cid: u32,
+    /// Fills the structure.
+    pub padding: u32,
+}
+
+/// How many bytes of [`Rseq`] mean something (`AT_RSEQ_FEATURE_SIZE`).
+pub const RSEQ_FEATURE_SIZE: u64 = core::mem::offset_of!(Rseq, padding) as u64;
+
+/// `struct rseq_cs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RseqCs {
+    /// 0.
+    pub version: u32,
+    /// No longer used.
+    pub flags: u32,
+    /// First instruction.
+    pub start_ip: u64,
+    /// From there to the instruction after the last.
+    pub post_commit_offset: u64,
+    /// Where to go on when it was interrupted.
+    pub abort_ip: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use core::mem::size_of;

@@ -21,10 +21,11 @@ pub enum Resume {
     Fail(Errno),
 }
 
-/// Decides for the internal error `error` (`ERESTARTSYS`, `ERESTARTNOHAND`); other errors are returned as they are.
+/// Decides for the internal error `error` (`ERESTARTSYS`, `ERESTARTNOHAND`, `ERESTARTNOINTR`); other errors are returned as they are.
 #[must_use]
 pub fn resume(error: Errno, outcome: Outcome<'_>) -> Resume {
     match (error, outcome) {
+        (Errno::ERESTARTNOINTR, _) => Resume::Restart,
         (Errno::ERESTARTSYS | Errno::ERESTARTNOHAND, Outcome::NoHandler) => Resume::Restart,
         (Errno::ERESTARTSYS, Outcome::Handler(action)) if action.flags & sa::RESTART != 0 => Resume::Restart,
         (Errno::ERESTARTSYS | Errno::ERESTARTNOHAND, _) => Resume::Fail(Errno::EINTR),
@@ -44,6 +45,7 @@ mod tests {
         assert_eq!(resume(Errno::ERESTARTSYS, Outcome::Handler(&plain)), Resume::Fail(Errno::EINTR));
         assert_eq!(resume(Errno::ERESTARTNOHAND, Outcome::Handler(&restarting)), Resume::Fail(Errno::EINTR));
         assert_eq!(resume(Errno::ERESTARTNOHAND, Outcome::NoHandler), Resume::Restart);
+        assert_eq!(resume(Errno::ERESTARTNOINTR, Outcome::Handler(&plain)), Resume::Restart);
         assert_eq!(resume(Errno::EINTR, Outcome::NoHandler), Resume::Fail(Errno::EINTR));
     }
 }

@@ -90,7 +90,7 @@ impl CondVar {
 }
 
 /// Moves the oldest waiter to its mutex's queue, or tells it to run. False: there is none.
-fn morph_front(list: &mut List) -> bool {
+fn morph_front(list: &List) -> bool {
     let Some(waiter) = list.pop_front() else {
         return false;
     };

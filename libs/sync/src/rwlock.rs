@@ -76,7 +76,7 @@ impl RawRwLock {
         }
     }
 
-    fn enter_or_enqueue(&self, list: &mut List, waiter: &Waiter) -> bool {
+    fn enter_or_enqueue(&self, list: &List, waiter: &Waiter) -> bool {
         let mut state = self.state.load(Ordering::Relaxed);
         loop {
             let admitted = Self::admitted(state, waiter.tag);

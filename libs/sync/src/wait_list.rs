@@ -4,11 +4,15 @@
 //! A [`Waiter`] is on its thread's stack. While linked, only the holder of the list's lock touches its links. Whoever
 //! unlinks it must tell its record something (or is the waiter itself and goes away); the waiter returns only after
 //! it was told, or after it unlinked itself under the lock. So a linked waiter is always alive.
+//!
+//! `head` may be looked at without the lock ([`WaitList::looks_empty`]): a waker that has changed what waiters look at and passed a
+//! `SeqCst` fence either finds a waiter linked, or that waiter, which links itself before *its* fence and look, sees the change.
 #![expect(unsafe_code, reason = "waiters live on other threads' stacks")]
 
-use core::cell::{Cell, UnsafeCell};
+use core::cell::Cell;
 use core::marker::PhantomPinned;
 use core::ptr;
+use lockfree::shim::atomic::{AtomicPtr, Ordering};
 
 use crate::backend::{RawMutex, WaitRecord};
 
@@ -39,53 +43,53 @@ impl<T> Waiter<T> {
 /// The waiters, in order of arrival, behind a lock.
 pub(crate) struct WaitList<T = usize> {
     lock: RawMutex,
-    list: UnsafeCell<List<T>>,
+    list: List<T>,
 }
 
-// SAFETY: `list` is only touched under `lock`; waiters are told things through their records, which are Sync.
+// SAFETY: `list` is only touched under `lock`, but for its atomic head; waiters are told things through their records, which are Sync.
 unsafe impl<T: Send + Sync> Sync for WaitList<T> {}
 // SAFETY: a list that can be moved has no waiters.
 unsafe impl<T: Send + Sync> Send for WaitList<T> {}
 
-/// The list proper; reachable only under the lock.
+/// The list proper; but for its head, reachable only under the lock.
 pub(crate) struct List<T = usize> {
-    head: *const Waiter<T>,
-    tail: *const Waiter<T>,
+    head: AtomicPtr<Waiter<T>>,
+    tail: Cell<*const Waiter<T>>,
 }
 
 impl<T> WaitList<T> {
     const_unless_loom! {
         pub(crate) const fn new() -> Self {
-            Self { lock: RawMutex::new(), list: UnsafeCell::new(List::new()) }
+            Self { lock: RawMutex::new(), list: List::new() }
         }
     }
 
     /// Calls `f` with the list locked.
     #[inline(always)]
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut List<T>) -> R) -> R {
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&List<T>) -> R) -> R {
         self.lock.lock();
-        // SAFETY: we own the lock.
-        let result = f(unsafe { &mut *self.list.get() });
+        let result = f(&self.list);
         // SAFETY: we own the lock.
         unsafe { self.lock.unlock() };
         result
+    }
+
+    /// Whether no waiter is linked at this instant. Exact enough for a waker behind a fence; see the module.
+    #[inline(always)]
+    pub(crate) fn looks_empty(&self) -> bool {
+        self.list.is_empty()
     }
 }
 
 impl List {
     /// The oldest waiter's tag.
     pub(crate) fn front_tag(&self) -> Option<usize> {
-        // SAFETY: a linked waiter is alive.
-        unsafe { self.head.as_ref() }.map(|waiter| waiter.tag)
+        self.iter().next().copied()
     }
 
     /// All tags, oldest first.
     pub(crate) fn tags(&self) -> impl Iterator<Item = usize> {
-        // SAFETY: linked waiters are alive.
-        let first = unsafe { self.head.as_ref() };
-        // SAFETY: as above.
-        core::iter::successors(first, |waiter| unsafe { waiter.next.get().as_ref() })
-            .map(|waiter| waiter.tag)
+        self.iter().copied()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -94,38 +98,59 @@ impl List {
 }
 
 impl<T> List<T> {
-    pub(crate) const fn new() -> Self {
-        Self { head: ptr::null(), tail: ptr::null() }
+    const_unless_loom! {
+        pub(crate) const fn new() -> Self {
+            Self { head: AtomicPtr::new(ptr::null_mut()), tail: Cell::new(ptr::null()) }
+        }
     }
 
+    #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.head.is_null()
+        self.head().is_null()
+    }
+
+    #[inline(always)]
+    fn head(&self) -> *const Waiter<T> {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn set_head(&self, waiter: *const Waiter<T>) {
+        self.head.store(waiter.cast_mut(), Ordering::Relaxed);
+    }
+
+    /// All tags, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        // SAFETY: linked waiters are alive, and stay linked while the list is locked.
+        let first = unsafe { self.head().as_ref() };
+        // SAFETY: as above.
+        core::iter::successors(first, |waiter| unsafe { waiter.next.get().as_ref() }).map(|waiter| &waiter.tag)
     }
 
     /// Arms the waiter and links it last.
     ///
     /// # Safety
     /// The waiter is the calling thread's, unlinked, and stays in place until it was told something or removed.
-    pub(crate) unsafe fn push_back(&mut self, waiter: &Waiter<T>) {
+    pub(crate) unsafe fn push_back(&self, waiter: &Waiter<T>) {
         waiter.record.arm();
         self.link(waiter);
     }
 
     /// Links a waiter that is alive and linked nowhere.
-    fn link(&mut self, waiter: &Waiter<T>) {
-        waiter.prev.set(self.tail);
+    fn link(&self, waiter: &Waiter<T>) {
+        waiter.prev.set(self.tail.get());
         waiter.next.set(ptr::null());
         waiter.linked.set(true);
         // SAFETY: a linked waiter is alive.
-        match unsafe { self.tail.as_ref() } {
+        match unsafe { self.tail.get().as_ref() } {
             Some(tail) => tail.next.set(waiter),
-            None => self.head = waiter,
+            None => self.set_head(waiter),
         }
-        self.tail = waiter;
+        self.tail.set(waiter);
     }
 
     /// Unlinks a waiter; false if it is not linked any more.
-    pub(crate) fn remove(&mut self, waiter: &Waiter<T>) -> bool {
+    pub(crate) fn remove(&self, waiter: &Waiter<T>) -> bool {
         if !waiter.linked.replace(false) {
             return false;
         }
@@ -133,26 +158,38 @@ impl<T> List<T> {
         let (prev, next) = unsafe { (waiter.prev.get().as_ref(), waiter.next.get().as_ref()) };
         match prev {
             Some(prev) => prev.next.set(waiter.next.get()),
-            None => self.head = waiter.next.get(),
+            None => self.set_head(waiter.next.get()),
         }
         match next {
             Some(next) => next.prev.set(waiter.prev.get()),
-            None => self.tail = waiter.prev.get(),
+            None => self.tail.set(waiter.prev.get()),
         }
         true
     }
 
     /// Unlinks the oldest waiter. It stays alive until told something, which the caller must do.
-    pub(crate) fn pop_front(&mut self) -> Option<*const Waiter<T>> {
-        // SAFETY: a linked waiter is alive.
-        let waiter = unsafe { self.head.as_ref() }?;
-        self.remove(waiter);
-        Some(waiter)
+    pub(crate) fn pop_front(&self) -> Option<*const Waiter<T>> {
+        self.take_first(|_| true)
+    }
+
+    /// Unlinks the oldest waiter that `wanted` accepts. It stays alive until told something, which the caller must do.
+    #[inline(always)]
+    pub(crate) fn take_first(&self, mut wanted: impl FnMut(&T) -> bool) -> Option<*const Waiter<T>> {
+        let mut at = self.head();
+        loop {
+            // SAFETY: linked waiters are alive.
+            let waiter = unsafe { at.as_ref() }?;
+            if wanted(&waiter.tag) {
+                self.remove(waiter);
+                return Some(waiter);
+            }
+            at = waiter.next.get();
+        }
     }
 
     /// Moves up to `count` waiters that `wanted` accepts to the end of `to`, in their order; returns how many.
-    pub(crate) fn move_to(&mut self, to: &mut Self, count: usize, mut wanted: impl FnMut(&T) -> bool) -> usize {
-        let (mut moved, mut at) = (0, self.head);
+    pub(crate) fn move_to(&self, to: &Self, count: usize, mut wanted: impl FnMut(&T) -> bool) -> usize {
+        let (mut moved, mut at) = (0, self.head());
         // SAFETY: linked waiters are alive.
         while moved < count && let Some(waiter) = unsafe { at.as_ref() } {
             at = waiter.next.get();
@@ -166,7 +203,7 @@ impl<T> List<T> {
     }
 
     /// Unlinks the oldest waiter and gives it what it waits for.
-    pub(crate) fn hand_front(&mut self) -> bool {
+    pub(crate) fn hand_front(&self) -> bool {
         let Some(waiter) = self.pop_front() else {
             return false;
         };

@@ -4,7 +4,7 @@
 //! The condition is the caller's; the queue only makes sure that a change followed by a wake is not missed. A waiter
 //! links itself, *then* looks at the condition, then sleeps; a waker changes the condition, *then* looks for waiters.
 //! Both sides put a `SeqCst` fence between the two steps, so at least one sees the other (store-load, Dekker). That
-//! lets a wake of an idle queue cost one fence and one load.
+//! lets a wake of an idle queue cost one fence and two loads.
 //!
 //! A waiter re-checks its own record before every sleep, not the park token: the condition may itself have slept (on
 //! a mutex) and eaten the token.
@@ -12,9 +12,10 @@
 //! `wake_one` stands for one item of something. A waiter that was chosen but leaves without success (deadline or
 //! signal) passes the wake on.
 //!
-//! Pollers: the registered [`Notify`]s are an immutable array, replaced as a whole on registration and removal. A wake
-//! takes a reference to the array and calls out without holding any lock, so `notify` may take locks, also ones held
-//! around registration. The price: a `Notify` may be called once more shortly after its registration was dropped.
+//! Pollers: the registered [`Notify`]s lie in numbered slots behind a lock; registration and removal change one slot, however many
+//! there are. A wake copies references to a few of them at a time and calls out without holding any lock, so `notify` may take
+//! locks, also ones held around registration. The price: a `Notify` may be called once more shortly after its registration was
+//! dropped, and one that is registered during a wake may or may not be called (it looks at the condition itself).
 
 #![expect(
     unsafe_code,
@@ -22,12 +23,13 @@
 )]
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ptr;
 use lockfree::shim::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
 use lockfree::mutex::Told;
 
-use crate::backend;
+use crate::backend::{self, WaitRecord};
 use crate::mutex::Mutex;
 use crate::wait_list::{WaitList, Waiter};
 
@@ -57,44 +59,66 @@ pub trait Notify: Send + Sync {
     fn notify(&self);
 }
 
-type Entries = Arc<[(u64, Arc<dyn Notify>)]>;
+/// How many pollers a wake takes references to at a time.
+const BATCH: usize = 8;
+
+#[derive(Default)]
+struct Entries {
+    slots: Vec<Option<Arc<dyn Notify>>>,
+    /// Slots that are empty.
+    free: Vec<usize>,
+}
 
 #[derive(Default)]
 struct NotifyList {
-    entries: Mutex<(u64, Option<Entries>)>,
+    entries: Mutex<Entries>,
     count: AtomicUsize,
 }
 
 impl NotifyList {
-    fn add(&self, notify: Arc<dyn Notify>) -> u64 {
-        let mut guard = self.entries.lock();
-        let (next_id, entries) = &mut *guard;
-        let id = *next_id;
-        *next_id += 1;
-        let old = entries.iter().flat_map(|all| all.iter().cloned());
-        *entries = Some(old.chain([(id, notify)]).collect());
+    fn add(&self, notify: Arc<dyn Notify>) -> usize {
+        let mut entries = self.entries.lock();
+        let id = entries.free.pop().unwrap_or(entries.slots.len());
+        if id == entries.slots.len() {
+            entries.slots.push(None);
+        }
+        entries.slots[id] = Some(notify);
         self.count.fetch_add(1, Ordering::Relaxed);
         id
     }
 
-    fn remove(&self, id: u64) {
-        let mut guard = self.entries.lock();
-        let old = guard.1.take();
-        let left = old.iter().flat_map(|all| all.iter());
-        guard.1 = (self.count.fetch_sub(1, Ordering::Relaxed) > 1)
-            .then(|| left.filter(|entry| entry.0 != id).cloned().collect());
-        drop(guard);
+    fn remove(&self, id: usize) {
+        let mut entries = self.entries.lock();
+        let old = entries.slots[id].take();
+        entries.free.push(id);
+        if self.count.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // So that a queue that thousands polled once is not searched for them ever after.
+            *entries = Entries::default();
+        }
+        drop(entries);
         // The last reference to a `Notify` may go here, with no lock held.
         drop(old);
     }
 
+    #[cold]
     fn notify_all(&self) {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let entries = self.entries.lock().1.clone();
-        for (_, notify) in entries.iter().flat_map(|all| all.iter()) {
-            notify.notify();
+        let mut next = 0;
+        while self.count.load(Ordering::Relaxed) != 0 {
+            let mut batch = [const { None }; BATCH];
+            let entries = self.entries.lock();
+            let mut found = 0;
+            while found < BATCH && let Some(slot) = entries.slots.get(next) {
+                next += 1;
+                if let Some(notify) = slot {
+                    batch[found] = Some(notify.clone());
+                    found += 1;
+                }
+            }
+            drop(entries);
+            if found == 0 {
+                return;
+            }
+            batch.iter().flatten().for_each(|notify: &Arc<dyn Notify>| notify.notify());
         }
     }
 }
@@ -103,7 +127,7 @@ impl NotifyList {
 #[must_use = "dropping the registration ends it"]
 pub struct Registration {
     list: Arc<NotifyList>,
-    id: u64,
+    id: usize,
 }
 
 impl Drop for Registration {
@@ -115,8 +139,6 @@ impl Drop for Registration {
 /// Threads and pollers waiting for a condition. Put it next to the state it is about.
 pub struct WaitQueue {
     list: WaitList,
-    /// How many threads are between linking themselves and leaving.
-    threads: AtomicUsize,
     /// Null, or an `Arc<NotifyList>` made by the first registration.
     notifiers: AtomicPtr<NotifyList>,
 }
@@ -134,7 +156,6 @@ impl WaitQueue {
         pub const fn new() -> Self {
             Self {
                 list: WaitList::new(),
-                threads: AtomicUsize::new(0),
                 notifiers: AtomicPtr::new(ptr::null_mut()),
             }
         }
@@ -157,10 +178,7 @@ impl WaitQueue {
         if let Some(value) = cond() {
             return Ok(value);
         }
-        self.threads.fetch_add(1, Ordering::Relaxed);
-        let result = self.wait_linked(deadline_ns.unwrap_or(u64::MAX), interrupt, &mut cond);
-        self.threads.fetch_sub(1, Ordering::Relaxed);
-        result
+        self.wait_linked(deadline_ns.unwrap_or(u64::MAX), interrupt, &mut cond)
     }
 
     /// Waits for ever, deaf to signals, until `cond` gives a value.
@@ -243,10 +261,11 @@ impl WaitQueue {
     /// Wakes the thread that has waited longest, and calls every registered [`Notify`]. Change the condition first.
     ///
     /// Context: thread; may sleep (briefly).
+    #[inline]
     pub fn wake_one(&self) {
         fence(Ordering::SeqCst);
-        if self.threads.load(Ordering::Relaxed) != 0 {
-            self.list.with(|list| list.hand_front());
+        if !self.list.looks_empty() {
+            self.hand_one();
         }
         self.notify_pollers();
     }
@@ -254,12 +273,39 @@ impl WaitQueue {
     /// Wakes every waiting thread, and calls every registered [`Notify`]. Change the condition first.
     ///
     /// Context: thread; may sleep (briefly).
+    #[inline]
     pub fn wake_all(&self) {
         fence(Ordering::SeqCst);
-        if self.threads.load(Ordering::Relaxed) != 0 {
-            self.list.with(|list| while list.hand_front() {});
+        if !self.list.looks_empty() {
+            self.hand_all();
         }
         self.notify_pollers();
+    }
+
+    /// Out of line: `wake_one` is inlined where queues are mostly idle. Tells the waiter after the lock is released, so that it does
+    /// not run into it.
+    #[inline(never)]
+    fn hand_one(&self) {
+        if let Some(waiter) = self.list.with(|list| list.pop_front()) {
+            // SAFETY: unlinked by us just now, so alive and ours to tell.
+            unsafe { WaitRecord::hand(&raw const (*waiter).record) };
+        }
+    }
+
+    #[inline(never)]
+    fn hand_all(&self) {
+        let first = self.list.with(|list| {
+            let first = list.pop_front();
+            let mut more = first.is_some();
+            while more {
+                more = list.hand_front();
+            }
+            first
+        });
+        if let Some(waiter) = first {
+            // SAFETY: unlinked by us just now, so alive and ours to tell.
+            unsafe { WaitRecord::hand(&raw const (*waiter).record) };
+        }
     }
 
     /// Registers a poller: from now on every wake calls `notify`. Look at the condition *after* registering.
@@ -275,14 +321,17 @@ impl WaitQueue {
     /// Whether a thread waits or a poller is registered at this instant.
     #[must_use]
     pub fn has_waiters(&self) -> bool {
-        self.threads.load(Ordering::Relaxed) != 0
+        !self.list.looks_empty()
             || self
                 .notifiers()
                 .is_some_and(|list| list.count.load(Ordering::Relaxed) != 0)
     }
 
+    #[inline(always)]
     fn notify_pollers(&self) {
-        if let Some(list) = self.notifiers() {
+        if let Some(list) = self.notifiers()
+            && list.count.load(Ordering::Relaxed) != 0
+        {
             list.notify_all();
         }
     }

@@ -4,10 +4,11 @@
 //! A bucket is a list of waiters in order of arrival, behind a mutex. A waiter lies on its thread's stack and says in
 //! `bucket` which list it is in; `bucket` changes only under the lock of that list (of both, when it moves).
 //!
-//! - *wait*: under the lock, check the caller's condition and link. Whoever changes the condition before waking is thus
+//! - *wait*: under the lock, link, fence, and check the caller's condition. Whoever changes the condition before waking is thus
 //!   seen, or sees the waiter. Then sleep until told.
-//! - *wake*: under the lock, take waiters onto a list of the waker's own (`bucket` = `TAKEN`). They are told after the lock
-//!   is released, so that a woken thread does not run into it.
+//! - *wake*: fence; a bucket that looks empty then needs no lock (store-load pair with *wait*). Otherwise, under the lock, take
+//!   waiters onto a list of the waker's own (`bucket` = `TAKEN`). They are told after the lock is released, so that a woken thread
+//!   does not run into it.
 //! - *move*: under both locks, the lower bucket's first.
 //! - *withdraw* (time, signal): under the lock of the bucket it is in, unlink. A waiter that finds itself `TAKEN` was
 //!   woken: it sleeps until it is told, for its record is on the waker's list till then.
@@ -16,8 +17,9 @@
 use alloc::vec::Vec;
 use core::slice;
 use lockfree::mutex::Told;
-use lockfree::shim::atomic::{AtomicUsize, Ordering};
+use lockfree::shim::atomic::{AtomicUsize, Ordering, fence};
 
+use crate::backend::WaitRecord;
 use crate::wait_list::{List, WaitList, Waiter};
 
 /// The waiter is in no bucket but on the list of a thread that wakes it.
@@ -39,6 +41,18 @@ struct Tag<K> {
 unsafe impl<K: Send> Sync for Tag<K> {}
 
 type Entry<K> = Waiter<Tag<K>>;
+
+impl<K: WaitKey> Tag<K> {
+    /// Whether a wake of `key` with `bits` means this waiter; if so it counts as taken from now on. Under its bucket's lock.
+    #[inline(always)]
+    fn taken_by(&self, key: K, bits: u32) -> bool {
+        let meant = self.key.get() == key && self.bits & bits != 0;
+        if meant {
+            self.bucket.store(TAKEN, Ordering::Release);
+        }
+        meant
+    }
+}
 
 /// What a waiter that sleeps looks at. See [`WaitTable::wait`].
 pub struct Woken<'a, K>(&'a [Entry<K>]);
@@ -152,10 +166,13 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
     unsafe fn link<E>(&self, waiter: &Entry<K>, check: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let index = waiter.tag.bucket.load(Ordering::Relaxed);
         self.buckets[index].with(|list| {
-            check()?;
             // SAFETY: the caller's promise.
             unsafe { list.push_back(waiter) };
-            Ok(())
+            // Pairs with the fence in `wake`: it finds us linked, or we see what it changed before.
+            fence(Ordering::SeqCst);
+            check().inspect_err(|_| {
+                list.remove(waiter);
+            })
         })
     }
 
@@ -182,9 +199,57 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
     /// Context: may sleep.
     #[inline(always)]
     pub fn wake(&self, key: K, count: usize, bits: u32) -> usize {
-        let mut taken = List::new();
-        self.buckets[key.hash() % N].with(|list| take(list, &mut taken, key, count, bits));
-        tell(taken)
+        let bucket = &self.buckets[key.hash() % N];
+        // Pairs with the fence in `link`.
+        fence(Ordering::SeqCst);
+        if bucket.looks_empty() {
+            return 0;
+        }
+        if count == 1 {
+            return usize::from(Self::wake_first(bucket, key, bits));
+        }
+        let taken = List::new();
+        bucket.with(|list| take(list, &taken, key, count, bits));
+        tell(&taken)
+    }
+
+    /// Wakes the longest waiting one: the ordinary case, without a list.
+    #[inline(always)]
+    fn wake_first(bucket: &WaitList<Tag<K>>, key: K, bits: u32) -> bool {
+        let Some(waiter) = bucket.with(|list| list.take_first(|tag| tag.taken_by(key, bits))) else { return false };
+        // SAFETY: unlinked by us just now, so alive and ours to tell.
+        unsafe { WaitRecord::hand(&raw const (*waiter).record) };
+        true
+    }
+
+    /// Shows `choose` the bits of those who wait for `key`, the longest waiting first, and wakes the one whose position it names.
+    /// Returns whether it named one.
+    ///
+    /// Context: may sleep; `choose` is called with the bucket locked.
+    ///
+    /// # Errors
+    /// What `choose` returns; nobody is woken then.
+    pub fn wake_chosen<E>(
+        &self,
+        key: K,
+        choose: impl FnOnce(&mut dyn Iterator<Item = u32>) -> Result<Option<usize>, E>,
+    ) -> Result<bool, E> {
+        let waiter = self.buckets[key.hash() % N].with(|list| {
+            let mut bits = list.iter().filter(|tag| tag.key.get() == key).map(|tag| tag.bits);
+            let Some(mut before) = choose(&mut bits)? else { return Ok(None) };
+            Ok(list.take_first(|tag| {
+                if before > 0 && tag.key.get() == key {
+                    before -= 1;
+                    return false;
+                }
+                tag.taken_by(key, u32::MAX)
+            }))
+        })?;
+        if let Some(waiter) = waiter {
+            // SAFETY: unlinked by us just now, so alive and ours to tell.
+            unsafe { WaitRecord::hand(&raw const (*waiter).record) };
+        }
+        Ok(waiter.is_some())
     }
 
     /// Wakes up to `counts[0]` threads that wait for `first` and, if `also` says so, up to `counts[1]` that wait for `second`.
@@ -201,20 +266,20 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
         bits: u32,
         also: impl FnOnce() -> Result<bool, E>,
     ) -> Result<usize, E> {
-        let mut taken = List::new();
+        let taken = List::new();
         self.with_two(first, second, |a, b| {
             let also = also()?;
-            take(a, &mut taken, first, counts[0], bits);
+            take(a, &taken, first, counts[0], bits);
             if also {
-                take(b.unwrap_or(a), &mut taken, second, counts[1], bits);
+                take(b, &taken, second, counts[1], bits);
             }
             Ok(())
         })?;
-        Ok(tell(taken))
+        Ok(tell(&taken))
     }
 
-    /// Wakes up to `wake` threads that wait for `from` and makes up to `limit` others wait for `to`, if `check` agrees.
-    /// Returns how many were woken and how many moved.
+    /// Wakes as many threads that wait for `from` as `check` says, and makes others wait for `to`: in all at most `most`. Returns how
+    /// many were woken and how many moved. `check` sees the bits of those who wait for `from`, the longest waiting first.
     ///
     /// Context: may sleep; `check` is called with both buckets locked.
     ///
@@ -224,51 +289,44 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
         &self,
         from: K,
         to: K,
-        wake: usize,
-        limit: usize,
-        check: impl FnOnce() -> Result<(), E>,
+        most: usize,
+        check: impl FnOnce(&mut dyn Iterator<Item = u32>) -> Result<usize, E>,
     ) -> Result<(usize, usize), E> {
-        let mut taken = List::new();
+        let taken = List::new();
         let moved = self.with_two(from, to, |source, target| {
-            check()?;
-            take(source, &mut taken, from, wake, u32::MAX);
-            let mut moving = List::new();
-            let moved = source.move_to(&mut moving, limit, |tag| tag.key.get() == from);
-            moving.move_to(target.unwrap_or(source), moved, |tag| {
+            let wake = check(&mut source.iter().filter(|tag| tag.key.get() == from).map(|tag| tag.bits))?;
+            let woken = take(source, &taken, from, wake.min(most), u32::MAX);
+            let moving = List::new();
+            let moved = source.move_to(&moving, most - woken, |tag| tag.key.get() == from);
+            moving.move_to(target, moved, |tag| {
                 tag.key.set(to);
                 tag.bucket.store(to.hash() % N, Ordering::Release);
                 true
             });
             Ok(moved)
         })?;
-        Ok((tell(taken), moved))
+        Ok((tell(&taken), moved))
     }
 
-    /// Calls `f` with the buckets of two keys locked, the lower one first; the second is `None` when both are the same.
-    fn with_two<R>(&self, a: K, b: K, f: impl FnOnce(&mut List<Tag<K>>, Option<&mut List<Tag<K>>>) -> R) -> R {
+    /// Calls `f` with the buckets of two keys, which may be one, locked, the lower one first.
+    fn with_two<R>(&self, a: K, b: K, f: impl FnOnce(&List<Tag<K>>, &List<Tag<K>>) -> R) -> R {
         let (a, b) = (a.hash() % N, b.hash() % N);
         match a.cmp(&b) {
-            core::cmp::Ordering::Equal => self.buckets[a].with(|list| f(list, None)),
-            core::cmp::Ordering::Less => self.buckets[a].with(|x| self.buckets[b].with(|y| f(x, Some(y)))),
-            core::cmp::Ordering::Greater => self.buckets[b].with(|y| self.buckets[a].with(|x| f(x, Some(y)))),
+            core::cmp::Ordering::Equal => self.buckets[a].with(|list| f(list, list)),
+            core::cmp::Ordering::Less => self.buckets[a].with(|x| self.buckets[b].with(|y| f(x, y))),
+            core::cmp::Ordering::Greater => self.buckets[b].with(|y| self.buckets[a].with(|x| f(x, y))),
         }
     }
 }
 
-/// Takes the waiters of `key` out of their bucket, to be told later.
+/// Takes the waiters of `key` out of their bucket, to be told later; returns how many.
 #[inline]
-fn take<K: WaitKey>(bucket: &mut List<Tag<K>>, taken: &mut List<Tag<K>>, key: K, count: usize, bits: u32) {
-    bucket.move_to(taken, count, |tag| {
-        let meant = tag.key.get() == key && tag.bits & bits != 0;
-        if meant {
-            tag.bucket.store(TAKEN, Ordering::Release);
-        }
-        meant
-    });
+fn take<K: WaitKey>(bucket: &List<Tag<K>>, taken: &List<Tag<K>>, key: K, count: usize, bits: u32) -> usize {
+    bucket.move_to(taken, count, |tag| tag.taken_by(key, bits))
 }
 
 /// Tells the waiters that were taken; returns how many.
 #[inline]
-fn tell<K>(mut taken: List<Tag<K>>) -> usize {
+fn tell<K>(taken: &List<Tag<K>>) -> usize {
     core::iter::from_fn(|| taken.hand_front().then_some(())).count()
 }

@@ -123,8 +123,8 @@ fn moves_waiters_between_buckets_and_within_one() {
             for number in 0..4 {
                 start(scope, &table, A, ALL, number, &log);
             }
-            assert_eq!(table.requeue(A, target, 9, 9, || Err(7)), Err(7));
-            assert_eq!(table.requeue(A, target, 1, 2, || Ok::<_, ()>(())), Ok((1, 2)));
+            assert_eq!(table.requeue(A, target, 18, |_| Err(7)), Err(7));
+            assert_eq!(table.requeue(A, target, 3, |_| Ok::<_, ()>(1)), Ok((1, 2)));
             wait_for(&log, &[0]);
             assert_eq!(table.wake(target, 1, ALL), 1);
             wait_for(&log, &[0, 1]);
@@ -133,6 +133,29 @@ fn moves_waiters_between_buckets_and_within_one() {
             assert_eq!(table.wake_two(A, target, [9, 9], ALL, || Ok::<_, ()>(true)), Ok(1));
         });
     }
+}
+
+#[test]
+fn the_waker_may_choose_by_the_bits() {
+    let (table, log) = (Table::new(), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for number in 1..4 {
+            start(scope, &table, A, 1 << number, number, &log);
+        }
+        start(scope, &table, A2, 1, 9, &log);
+        assert_eq!(table.wake_chosen(A, |_| Err(5)), Err(5));
+        assert_eq!(table.wake_chosen(A, |_| Ok::<_, ()>(None)), Ok(false));
+        assert_eq!(table.wake_chosen(A, |bits| Ok::<_, ()>(bits.position(|bits| bits == 4))), Ok(true));
+        wait_for(&log, &[2]);
+        let mut seen = Vec::new();
+        let moved = table.requeue(A, B, 9, |bits| {
+            seen.extend(bits);
+            Ok::<_, ()>(0)
+        });
+        assert_eq!((moved, seen), (Ok((0, 2)), std::vec![2, 8]));
+        assert_eq!(table.wake_chosen(B, |_| Ok::<_, ()>(Some(2))), Ok(false), "there is no third");
+        assert_eq!(table.wake(B, 9, ALL) + table.wake(A2, 9, ALL), 3);
+    });
 }
 
 /// Waiters that give up at any moment, and wakers and movers: each wake-up counted is one that a waiter got.
@@ -167,7 +190,7 @@ fn no_wake_up_is_lost_or_doubled_when_waiters_give_up() {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 let woken = table.wake(A, 1, ALL);
-                let moved = table.requeue(A, B, 1, 1, || Ok::<_, ()>(()));
+                let moved = table.requeue(A, B, 2, |_| Ok::<_, ()>(1));
                 let last = table.wake(B, 1, ALL);
                 given.fetch_add(woken + moved.map_or(0, |(woken, _)| woken) + last, Ordering::Relaxed);
                 thread::yield_now();

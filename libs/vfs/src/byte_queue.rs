@@ -1,7 +1,7 @@
 //! [`ByteQueue`]: a first-in first-out queue of bytes in page frames, behind pipes, socket pairs and terminals.
 //!
-//! Grows and shrinks by whole frames; one spare frame is kept so that a steady flow does not allocate. The owner's lock
-//! protects it and decides about limits.
+//! Grows and shrinks by whole frames. An emptied queue starts over in its first frame, and one spare frame is kept, so that a steady
+//! flow does not allocate. The owner's lock protects it and decides about limits.
 
 use alloc::collections::VecDeque;
 
@@ -69,7 +69,6 @@ impl ByteQueue {
         let frame = &self.frames[end / PAGE_SIZE];
         let result = copy_in(frame, offset, wanted.min(PAGE_SIZE - offset), source);
         self.len += *result.as_ref().unwrap_or(&0);
-        self.drop_empty();
         result
     }
 
@@ -97,28 +96,27 @@ impl ByteQueue {
     fn consume(&mut self, n: usize) {
         self.head += n;
         self.len -= n;
-        if self.head == PAGE_SIZE {
+        if self.len == 0 {
+            self.start_over();
+        } else if self.head == PAGE_SIZE {
             self.head = 0;
             self.spare = self.frames.pop_front();
         }
-        self.drop_empty();
     }
 
-    /// An empty queue keeps no frame but the spare one.
-    fn drop_empty(&mut self) {
-        if self.len == 0 {
-            self.head = 0;
-            if let Some(frame) = self.frames.pop_front() {
-                self.spare = Some(frame);
-            }
-            self.frames.clear();
+    /// The queue is empty: it keeps its first frame.
+    #[inline]
+    fn start_over(&mut self) {
+        self.head = 0;
+        if self.frames.len() > 1 {
+            self.frames.truncate(1);
         }
     }
 
     /// Forgets everything in it.
     pub fn clear(&mut self) {
         self.len = 0;
-        self.drop_empty();
+        self.start_over();
     }
 }
 
@@ -146,13 +144,26 @@ mod tests {
     }
 
     #[test]
-    fn an_emptied_queue_starts_over_in_its_spare_frame() {
+    fn an_emptied_queue_starts_over_in_its_first_frame() {
         let mut queue = ByteQueue::new();
         for _ in 0..10_000 {
             assert_eq!(queue.fill(&mut b"abc".as_slice(), 3), Ok(3));
             assert_eq!(queue.drain(&mut VecSink::new(10)), Ok(3));
         }
-        assert_eq!(queue.frames.len(), 0);
+        assert_eq!((queue.frames.len(), queue.head, queue.spare.is_none()), (1, 0, true));
+    }
+
+    #[test]
+    fn an_emptied_queue_keeps_two_frames_at_most() {
+        let mut queue = ByteQueue::new();
+        for len in [1, PAGE_SIZE, PAGE_SIZE + 1, 9 * PAGE_SIZE, 5000] {
+            assert_eq!(queue.fill(&mut std::vec![7; len].as_slice(), len), Ok(len));
+            assert_eq!(queue.drain(&mut VecSink::new(len)), Ok(len));
+            assert!(queue.is_empty() && queue.head == 0 && queue.frames.len() == 1);
+        }
+        assert_eq!(queue.fill(&mut b"xyz".as_slice(), 3), Ok(3));
+        queue.clear();
+        assert!(queue.is_empty() && queue.frames.len() == 1);
     }
 
     #[test]

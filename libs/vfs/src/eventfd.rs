@@ -1,8 +1,10 @@
-//! [`EventFd`]: a counter that can be waited for, as `eventfd(2)` describes it.
+//! [`EventFd`]: a counter that can be waited for, as `eventfd(2)` describes it. One atomic word; whoever changes it wakes those who
+//! wait for that (the fences of [`WaitQueue`] make a change and a wait see each other).
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use sync::{Mutex, WaitQueue};
+use sync::WaitQueue;
 
 use crate::file::File;
 use crate::io::{Sink, Source};
@@ -24,7 +26,7 @@ pub enum Take {
 
 /// An event counter.
 pub struct EventFd {
-    counter: Mutex<u64>,
+    counter: AtomicU64,
     take: Take,
     readable: WaitQueue,
     writable: WaitQueue,
@@ -35,7 +37,7 @@ impl EventFd {
     #[must_use]
     pub fn new(initial: u32, take: Take) -> Arc<Self> {
         Arc::new(Self {
-            counter: Mutex::new(u64::from(initial)),
+            counter: AtomicU64::new(u64::from(initial)),
             take,
             readable: WaitQueue::new(),
             writable: WaitQueue::new(),
@@ -43,22 +45,26 @@ impl EventFd {
     }
 
     fn try_take(&self) -> Option<u64> {
-        let mut counter = self.counter.lock();
-        let taken = match (*counter, self.take) {
-            (0, _) => return None,
-            (all, Take::All) => all,
-            (_, Take::One) => 1,
-        };
-        *counter -= taken;
-        drop(counter);
+        let taken_of = |counter: u64| if self.take == Take::All { counter } else { counter.min(1) };
+        let counter = self.change(|counter| (counter != 0).then(|| counter - taken_of(counter)))?;
         self.writable.wake_all();
-        Some(taken)
+        Some(taken_of(counter))
+    }
+
+    /// Replaces the counter by what `new` makes of it, unless that is nothing; returns the old one.
+    #[inline(always)]
+    fn change(&self, new: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+        let mut counter = self.counter.load(Ordering::Relaxed);
+        loop {
+            match self.counter.compare_exchange(counter, new(counter)?, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(old) => return Some(old),
+                Err(now) => counter = now,
+            }
+        }
     }
 
     fn try_add(&self, value: u64) -> Option<()> {
-        let mut counter = self.counter.lock();
-        *counter = counter.checked_add(value).filter(|sum| *sum <= MAX)?;
-        drop(counter);
+        self.change(|counter| counter.checked_add(value).filter(|sum| *sum <= MAX))?;
         self.readable.wake_all();
         Some(())
     }
@@ -98,7 +104,7 @@ impl File for EventFd {
     }
 
     fn poll(&self) -> Events {
-        let counter = *self.counter.lock();
+        let counter = self.counter.load(Ordering::Acquire);
         let mut events = Events::empty();
         events.set(Events::READABLE, counter > 0);
         events.set(Events::WRITABLE, counter < MAX);

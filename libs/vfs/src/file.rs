@@ -32,7 +32,7 @@ pub trait File: Any + Send + Sync {
     /// As `read`; `EPIPE` when nobody will ever read it (the caller sends `SIGPIPE`), `ENOSPC`, `EFBIG`.
     fn write(&self, position: &mut u64, source: &mut dyn Source, flags: OpenFlags) -> Result<usize>;
 
-    /// Whether the file has a position: `lseek`, `pread` work.
+    /// Whether the file has a position: `lseek`, `pread` work. Always the same answer.
     fn seekable(&self) -> bool {
         false
     }
@@ -132,6 +132,8 @@ pub struct OpenFile {
     location: Location,
     /// Access mode and status flags as `F_GETFL` shows them.
     flags: AtomicU32,
+    /// [`File::seekable`], which never changes.
+    seekable: bool,
     position: Mutex<u64>,
     on_close: Mutex<Vec<CloseHook>>,
 }
@@ -144,7 +146,15 @@ impl OpenFile {
     #[must_use]
     pub fn new(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Arc<Self> {
         let kept = flags.difference(OpenFlags::ONLY_AT_OPEN);
-        Arc::new(Self { file, location, flags: AtomicU32::new(kept.bits()), position: Mutex::new(0), on_close: Mutex::new(Vec::new()) })
+        let seekable = file.seekable();
+        Arc::new(Self {
+            file,
+            location,
+            flags: AtomicU32::new(kept.bits()),
+            seekable,
+            position: Mutex::new(0),
+            on_close: Mutex::new(Vec::new()),
+        })
     }
 
     /// The file behind it.
@@ -270,7 +280,7 @@ impl OpenFile {
     /// # Errors
     /// `ESPIPE`.
     pub fn require_seekable(&self) -> Result<()> {
-        if self.file.seekable() { Ok(()) } else { Err(Errno::ESPIPE) }
+        if self.seekable { Ok(()) } else { Err(Errno::ESPIPE) }
     }
 
     /// The current position.
@@ -280,7 +290,7 @@ impl OpenFile {
     }
 
     fn with_position<T>(&self, act: impl FnOnce(&mut u64) -> Result<T>) -> Result<T> {
-        if self.file.seekable() { act(&mut self.position.lock()) } else { act(&mut 0) }
+        if self.seekable { act(&mut self.position.lock()) } else { act(&mut 0) }
     }
 
     /// `lseek`.

@@ -8,6 +8,7 @@ use super::{frame, report};
 use crate::ctx::Ctx;
 use crate::exit;
 use crate::process::ExitStatus;
+use crate::rseq;
 
 /// Delivers every unblocked pending signal. `interrupted` is the internal error of the system call that is just ending, if it
 /// was interrupted: the call is restarted or fails as the first delivered signal says.
@@ -72,7 +73,7 @@ pub(crate) fn kill(ctx: &Ctx<'_>, signal: Signal, info: &SigInfo) -> ! {
 fn run_handler(ctx: &mut Ctx<'_>, signal: Signal, info: &SigInfo, action: &SigAction) {
     let task = ctx.task();
     let old_mask = task.signals.saved_mask.lock().take().unwrap_or_else(|| task.signals.mask());
-    if frame::push(ctx, signal, info, action, old_mask).is_err() {
+    if !rseq::before_handler(ctx) || frame::push(ctx, signal, info, action, old_mask).is_err() {
         // No room for the frame: SIGSEGV, and if that is what is being delivered, the end.
         let segv = SigInfo::new(Signal::SIGSEGV, linux_abi::signal::code::SI_KERNEL);
         if signal == Signal::SIGSEGV {

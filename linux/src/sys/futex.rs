@@ -4,44 +4,61 @@
 //! first. That read may fault: the fault path never takes a bucket.
 //!
 //! **Keys.** A private futex is its address space and address. A shared one is the object behind the mapping and the offset in
-//! it, so that it is the same through every mapping.
+//! it, so that it is the same through every mapping. A [`Role`] tells those apart who wait at one word for different things: whoever
+//! wakes plain waiters does not see those who wait to own the word (`pi.rs`).
+
+mod modern;
+mod pi;
+
+pub use modern::{futex_requeue, futex_wait, futex_waitv, futex_wake};
+pub(crate) use pi::{Owned, abandon_all};
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use addr::VirtAddr;
-use kernel::mm::{AddressSpace, SharedKey};
+use kernel::mm::SharedKey;
 use kernel::thread;
 use linux_abi::Errno;
 use linux_abi::raw::{
     CLOCK_MONOTONIC, CLOCK_REALTIME, FUTEX_BITSET_MATCH_ANY, FUTEX_CLOCK_REALTIME, FUTEX_CMD_MASK, FUTEX_CMP_REQUEUE,
-    FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP,
+    FUTEX_CMP_REQUEUE_PI, FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_TRYLOCK_PI, FUTEX_UNLOCK_PI,
+    FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAIT_REQUEUE_PI, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP,
 };
-use linux_abi::sched::FutexWaitv;
 use linux_abi::time::Timespec;
 use sync::{WaitKey, WaitTable, Woken};
 
 use crate::ctx::{Ctx, SysResult};
-use crate::process::Task;
 use crate::sys::time;
 use crate::user_ptr::UserPtr;
 
 /// A power of two; 16 times the CPUs we aim at.
 const BUCKETS: usize = 1024;
-/// `FUTEX2_*` flags: size 32 bits, private.
-const FUTEX2_SIZE_U32: u32 = 2;
-const FUTEX2_PRIVATE: u32 = FUTEX_PRIVATE_FLAG;
-const FUTEX_WAITV_MAX: usize = 128;
 
 /// What a futex is, independent of who looks at it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Key {
-    /// Address, or offset in the object.
+pub(crate) struct Key {
+    /// Address, or offset in the object; both are multiples of 4, and the two bits below are the [`Role`].
     offset: u64,
     /// The address space (by address of the object), or inode.
     object: u64,
     /// [`PRIVATE`], or the inode's device.
     device: u64,
+}
+
+/// What somebody waits for at a word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    /// For the word to be handed to it: it then owns the word.
+    Owner = 1,
+    /// To be moved to another word, as one who waits to own that.
+    Condition = 2,
+}
+
+impl Key {
+    /// The same word, for those who wait in `role`.
+    fn with_role(self, role: Role) -> Self {
+        Self { offset: self.offset & !3 | role as u64, ..self }
+    }
 }
 
 /// In place of a device: the key is an address space and an address.
@@ -71,7 +88,7 @@ impl Scope {
 static TABLE: WaitTable<Key, BUCKETS> = WaitTable::new();
 
 /// The key of the word at `address` for the running thread.
-#[inline]
+#[inline(always)]
 fn key_of(address: u64, scope: Scope) -> Result<Key, Errno> {
     if !address.is_multiple_of(4) {
         return Err(Errno::EINVAL);
@@ -79,20 +96,25 @@ fn key_of(address: u64, scope: Scope) -> Result<Key, Errno> {
     if !VirtAddr(address).is_user() {
         return Err(Errno::EFAULT);
     }
-    thread::with_current(|t| {
-        let space = t.space().ok_or(Errno::EFAULT)?;
-        let private = Key { offset: address, object: Arc::as_ptr(space) as u64, device: PRIVATE };
-        if scope == Scope::Private { Ok(private) } else { shared_key(space, address, private) }
-    })
+    if scope == Scope::Private { Ok(private_key(address)) } else { shared_key(address) }
 }
 
-/// The key of a word that others may have mapped, too; `private` if it is in no shared mapping.
+/// The key of a word that only the running thread's process knows by this address.
+#[inline(always)]
+fn private_key(address: u64) -> Key {
+    // A kernel thread, which has no space, makes no system calls; its key would be equal to no other.
+    let space = thread::with_current(|t| t.space().map_or(0, |space| Arc::as_ptr(space) as u64));
+    Key { offset: address, object: space, device: PRIVATE }
+}
+
+/// The key of a word that others may have mapped, too; the private one if it is in no shared mapping.
 #[inline(never)]
-fn shared_key(space: &AddressSpace, address: u64, private: Key) -> Result<Key, Errno> {
-    match space.shared_key(VirtAddr(address)) {
-        Ok(SharedKey::Object(id, offset)) => Ok(Key { offset, object: id.inode, device: id.device }),
-        Ok(SharedKey::Private(_)) => Ok(private),
-        Err(_) => Err(Errno::EFAULT),
+fn shared_key(address: u64) -> Result<Key, Errno> {
+    let shared = thread::with_current(|t| t.space().map(|space| space.shared_key(VirtAddr(address))));
+    match shared {
+        Some(Ok(SharedKey::Object(id, offset))) => Ok(Key { offset, object: id.inode, device: id.device }),
+        Some(Ok(SharedKey::Private(_))) => Ok(private_key(address)),
+        Some(Err(_)) | None => Err(Errno::EFAULT),
     }
 }
 
@@ -106,12 +128,12 @@ pub(crate) fn wake_address(address: u64, count: usize) -> SysResult {
 
 /// Parks until woken, the deadline, or a signal.
 #[inline(always)]
-fn park_until(task: &Task, deadline_ns: Option<u64>, woken: &Woken<'_, Key>) -> Result<(), Errno> {
+fn park_until(deadline_ns: Option<u64>, woken: &Woken<'_, Key>) -> Result<(), Errno> {
     loop {
         if woken.is_woken() {
             return Ok(());
         }
-        if task.is_interrupted() {
+        if sync::interrupted() {
             return Err(Errno::ERESTARTSYS);
         }
         if deadline_ns.is_some_and(|d| sync::monotonic_ns() >= d) {
@@ -125,14 +147,20 @@ fn expect(word: UserPtr<u32>, expected: u32) -> Result<(), Errno> {
     if word.load()? == expected { Ok(()) } else { Err(Errno::EAGAIN) }
 }
 
-#[inline]
-fn wait(ctx: &Ctx<'_>, word: UserPtr<u32>, op: u32, expected: u32, timeout: u64, bitset: u32) -> SysResult {
+#[inline(always)]
+fn wait(word: UserPtr<u32>, op: u32, expected: u32, timeout: u64, bitset: u32) -> SysResult {
     if bitset == 0 {
         return Err(Errno::EINVAL);
     }
     let key = key_of(word.address(), Scope::of(op))?;
-    let deadline = deadline(op, UserPtr::new(timeout))?;
-    match TABLE.wait(key, bitset, || expect(word, expected), |woken| park_until(ctx.task(), deadline, woken)) {
+    wait_until(word, key, expected, deadline(op, UserPtr::new(timeout))?, bitset)
+}
+
+#[inline(always)]
+fn wait_until(word: UserPtr<u32>, key: Key, expected: u32, deadline: Option<u64>, bitset: u32) -> SysResult {
+    // Often it has changed already: then the table need not be touched.
+    expect(word, expected)?;
+    match TABLE.wait(key, bitset, || expect(word, expected), |woken| park_until(deadline, woken)) {
         Ok(()) => Ok(0),
         // A restart would begin a relative wait anew, so a handler always ends a timed wait (as on Linux).
         Err(Errno::ERESTARTSYS) if deadline.is_some() => Err(Errno::ERESTARTNOHAND),
@@ -140,7 +168,7 @@ fn wait(ctx: &Ctx<'_>, word: UserPtr<u32>, op: u32, expected: u32, timeout: u64,
     }
 }
 
-#[inline]
+#[inline(always)]
 fn wake(word: UserPtr<u32>, op: u32, val: u32, bitset: u32) -> SysResult {
     if bitset == 0 {
         return Err(Errno::EINVAL);
@@ -211,7 +239,8 @@ fn count(value: u32) -> usize {
 /// `futex`: waits for, wakes and moves waiters on a word of memory.
 ///
 /// # Errors
-/// `EAGAIN` when the word differs, `ETIMEDOUT`, `EINTR`, `EINVAL`, `EFAULT`; `ENOSYS` for the priority-inheritance operations.
+/// `EAGAIN` when the word differs, `ETIMEDOUT`, `EINTR`, `EINVAL`, `EFAULT`; `EPERM`, `ESRCH`, `EDEADLK` from the operations on words
+/// that have an owner; `ENOSYS` for an operation that does not exist.
 pub fn futex(
     ctx: &Ctx<'_>,
     word: UserPtr<u32>,
@@ -221,82 +250,63 @@ pub fn futex(
     word2: UserPtr<u32>,
     val3: u32,
 ) -> SysResult {
-    match op & FUTEX_CMD_MASK as u32 {
-        FUTEX_WAIT | FUTEX_WAIT_BITSET => wait(ctx, word, op, val, timeout, bitset(op, val3)),
+    const WAIT_BITSET_REALTIME: u32 = FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME;
+    match op & !FUTEX_PRIVATE_FLAG {
+        FUTEX_WAIT | FUTEX_WAIT_BITSET | WAIT_BITSET_REALTIME => wait(word, op, val, timeout, bitset(op, val3)),
         FUTEX_WAKE | FUTEX_WAKE_BITSET => wake(word, op, val, bitset(op, val3)),
-        _ => two_words(word, op, count(val), count(timeout as u32), word2, val3),
+        _ => rare(ctx, word, op, val, timeout, word2, val3),
     }
 }
 
-/// The bits of a wait or wake: any, unless the operation is one of those with a bitset.
-fn bitset(op: u32, val3: u32) -> u32 {
-    match op & FUTEX_CMD_MASK as u32 {
-        FUTEX_WAIT | FUTEX_WAKE => FUTEX_BITSET_MATCH_ANY,
-        _ => val3,
+/// The operations that are not a plain wait or wake.
+#[inline(never)]
+fn rare(ctx: &Ctx<'_>, word: UserPtr<u32>, op: u32, val: u32, timeout: u64, word2: UserPtr<u32>, val3: u32) -> SysResult {
+    let (scope, command) = (Scope::of(op), op & FUTEX_CMD_MASK as u32);
+    if op & FUTEX_CLOCK_REALTIME != 0 && !matches!(command, FUTEX_LOCK_PI2 | FUTEX_WAIT_REQUEUE_PI) {
+        return Err(Errno::ENOSYS);
     }
+    let deadline = |op| deadline(op, UserPtr::new(timeout));
+    match command {
+        // Always by the wall clock, whatever the flag says.
+        FUTEX_LOCK_PI => pi::lock(ctx, word, scope, deadline(op | FUTEX_CLOCK_REALTIME)?),
+        FUTEX_LOCK_PI2 => pi::lock(ctx, word, scope, deadline(op)?),
+        FUTEX_TRYLOCK_PI => pi::try_lock(ctx, word, scope),
+        FUTEX_UNLOCK_PI => pi::unlock(ctx, word, scope),
+        FUTEX_WAIT_REQUEUE_PI => pi::wait_requeue(ctx, word, scope, val, deadline(op)?, word2),
+        FUTEX_CMP_REQUEUE_PI => pi::requeue(word, scope, val, requeue_count(timeout as u32)?, word2, val3),
+        _ => two_words(word, op, val, timeout as u32, word2, val3),
+    }
+}
+
+/// How many waiters a requeue wakes or moves.
+fn requeue_count(value: u32) -> Result<usize, Errno> {
+    usize::try_from(value as i32).map_err(|_| Errno::EINVAL)
+}
+
+/// The bits of a wait or wake: any, unless the operation is one of the two with a bitset (9 and 10).
+fn bitset(op: u32, val3: u32) -> u32 {
+    const WITH_BITSET: u32 = FUTEX_WAIT_BITSET & FUTEX_WAKE_BITSET;
+    if op & WITH_BITSET == 0 { FUTEX_BITSET_MATCH_ANY } else { val3 }
 }
 
 /// The operations on two words.
-#[inline(never)]
-fn two_words(
-    word: UserPtr<u32>,
-    op: u32,
-    val: usize,
-    val2: usize,
-    word2: UserPtr<u32>,
-    val3: u32,
-) -> SysResult {
+fn two_words(word: UserPtr<u32>, op: u32, val: u32, val2: u32, word2: UserPtr<u32>, val3: u32) -> SysResult {
     let scope = Scope::of(op);
     let keys = || Ok::<_, Errno>((key_of(word.address(), scope)?, key_of(word2.address(), scope)?));
     match op & FUTEX_CMD_MASK as u32 {
-        FUTEX_REQUEUE => {
-            let (from, to) = keys()?;
-            TABLE.requeue(from, to, val, val2, || Ok(())).map(|(woken, _)| woken)
-        }
-        FUTEX_CMP_REQUEUE => {
-            let (from, to) = keys()?;
-            TABLE.requeue(from, to, val, val2, || expect(word, val3)).map(|(woken, moved)| woken + moved)
-        }
+        FUTEX_REQUEUE => requeue(keys()?, val, val2, || Ok(())),
+        FUTEX_CMP_REQUEUE => requeue(keys()?, val, val2, || expect(word, val3)),
         FUTEX_WAKE_OP => {
             let (first, second) = keys()?;
-            TABLE.wake_two(first, second, [val, val2], FUTEX_BITSET_MATCH_ANY, || apply_wake_op(word2, val3))
+            TABLE.wake_two(first, second, [count(val), count(val2)], FUTEX_BITSET_MATCH_ANY, || apply_wake_op(word2, val3))
         }
         _ => Err(Errno::ENOSYS),
     }
 }
 
-/// `futex_waitv`: waits for any of several words; returns the index of one that was woken.
-///
-/// # Errors
-/// As `futex`.
-pub fn futex_waitv(
-    ctx: &Ctx<'_>,
-    waiters: UserPtr<FutexWaitv>,
-    count: u32,
-    flags: u32,
-    timeout: UserPtr<Timespec>,
-    clock: u32,
-) -> SysResult {
-    if flags != 0 || count == 0 || count as usize > FUTEX_WAITV_MAX {
-        return Err(Errno::EINVAL);
-    }
-    let list = waiters.read_vec(count as usize)?;
-    let deadline = match timeout.non_null() {
-        Some(t) => Some(time::monotonic_deadline(clock, t.read()?.to_ns().ok_or(Errno::EINVAL)?)),
-        None => None,
-    };
-    let keys = list.iter().map(waitv_key).collect::<Result<Vec<_>, _>>()?;
-    let check = |index: usize| {
-        let item: &FutexWaitv = &list[index];
-        expect(UserPtr::new(item.uaddr), item.val as u32)
-    };
-    TABLE.wait_any(&keys, FUTEX_BITSET_MATCH_ANY, check, |woken| park_until(ctx.task(), deadline, woken))
-}
-
-fn waitv_key(item: &FutexWaitv) -> Result<Key, Errno> {
-    if item.flags & !(FUTEX2_PRIVATE) != FUTEX2_SIZE_U32 || item.reserved != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let scope = if item.flags & FUTEX2_PRIVATE != 0 { Scope::Private } else { Scope::Shared };
-    key_of(item.uaddr, scope)
+/// Wakes some and moves others; returns how many of both (also for FUTEX_REQUEUE, whatever futex(2) says).
+fn requeue(keys: (Key, Key), wake: u32, limit: u32, check: impl FnOnce() -> Result<(), Errno>) -> SysResult {
+    let (wake, limit) = (requeue_count(wake)?, requeue_count(limit)?);
+    let (woken, moved) = TABLE.requeue(keys.0, keys.1, wake.saturating_add(limit), |_| check().map(|()| wake))?;
+    Ok(woken + moved)
 }

@@ -4,6 +4,7 @@ pub mod event;
 pub mod file;
 pub mod futex;
 pub mod info;
+pub mod membarrier;
 pub mod mm;
 pub mod process;
 pub mod signal;

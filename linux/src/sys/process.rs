@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use kernel::thread::{self, ProgramThread, spawn_program};
 use linux_abi::Errno;
@@ -272,6 +273,7 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     process.files.close_on_exec();
     process.signals.reset_handlers();
     process.timers.delete_all();
+    process.membarrier.store(0, Ordering::Relaxed);
     process.set_space(loaded.space.clone());
     *process.executable.write() = loaded.executable;
     let name = String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]).into_owned();
@@ -283,6 +285,7 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
         fs_base: 0,
         space: loaded.space,
         personality: Box::new(Personality(task.clone())),
+        wants_rseq: false,
     };
     process.remove_task(ctx.task());
     process.finish_exec();

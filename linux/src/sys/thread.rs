@@ -77,6 +77,7 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         fs_base,
         space: process.space(),
         personality: Box::new(Personality(task.clone())),
+        wants_rseq: false,
     };
     process.add_task(&task, || spawn_program(program).map_err(|_| Errno::EAGAIN))?;
     Ok(tid as usize)
@@ -116,7 +117,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     if has(args.flags, CLONE_CHILD_SETTID) {
         exec::write_to(&space, VirtAddr(args.child_tid), &pid.to_le_bytes())?;
     }
-    let child = Process::new(pid, space.clone(), parent.fs.duplicate(), parent.files.duplicate(), parent.ids());
+    let child = Process::new(pid, space.clone(), parent.fs.duplicate(), parent.files.duplicate()?, parent.ids());
     child.inherit(parent);
     child.family.set_exit_signal(args.exit_signal as u32);
     if args.flags & CLONE_CLEAR_SIGHAND != 0 {
@@ -128,6 +129,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     let task = Task::new(pid, child.clone(), caller.name(), TaskSignals::new(caller.signals.mask()));
     if !shares {
         task.signals.set_altstack(caller.signals.altstack());
+        task.rseq.copy_from(&caller.rseq);
     }
     if has(args.flags, CLONE_CHILD_CLEARTID) {
         task.set_clear_child_tid(args.child_tid);
@@ -137,8 +139,14 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     if args.stack != 0 {
         frame.rsp = args.stack.wrapping_add(args.stack_size);
     }
-    let program =
-        ProgramThread { name: task.name(), frame, fs_base, space, personality: Box::new(Personality(task.clone())) };
+    let program = ProgramThread {
+        name: task.name(),
+        frame,
+        fs_base,
+        space,
+        personality: Box::new(Personality(task.clone())),
+        wants_rseq: task.rseq.is_set(),
+    };
     parent.family.add_child(child.clone());
     if child.add_task(&task, || spawn_program(program)).is_err() {
         family::abandon(parent, &child);
@@ -455,30 +463,4 @@ fn check_priority_target(ctx: &Ctx<'_>, which: u32, who: u32) -> Result<(), Errn
 pub fn getcpu(_ctx: &Ctx<'_>, cpu: UserPtr<u32>, node: UserPtr<u32>) -> SysResult {
     cpu.write_optional(&(kernel::percpu::cpu_id() as u32))?;
     node.write_optional(&0).map(|()| 0)
-}
-
-/// `membarrier`: every switch and every interrupt is a full barrier, so making all CPUs take one does it.
-///
-/// # Errors
-/// `EINVAL`.
-pub fn membarrier(_ctx: &Ctx<'_>, command: u32, flags: u32, _cpu: u32) -> SysResult {
-    const GLOBAL: u32 = 1;
-    const GLOBAL_EXPEDITED: u32 = 2;
-    const REGISTER_GLOBAL_EXPEDITED: u32 = 4;
-    const PRIVATE_EXPEDITED: u32 = 8;
-    const REGISTER_PRIVATE_EXPEDITED: u32 = 16;
-    const ALL: u32 = GLOBAL | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED;
-    if flags != 0 {
-        return Err(Errno::EINVAL);
-    }
-    match command {
-        0 => Ok(ALL as usize),
-        REGISTER_GLOBAL_EXPEDITED | REGISTER_PRIVATE_EXPEDITED => Ok(0),
-        GLOBAL | GLOBAL_EXPEDITED | PRIVATE_EXPEDITED => {
-            // The interrupt that carries a flush request serialises every other CPU.
-            kernel::tlb::shootdown(VirtAddr(addr::layout::USER_MIN), VirtAddr(addr::layout::USER_MIN + 4096));
-            Ok(0)
-        }
-        _ => Err(Errno::EINVAL),
-    }
 }

@@ -17,6 +17,8 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("fresh_pages.c").memory("64M"),
         Case::c("threads.c"),
         Case::c("threads1000.c").memory("512M"),
+        Case::c("futex.c"),
+        Case::c("rseq.c"),
         Case::c("pipes.c"),
         Case::c("epoll.c"),
         Case::c("files.c"),
