@@ -1,6 +1,6 @@
 /*
  * `/init` of the Linux guest: runs the programs of /bench one after the other in the order of /bench/list, each in a process of its own with
- * two minutes of guest time, then switches the machine off. Limits that would keep Linux out of a series are lifted.
+ * one minute of guest time, then switches the machine off. Limits that would keep Linux out of a series are lifted.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -40,7 +40,7 @@ static void run(const char *name)
 	}
 	sigemptyset(&child_ended);
 	sigaddset(&child_ended, SIGCHLD);
-	if (sigtimedwait(&child_ended, NULL, &(struct timespec){.tv_sec = 120}) < 0)
+	if (sigtimedwait(&child_ended, NULL, &(struct timespec){.tv_sec = 60}) < 0)
 		kill(child, SIGKILL);
 	waitpid(child, &status, 0);
 	printf("END %s %d\n", name, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));

@@ -7,15 +7,25 @@
 
 #define MOST 10000
 #define CREATES 50
+#define WARM_UP 1000
+#define YIELDS 20000
 
 static volatile int yielding;
-static volatile uint64_t yields;
+static volatile uint64_t began, ended;
+static uint64_t yields;
 
+/* The thread that makes the first and the last of the counted yields takes the time. */
 static void *yielder(void *arg)
 {
 	sleeper(arg);
 	while (yielding) {
-		__atomic_fetch_add(&yields, 1, __ATOMIC_RELAXED);
+		uint64_t mine = __atomic_fetch_add(&yields, 1, __ATOMIC_RELAXED);
+		if (mine == WARM_UP)
+			began = counter();
+		if (mine == WARM_UP + YIELDS) {
+			ended = counter();
+			yielding = 0;
+		}
 		sched_yield();
 	}
 	return NULL;
@@ -41,23 +51,14 @@ static double create_cost(void)
 	return (double)best / CREATES;
 }
 
+/* Lets the sleepers yield to each other, and end. */
 static double yield_cost(pthread_t *threads, int have)
 {
 	yielding = 1;
-	__atomic_store_n(&gate, 1, __ATOMIC_RELEASE);
-	futex(&gate, FUTEX_WAKE_PRIVATE, INT_MAX);
-	while (yields < 2 * (uint64_t)have) /* all are on their way */
-		sched_yield();
-	uint64_t before = yields, start = counter();
-	while (yields < before + 20000)
-		sched_yield();
-	double cost = (double)(counter() - start) / (yields - before);
-	yielding = 0;
-	for (int i = 0; i < have; i++)
-		pthread_join(threads[i], NULL);
 	yields = 0;
+	let_go(threads, have);
 	gate = 0;
-	return cost;
+	return (double)(ended - began) / YIELDS;
 }
 
 int main(void)
