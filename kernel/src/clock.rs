@@ -106,6 +106,18 @@ pub fn monotonic_ns() -> u64 {
     scale().apply(cpu::rdtsc().wrapping_sub(BASE_TSC.load(Ordering::Relaxed)))
 }
 
+/// The monotonic time at which the time-stamp counter read `tsc`.
+#[inline]
+pub(crate) fn at_tsc(tsc: u64) -> u64 {
+    scale().apply(tsc.wrapping_sub(BASE_TSC.load(Ordering::Relaxed)))
+}
+
+/// A difference of the time-stamp counter in nanoseconds.
+#[inline]
+pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
+    scale().apply(ticks)
+}
+
 /// Unix time in nanoseconds.
 #[inline]
 #[must_use]

@@ -42,6 +42,12 @@ pub fn apic_id_of(cpu: usize) -> u32 {
     APIC_IDS[cpu].load(Ordering::Relaxed)
 }
 
+/// The thread that `cpu` runs at this instant, for comparison only: it may be gone when this returns.
+pub(crate) fn current_of(cpu: usize) -> *const block::ThreadBlock {
+    // SAFETY: a block of the table.
+    unsafe { block::current_of(BLOCKS.0.get().cast::<CpuBlock>().wrapping_add(cpu % MAX_CPUS)) }
+}
+
 /// Gives this CPU its number and block.
 ///
 /// # Safety

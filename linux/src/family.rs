@@ -12,7 +12,7 @@ use linux_abi::signal::{SIG_IGN, SigInfo, Signal, code, sa};
 use sync::{Interrupt, Mutex, WaitQueue};
 
 use crate::exit::FIRST_PID;
-use crate::process::{self, ExitStatus, Process};
+use crate::process::{self, ExitStatus, Process, Usage};
 
 /// A process's relatives.
 pub(crate) struct Family {
@@ -133,7 +133,8 @@ pub(crate) struct Ended {
     pub(crate) pid: u32,
     uid: u32,
     status: ExitStatus,
-    pub(crate) cpu_ns: u64,
+    /// Its own, and its children's.
+    pub(crate) usage: Usage,
 }
 
 impl Ended {
@@ -142,7 +143,7 @@ impl Ended {
             pid: child.pid(),
             uid: child.ids().ruid,
             status: child.exit_status().unwrap_or(ExitStatus::Exited(0)),
-            cpu_ns: child.cpu_time_ns(),
+            usage: child.usage().plus(child.children_usage()),
         }
     }
 
@@ -186,6 +187,7 @@ pub(crate) fn wait(process: &Process, which: Which, blocking: Blocking, take: Ta
         .wait_until(None, Interrupt::Allowed, look)
         .map_err(|_| Errno::ERESTARTSYS)??;
     if let (Some(child), Take::Yes) = (found, take) {
+        process.add_child_usage(child.usage);
         process.family.remove_child(child.pid);
         process::remove_process(child.pid);
     }

@@ -28,6 +28,7 @@ use crate::fdtable::FdTable;
 use crate::rseq::Registration;
 use crate::signal::{ProcessSignals, TaskSignals};
 use crate::sys::futex::Owned;
+use crate::sys::sched::Attributes;
 use crate::timers::ProcessTimers;
 
 /// Largest process or thread number, as `/proc/sys/kernel/pid_max` says.
@@ -160,6 +161,29 @@ impl ExitStatus {
     }
 }
 
+/// What a thread, a process or its children used of the CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time.
+    pub cpu_ns: u64,
+    /// How often a CPU was given up to wait.
+    pub waits: u64,
+    /// How often it was lost otherwise.
+    pub preemptions: u64,
+}
+
+impl Usage {
+    /// The sum.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            waits: self.waits + other.waits,
+            preemptions: self.preemptions + other.preemptions,
+        }
+    }
+}
+
 /// A process: what its threads share.
 pub struct Process {
     pid: u32,
@@ -188,9 +212,11 @@ pub struct Process {
     session: AtomicU32,
     dumpable: AtomicU32,
     start_ns: u64,
-    dead_threads_ns: AtomicU64,
     /// What it has registered for with `membarrier`.
     pub membarrier: AtomicU32,
+    /// What the ended threads used, and the children that were waited for with theirs.
+    dead_threads: Mutex<Usage>,
+    dead_children: Mutex<Usage>,
 }
 
 fn default_limits() -> [Rlimit; raw::RLIM_NLIMITS as usize] {
@@ -231,8 +257,9 @@ impl Process {
             session: AtomicU32::new(pid),
             dumpable: AtomicU32::new(1),
             start_ns: kernel::clock::monotonic_ns(),
-            dead_threads_ns: AtomicU64::new(0),
             membarrier: AtomicU32::new(0),
+            dead_threads: Mutex::new(Usage::default()),
+            dead_children: Mutex::new(Usage::default()),
         });
         PROCESSES.write().insert(pid, process.clone());
         process
@@ -304,8 +331,27 @@ impl Process {
     /// CPU time of all threads, the ended ones included.
     #[must_use]
     pub fn cpu_time_ns(&self) -> u64 {
-        let living: u64 = self.threads.lock().values().map(|t| t.cpu_time_ns()).sum();
-        living + self.dead_threads_ns.load(Ordering::Relaxed)
+        self.usage().cpu_ns
+    }
+
+    /// What all threads used, the ended ones included.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        // Under the lock, so that no thread counts twice or not at all.
+        let threads = self.threads.lock();
+        threads.values().fold(*self.dead_threads.lock(), |sum, t| sum.plus(t.usage()))
+    }
+
+    /// What the children used that have ended and were waited for, with theirs.
+    #[must_use]
+    pub fn children_usage(&self) -> Usage {
+        *self.dead_children.lock()
+    }
+
+    /// A child was waited for.
+    pub(crate) fn add_child_usage(&self, usage: Usage) {
+        let mut sum = self.dead_children.lock();
+        *sum = sum.plus(usage);
     }
 
     /// The address space.
@@ -387,7 +433,8 @@ impl Process {
         self.threads.lock().get(&tid).cloned()
     }
 
-    /// Adds a thread that `spawn` starts. The lock is held over `spawn`, so the thread cannot end before it is listed.
+    /// Adds a thread that `spawn` starts. It finds itself listed from its first instruction on; the locks held over `spawn` keep
+    /// it from ending, and others from using it, before its kernel thread is known.
     ///
     /// # Errors
     /// What `spawn` returns; `EAGAIN` when the process is ending.
@@ -400,10 +447,16 @@ impl Process {
         if self.exit_status().is_some() {
             return Err(Errno::EAGAIN);
         }
-        *task.thread.lock() = Some(spawn()?);
         threads.insert(task.tid, task.clone());
         TASKS.write().insert(task.tid, task.clone());
-        Ok(())
+        let mut thread = task.thread.lock();
+        let spawned = spawn().map(|spawned| *thread = Some(spawned));
+        drop(thread);
+        if spawned.is_err() {
+            threads.remove(&task.tid);
+            TASKS.write().remove(&task.tid);
+        }
+        spawned
     }
 
     /// Takes an ending thread off the lists; returns how many are left.
@@ -411,7 +464,10 @@ impl Process {
         let mut threads = self.threads.lock();
         threads.remove(&task.tid);
         TASKS.write().remove(&task.tid);
-        self.dead_threads_ns.fetch_add(task.cpu_time_ns(), Ordering::Relaxed);
+        {
+            let mut sum = self.dead_threads.lock();
+            *sum = sum.plus(task.usage());
+        }
         *task.thread.lock() = None;
         let left = threads.len();
         drop(threads);
@@ -474,6 +530,7 @@ pub struct Task {
     pub rseq: Registration,
     /// Futex words that it owns or waits to own.
     pub(crate) owned: Owned,
+    sched: Mutex<Attributes>,
 }
 
 impl Task {
@@ -491,6 +548,7 @@ impl Task {
             timer_slack_ns: AtomicU64::new(50_000),
             rseq: Registration::default(),
             owned: Owned::default(),
+            sched: Mutex::new(Attributes::NORMAL),
         })
     }
 
@@ -537,6 +595,35 @@ impl Task {
         self.thread.lock().clone()
     }
 
+    /// Policy, priority and nice value.
+    #[must_use]
+    pub fn sched(&self) -> Attributes {
+        *self.sched.lock()
+    }
+
+    /// Changes policy, priority and nice value; in force at once.
+    ///
+    /// # Errors
+    /// What `change` returns; nothing changes then.
+    pub fn change_sched(&self, change: impl FnOnce(Attributes) -> Result<Attributes, Errno>) -> Result<(), Errno> {
+        let mut sched = self.sched.lock();
+        *sched = change(*sched)?;
+        if let Some(thread) = self.thread() {
+            thread.set_policy(sched.policy());
+        }
+        Ok(())
+    }
+
+    /// A new thread's beginning, before it is started.
+    pub(crate) fn inherit_sched(&self, maker: &Self) {
+        *self.sched.lock() = maker.sched().child();
+    }
+
+    /// The same thread goes on in a new program, before it is started.
+    pub(crate) fn keep_sched(&self, old: &Self) {
+        *self.sched.lock() = old.sched();
+    }
+
     /// Has the thread look at its signals before it goes on with program code, waking it if it sleeps interruptibly.
     pub fn set_work(&self) {
         if let Some(thread) = self.thread() {
@@ -555,6 +642,15 @@ impl Task {
     #[must_use]
     pub fn cpu_time_ns(&self) -> u64 {
         self.thread().map_or(0, |t| t.cpu_time_ns())
+    }
+
+    /// CPU time and switches so far.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.thread().map_or_else(Usage::default, |t| {
+            let (waits, preemptions) = t.switches();
+            Usage { cpu_ns: t.cpu_time_ns(), waits, preemptions }
+        })
     }
 
     /// Where `set_tid_address` wants a zero and a futex wake at exit; 0 for nowhere.

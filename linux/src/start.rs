@@ -196,6 +196,7 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
         frame: loaded.frame,
         fs_base: 0,
         space: loaded.space,
+        policy: task.sched().policy(),
         personality: Box::new(Personality(task.clone())),
         wants_rseq: false,
     };

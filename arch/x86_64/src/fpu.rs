@@ -5,9 +5,9 @@
 //! At a thread switch it is saved only if it is live ([`is_live`]), and the registers are then put into their initial state,
 //! so that a thread without saved state finds what it left: nothing.
 
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 use core::arch::x86_64::{__cpuid, __cpuid_count};
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 const X87: u64 = 1;
 const SSE: u64 = 1 << 1;
@@ -24,8 +24,6 @@ pub const AREA_ALIGN: usize = 64;
 
 static XCR0: AtomicU64 = AtomicU64::new(0);
 static AREA_SIZE: AtomicUsize = AtomicUsize::new(FXSAVE_SIZE);
-/// XGETBV(1) tells which components are in use. QEMU's emulator claims all of them always.
-static IN_USE_KNOWN: AtomicBool = AtomicBool::new(false);
 
 /// Enables the FPU and every supported state component on this CPU.
 pub fn init() {
@@ -41,8 +39,8 @@ pub fn init() {
         }
         XCR0.store(wanted, Ordering::Relaxed);
         AREA_SIZE.store(__cpuid_count(0xd, 0).ebx as usize, Ordering::Relaxed);
-        IN_USE_KNOWN.store(__cpuid_count(0xd, 1).eax & 4 != 0 && !crate::cpu::is_tcg(), Ordering::Relaxed);
     }
+    METHOD.store(best_method(xcr0()) as u8, Ordering::Relaxed);
     reset();
 }
 
@@ -60,23 +58,61 @@ pub fn xsave_size() -> usize {
     AREA_SIZE.load(Ordering::Relaxed)
 }
 
-/// Whether state beyond the low halves of xmm0–15 is in use and must be saved before another program thread runs.
-/// Only valid at a system call, where the ABI leaves no x87 or MMX value live (a preempted thread is always saved).
-#[must_use]
-pub fn is_live() -> bool {
-    if IN_USE_KNOWN.load(Ordering::Relaxed) {
-        let in_use: u32;
-        // SAFETY: CPUID reports XGETBV with ECX = 1.
-        unsafe { asm!("xgetbv", in("ecx") 1, out("eax") in_use, out("edx") _, options(nomem, nostack, preserves_flags)) };
-        return u64::from(in_use) & !SSE & xcr0() != 0;
-    }
-    if xcr0() & !(X87 | SSE | AVX) != 0 {
-        return true;
-    }
-    x87_stack_used() || (xcr0() & AVX != 0 && upper_halves_used())
+/// How [`is_live`] finds out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Method {
+    /// XGETBV(1).
+    Ask,
+    /// Look at x87 and the upper halves of ymm0–15.
+    LookAtAvx,
+    /// Look at x87: there are no upper halves.
+    LookAtX87,
+    /// Too much to look at.
+    Assume,
 }
 
-fn x87_stack_used() -> bool {
+static METHOD: AtomicU8 = AtomicU8::new(Method::Assume as u8);
+
+/// XGETBV(1) tells which components are in use. QEMU's emulator claims all of them always.
+fn best_method(xcr0: u64) -> Method {
+    match xcr0 & !(X87 | SSE) {
+        _ if xcr0 != 0 && __cpuid_count(0xd, 1).eax & 4 != 0 && !crate::cpu::is_tcg() => Method::Ask,
+        0 => Method::LookAtX87,
+        AVX => Method::LookAtAvx,
+        _ => Method::Assume,
+    }
+}
+
+/// Whether state beyond the low halves of xmm0–15 is in use and must be saved before another program thread runs.
+/// Only valid at a system call, where the ABI leaves no x87 or MMX value live (a preempted thread is always saved).
+/// Clobbers the low halves, as any call.
+#[inline(always)]
+#[must_use]
+pub fn is_live() -> bool {
+    const ASK: u8 = Method::Ask as u8;
+    const AVX: u8 = Method::LookAtAvx as u8;
+    const X87: u8 = Method::LookAtX87 as u8;
+    let method = METHOD.load(Ordering::Relaxed);
+    if method == AVX {
+        return x87_used() || upper_halves_used();
+    }
+    match method {
+        ASK => in_use(),
+        X87 => x87_used(),
+        _ => true,
+    }
+}
+
+fn in_use() -> bool {
+    let in_use: u32;
+    // SAFETY: CPUID reports XGETBV with ECX = 1.
+    unsafe { asm!("xgetbv", in("ecx") 1, out("eax") in_use, out("edx") _, options(nomem, nostack, preserves_flags)) };
+    u64::from(in_use) & !SSE & xcr0() != 0
+}
+
+#[inline(always)]
+fn x87_used() -> bool {
     let status: u16;
     // SAFETY: reads the x87 status word.
     unsafe { asm!("fnstsw ax", out("ax") status, options(nomem, nostack, preserves_flags)) };
@@ -84,24 +120,38 @@ fn x87_stack_used() -> bool {
     status != 0
 }
 
-/// Tests the upper halves of ymm0–15 without changing a register: `vptest` against a mask of the upper half.
-fn upper_halves_used() -> bool {
-    #[repr(align(32))]
-    struct Mask(#[expect(dead_code, reason = "read by the asm below")] [u64; 4]);
-    static UPPER: Mask = Mask([0, 0, u64::MAX, u64::MAX]);
-    let used: u8;
-    // SAFETY: AVX is enabled; `vptest` writes only flags.
-    unsafe {
-        asm!(
-            "vptest ymm0, [{m}]", "jnz 2f", "vptest ymm1, [{m}]", "jnz 2f", "vptest ymm2, [{m}]", "jnz 2f", "vptest ymm3, [{m}]", "jnz 2f",
-            "vptest ymm4, [{m}]", "jnz 2f", "vptest ymm5, [{m}]", "jnz 2f", "vptest ymm6, [{m}]", "jnz 2f", "vptest ymm7, [{m}]", "jnz 2f",
-            "vptest ymm8, [{m}]", "jnz 2f", "vptest ymm9, [{m}]", "jnz 2f", "vptest ymm10, [{m}]", "jnz 2f", "vptest ymm11, [{m}]", "jnz 2f",
-            "vptest ymm12, [{m}]", "jnz 2f", "vptest ymm13, [{m}]", "jnz 2f", "vptest ymm14, [{m}]", "jnz 2f", "vptest ymm15, [{m}]",
-            "2: setnz {used}",
-            m = in(reg) &raw const UPPER, used = out(reg_byte) used, options(nostack, readonly)
-        );
-    }
-    used != 0
+/// A mask of the upper half of a ymm register.
+#[repr(align(32))]
+struct Mask(#[expect(dead_code, reason = "read by the code below")] [u64; 4]);
+static UPPER: Mask = Mask([0, 0, u64::MAX, u64::MAX]);
+
+/// Tests the upper halves of ymm0–15: all of them, or'ed together in ymm0, which is then put back. It waits below the stack
+/// pointer meanwhile, where nothing comes: traps leave 128 bytes there.
+#[unsafe(naked)]
+extern "C" fn upper_halves_used() -> bool {
+    naked_asm!(
+        "vmovups [rsp - 48], ymm0",
+        "vorps ymm0, ymm0, ymm1",
+        "vorps ymm0, ymm0, ymm2",
+        "vorps ymm0, ymm0, ymm3",
+        "vorps ymm0, ymm0, ymm4",
+        "vorps ymm0, ymm0, ymm5",
+        "vorps ymm0, ymm0, ymm6",
+        "vorps ymm0, ymm0, ymm7",
+        "vorps ymm0, ymm0, ymm8",
+        "vorps ymm0, ymm0, ymm9",
+        "vorps ymm0, ymm0, ymm10",
+        "vorps ymm0, ymm0, ymm11",
+        "vorps ymm0, ymm0, ymm12",
+        "vorps ymm0, ymm0, ymm13",
+        "vorps ymm0, ymm0, ymm14",
+        "vorps ymm0, ymm0, ymm15",
+        "vptest ymm0, [rip + {mask}]",
+        "setnz al",
+        "vmovups ymm0, [rsp - 48]",
+        "ret",
+        mask = sym UPPER,
+    )
 }
 
 /// MXCSR (bits 0–31) and the x87 control word (bits 32–47) as Linux gives them to a new program.

@@ -3,7 +3,8 @@
 //! GS always points to this CPU's block (no `swapgs`, ever). The fields here are the ones `entry.S` reads; everything
 //! else per-CPU is in `kernel/src/percpu.rs`.
 
-use crate::{FRAME_SIZE, msr};
+use crate::{FRAME_SIZE, msr, paging};
+use addr::PhysAddr;
 use core::arch::asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +28,10 @@ pub struct CpuBlock {
     need_resched: u32,
     cpu_id: u32,
     apic_id: u32,
+    /// The root of the page tables that [`load_root`] loaded last; 0 before.
+    root: u64,
+    /// This CPU's part of the scheduler, for the kernel.
+    scheduler: *const (),
 }
 
 /// The first fields of every thread, at fixed offsets for the entry code.
@@ -59,6 +64,8 @@ const NEED_RESCHED: usize = offset_of!(CpuBlock, need_resched);
 /// Offset of the CPU's number in its block: the vDSO reads it there.
 pub const CPU_ID: usize = offset_of!(CpuBlock, cpu_id);
 const APIC_ID: usize = offset_of!(CpuBlock, apic_id);
+const ROOT: usize = offset_of!(CpuBlock, root);
+const SCHEDULER: usize = offset_of!(CpuBlock, scheduler);
 
 impl CpuBlock {
     /// A block for a CPU that has not started.
@@ -73,6 +80,8 @@ impl CpuBlock {
             need_resched: 0,
             cpu_id: 0,
             apic_id: 0,
+            root: 0,
+            scheduler: core::ptr::null(),
         }
     }
 }
@@ -141,6 +150,43 @@ pub unsafe fn set_current(thread: *const ThreadBlock, stack: u64) {
         asm!("mov gs:[{}], {}", const KERNEL_FRAME, in(reg) frame, options(nostack, preserves_flags));
         asm!("mov gs:[{}], {}", const KERNEL_STACK, in(reg) stack, options(nostack, preserves_flags));
     }
+}
+
+/// The thread that the CPU of `block` runs at this instant, for comparison only: it may be gone when this returns.
+///
+/// # Safety
+/// `block` is the block of a CPU.
+#[must_use]
+pub unsafe fn current_of(block: *const CpuBlock) -> *const ThreadBlock {
+    // SAFETY: the field is aligned and changed by single instructions of its CPU.
+    unsafe { (&raw const (*block).current).read_volatile() }
+}
+
+/// Loads the page tables at `root` unless they are loaded. Context: interrupts disabled.
+///
+/// # Safety
+/// As for [`paging::write_cr3`]; nobody else loads page tables that do without the program's half.
+#[inline(always)]
+pub unsafe fn load_root(root: u64) {
+    if gs_load!(ROOT, u64, "") != root {
+        // SAFETY: with interrupts disabled this stays this CPU's field.
+        unsafe { asm!("mov gs:[{}], {}", const ROOT, in(reg) root, options(nostack, preserves_flags)) };
+        // SAFETY: per the contract.
+        unsafe { paging::write_cr3(PhysAddr(root)) };
+    }
+}
+
+/// What [`set_scheduler`] was given, null before.
+#[inline]
+#[must_use]
+pub fn scheduler() -> *const () {
+    gs_load!(SCHEDULER, *const (), "")
+}
+
+/// Sets this CPU's part of the scheduler.
+pub fn set_scheduler(scheduler: *const ()) {
+    // SAFETY: one instruction on this CPU's own field.
+    unsafe { asm!("mov gs:[{}], {}", const SCHEDULER, in(reg) scheduler, options(nostack, preserves_flags)) };
 }
 
 /// Forbids switching away from the running thread; nests.

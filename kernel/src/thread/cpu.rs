@@ -5,13 +5,19 @@
 //! there is no lock. Everything another CPU (or an interrupt handler) wants of it goes through [`Shared`]: a lock-free list of
 //! threads to make runnable, a set of CPUs that ask for work, and counters to look at.
 //!
-//! **Wake-up.** [`unpark`] gives the thread's park token. If the thread was waiting, exactly one caller is told so and now holds
-//! the scheduler reference: it chooses a CPU, pushes the thread on that CPU's incoming list and, if the list was empty, sends an
-//! interrupt (a non-empty list means that one is on its way). The target takes the whole list whenever it schedules.
-//! For its own CPU a caller with interrupts on does at once what the next pass of the scheduler would: such a caller is not
-//! inside the scheduler, and every thread that left this CPU has its context saved.
-//! A thread whose context is not yet saved (`on_cpu`), or whose timer is set, can only go to its home CPU: that CPU cannot look
-//! at its list before it has finished the switch, and the timer is in that CPU's queue.
+//! **Wake-up.** [`unpark`] gives the thread's park token. If the thread was waiting, its context is saved, exactly one caller is
+//! told so and now holds the scheduler reference: it chooses a CPU, pushes the thread on that CPU's incoming list and, if the
+//! list was empty, sends an interrupt (a non-empty list means that one is on its way). The target takes the whole list whenever
+//! it schedules. For its own CPU a caller with interrupts on does at once what the next pass of the scheduler would: such a
+//! caller is not inside the scheduler.
+//! A thread whose timer is set can only go to its home CPU, whose queue the timer is in.
+//!
+//! **Brief turns.** A full pass ([`schedule`]) reads the clock, lets the fairness factor grow, looks at timers, requests and the
+//! incoming list, and sets the hardware timer. Threads that wake each other and wait switch far more often than any of that
+//! changes. So a full pass leaves a promise, `brief_until_tsc`: until then the factor counts as constant, and the hardware timer
+//! fires soon enough for whatever may be due. While it holds, waking, waiting and yielding only charge the time-stamp
+//! counter's difference and take the first thread of the queue. Whatever comes from outside (an incoming thread, a request, the
+//! timer) comes with an interrupt, which asks for a full pass.
 //!
 //! **Balance.** An idle CPU asks the most loaded one for a thread (`wanted_by`); the owner hands one over the next time it
 //! schedules. A balancer thread on each CPU evens out lasting differences every 100 ms while more than one thread is runnable.
@@ -30,8 +36,8 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use lockfree::mpsc::{MpscList, Push};
-use runqueue::measure::HYSTERESIS_NS;
-use runqueue::{Enqueue, Park, Placement, RunQueue, SchedEntity, Scheduled, ThreadState, Unpark};
+use runqueue::measure::{BRIEF_NS, HYSTERESIS_NS};
+use runqueue::{Enqueue, RunQueue, SchedEntity, Scheduled, Unpark};
 use sync::{OnceCell, ThreadHandle};
 use timer::{Timed, TimerNode, TimerQueue};
 
@@ -62,10 +68,17 @@ unsafe impl Timed for Thread {
 
 /// What only its own CPU touches, with interrupts off.
 struct Local {
+    cpu: usize,
     queue: RunQueue<ThreadRef>,
     timers: TimerQueue<Thread>,
     /// When the hardware timer fires.
     armed_ns: u64,
+    /// Until when turns are brief, see the module; 0: they are not.
+    brief_until_tsc: u64,
+    /// How long that is after a full pass.
+    brief_ticks: u64,
+    /// Nanoseconds per tick of the time-stamp counter, Q32.
+    ns_per_tick: u64,
     idle: Option<ThreadRef>,
 }
 
@@ -79,6 +92,33 @@ impl Local {
     fn fires_soon(&self, now: u64) -> bool {
         self.armed_ns <= now + SOON_NS
     }
+
+    fn is_idle(&self, thread: &Thread) -> bool {
+        self.idle_ptr() == NonNull::from(thread)
+    }
+
+    /// Brings the accounts up to date; `current` is the running thread. Returns the time.
+    fn account(&mut self, shared: &Shared, current: &Thread) -> u64 {
+        let tsc = processor::rdtsc();
+        let now = clock::at_tsc(tsc);
+        let is_idle = self.is_idle(current);
+        shared.begin_charge();
+        self.queue.account((!is_idle).then_some(current), now);
+        shared.end_charge(tsc);
+        // If the timer fires soon, turns may be brief until it does.
+        let calm = !is_idle && self.fires_soon(now);
+        self.brief_until_tsc = if calm { tsc + self.brief_ticks } else { 0 };
+        now
+    }
+
+    /// Charges `current` for a brief turn that ends at `tsc`.
+    #[inline(always)]
+    fn charge_briefly(&mut self, shared: &Shared, current: &Thread, tsc: u64) {
+        let ticks = tsc.wrapping_sub(shared.since_tsc.load(Ordering::Relaxed));
+        shared.begin_charge();
+        self.queue.charge_briefly(current, (ticks * self.ns_per_tick) >> 32);
+        shared.end_charge(tsc);
+    }
 }
 
 /// What any CPU may touch.
@@ -88,8 +128,24 @@ struct Shared {
     load: AtomicUsize,
     /// Idle CPUs that ask for a thread, bit N for CPU N.
     wanted_by: AtomicU64,
+    /// Since when (by the time-stamp counter) the running thread is not charged; 0 while it is being charged.
+    since_tsc: AtomicU64,
+    /// A queued thread may have lost the right to run here, or got another policy.
+    review: AtomicBool,
     balancer: OnceCell<ThreadHandle>,
     balancer_sleeps: AtomicBool,
+}
+
+impl Shared {
+    #[inline(always)]
+    fn begin_charge(&self) {
+        self.since_tsc.store(0, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn end_charge(&self, tsc: u64) {
+        self.since_tsc.store(tsc, Ordering::Release);
+    }
 }
 
 #[repr(align(64))]
@@ -103,13 +159,24 @@ unsafe impl Sync for Scheduler {}
 
 impl Scheduler {
     const fn new() -> Self {
-        let local = Local { queue: RunQueue::new(0), timers: TimerQueue::new(), armed_ns: NEVER, idle: None };
+        let local = Local {
+            cpu: 0,
+            queue: RunQueue::new(0),
+            timers: TimerQueue::new(),
+            armed_ns: NEVER,
+            brief_until_tsc: 0,
+            brief_ticks: 0,
+            ns_per_tick: 0,
+            idle: None,
+        };
         Self {
             local: UnsafeCell::new(local),
             shared: Shared {
                 incoming: MpscList::new(),
                 load: AtomicUsize::new(0),
                 wanted_by: AtomicU64::new(0),
+                since_tsc: AtomicU64::new(0),
+                review: AtomicBool::new(false),
                 balancer: OnceCell::new(),
                 balancer_sleeps: AtomicBool::new(false),
             },
@@ -122,14 +189,16 @@ static IDLE: AtomicU64 = AtomicU64::new(0);
 
 static SCHEDULERS: [Scheduler; MAX_CPUS] = [const { Scheduler::new() }; MAX_CPUS];
 
-/// This CPU's own part.
+/// This CPU's scheduler.
 ///
 /// # Safety
-/// Interrupts are off, and the result is not kept across a switch or used while another one is alive.
-unsafe fn local() -> &'static mut Local {
+/// Interrupts are off, and the result is not kept across a switch; its local part is not used while another one is alive.
+#[inline(always)]
+unsafe fn this_cpu() -> (&'static mut Local, &'static Shared) {
     debug_assert!(!processor::interrupts_enabled());
-    // SAFETY: per the contract.
-    unsafe { &mut *SCHEDULERS[percpu::cpu_id()].local.get() }
+    let scheduler = block::scheduler().cast::<Scheduler>();
+    // SAFETY: `adopt_idle` set it, before anything can wait or be woken; per the contract nobody else uses the local part.
+    unsafe { (&mut *(*scheduler).local.get(), &(*scheduler).shared) }
 }
 
 fn shared(cpu: usize) -> &'static Shared {
@@ -148,57 +217,80 @@ enum Why {
     Exiting,
 }
 
-/// Chooses who runs next and switches to it. Returns when `current` runs again.
+/// The full pass: chooses who runs next and switches to it. Returns when `current` runs again.
 ///
-/// Context: interrupts off, preemption count 1; `current` is the running thread.
+/// Context: interrupts off, preemption count 0; `current` is the running thread.
+#[inline(never)]
 fn schedule(current: &Thread, why: Why) {
-    let cpu = percpu::cpu_id();
     // SAFETY: interrupts are off; the borrow ends before the switch.
-    let local = unsafe { local() };
-    let now = clock::monotonic_ns();
-    let idle = local.idle_ptr();
-    let is_idle = idle == NonNull::from(current);
-    block::set_need_resched(false);
-    rcu::quiescent(cpu);
-    local.queue.account((!is_idle).then_some(current), now);
-    hand_over(cpu, local);
+    let (local, shared) = unsafe { this_cpu() };
+    rcu::quiescent(local.cpu);
+    let now = local.account(shared, current);
+    let is_idle = local.is_idle(current);
+    hand_over(local, shared);
     wake_expired(local, now);
-    take_incoming(cpu, local, current);
-    current.unaccounted_since_ns.store(now, Ordering::Relaxed);
-    let Some(departure) = depart(cpu, local, current, why, is_idle) else {
+    take_incoming(local, shared);
+    // What the two above asked for is being done.
+    block::set_need_resched(false);
+    let Some(departure) = depart(local, current, why, is_idle) else {
         return arm_timer(local, current, now);
     };
-    let next = match local.queue.pick_next() {
-        Some(next) => {
-            next.state.switched_in();
-            next.into_ptr()
-        }
-        None => idle,
-    };
-    publish_load(cpu, local);
+    let next = pick_allowed(local).map_or(local.idle_ptr(), ThreadRef::into_ptr);
+    publish_load(local, shared);
     // SAFETY: the queue, or this CPU's idle slot, kept it alive; now this CPU holds its scheduler reference.
     let next_thread = unsafe { next.as_ref() };
-    next_thread.unaccounted_since_ns.store(now, Ordering::Relaxed);
     arm_timer(local, next_thread, now);
     if next == NonNull::from(current) {
         return;
     }
+    let cpu = local.cpu;
     if is_idle {
         IDLE.fetch_and(!(1 << cpu), Ordering::Relaxed);
         rcu::leave_idle(cpu);
         tlb::leave_idle(cpu);
-    } else if next == idle {
+    } else if next == local.idle_ptr() {
+        local.brief_until_tsc = 0;
         IDLE.fetch_or(1 << cpu, Ordering::Relaxed);
         tlb::enter_idle(cpu);
         rcu::enter_idle(cpu);
     }
+    count_switch(current, departure);
+    let tsc = shared.since_tsc.load(Ordering::Relaxed);
+    if departure == Departure::Queued {
+        current.ready_tsc.store(tsc, Ordering::Relaxed);
+    }
+    end_ready(next_thread, tsc);
     let leaving = if why == Why::Preempted { Leaving::Preempted } else { Leaving::Voluntarily };
-    // SAFETY: as required: interrupts off, count 1; `next` is not running and its context is saved.
+    // SAFETY: as required: interrupts off, count 0; `next` is not running and its context is saved.
     unsafe { switch::switch_to(current, next_thread, leaving, departure) };
 }
 
+/// The first thread of the queue that may run here; those before it, which may not any more, are sent on.
+fn pick_allowed(local: &mut Local) -> Option<ThreadRef> {
+    loop {
+        let next = local.queue.pick_next()?;
+        if allows(&next, local.cpu) {
+            return Some(next);
+        }
+        send_elsewhere(next);
+    }
+}
+
+/// `thread` comes to run: what it waited since it became ready.
+#[inline(always)]
+fn end_ready(thread: &Thread, tsc: u64) {
+    let waited = tsc.saturating_sub(thread.ready_tsc.load(Ordering::Relaxed));
+    thread.ready_ticks.store(thread.ready_ticks.load(Ordering::Relaxed) + waited, Ordering::Relaxed);
+}
+
+#[inline(always)]
+fn count_switch(from: &Thread, departure: Departure) {
+    let counter = if departure == Departure::Parked { &from.waits } else { &from.preemptions };
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
 /// Decides whether `current` stops running, and if so where it goes. `None`: it goes on.
-fn depart(cpu: usize, local: &mut Local, current: &Thread, why: Why, is_idle: bool) -> Option<Departure> {
+fn depart(local: &mut Local, current: &Thread, why: Why, is_idle: bool) -> Option<Departure> {
     if is_idle {
         return (!local.queue.is_empty()).then_some(Departure::Queued);
     }
@@ -207,28 +299,32 @@ fn depart(cpu: usize, local: &mut Local, current: &Thread, why: Why, is_idle: bo
         Why::Exiting => return Some(Departure::Exited),
         Why::Yielded | Why::Due | Why::Preempted => {}
     }
-    if !allows(current, cpu) {
-        current.state.preempted();
-        current.state.migrating();
+    if !allows(current, local.cpu) {
         return Some(Departure::Migrates);
     }
     let stays = if why == Why::Yielded { local.queue.is_empty() } else { !local.queue.should_preempt(current) };
     if stays {
         return None;
     }
-    current.state.preempted();
     let why = if why == Why::Yielded { Enqueue::Yielded } else { Enqueue::Preempted };
-    // SAFETY: the running thread's scheduler reference is this CPU's; it was just made ready, so it is ours to link.
+    // SAFETY: the running thread's scheduler reference is this CPU's, so it is ours to link.
     unsafe { local.queue.enqueue(ThreadRef::from_ptr(NonNull::from(current)), why) };
     Some(Departure::Queued)
 }
 
-/// Gives a thread to each CPU that asked, while more than one is runnable.
-fn hand_over(cpu: usize, local: &mut Local) {
-    if shared(cpu).wanted_by.load(Ordering::Relaxed) == 0 {
+/// Gives a thread to each CPU that asked, while more than one is runnable, and away those that may not run here any more.
+fn hand_over(local: &mut Local, shared: &Shared) {
+    if shared.review.load(Ordering::Relaxed) && shared.review.swap(false, Ordering::Acquire) {
+        let cpu = local.cpu;
+        local.queue.requeue_changed();
+        while let Some(thread) = local.queue.take_for_migration(|thread| !allows(thread, cpu)) {
+            send_elsewhere(thread);
+        }
+    }
+    if shared.wanted_by.load(Ordering::Relaxed) == 0 {
         return;
     }
-    let wanted = shared(cpu).wanted_by.swap(0, Ordering::Acquire);
+    let wanted = shared.wanted_by.swap(0, Ordering::Acquire);
     for target in (0..percpu::cpu_count()).filter(|target| wanted & 1 << target != 0) {
         if local.queue.load() >= IMBALANCE {
             give(local, target);
@@ -239,7 +335,6 @@ fn hand_over(cpu: usize, local: &mut Local) {
 /// Moves one queued thread to `target`, if one may go there.
 fn give(local: &mut Local, target: usize) {
     if let Some(thread) = local.queue.take_for_migration(|thread| allows(thread, target)) {
-        thread.state.migrating();
         send(target, thread);
     }
 }
@@ -252,28 +347,25 @@ fn wake_expired(local: &mut Local, now: u64) {
 }
 
 /// Makes the threads runnable that were woken for this CPU.
-fn take_incoming(cpu: usize, local: &mut Local, current: &Thread) {
-    for thread in shared(cpu).incoming.take_all() {
-        accept(cpu, local, current, thread);
+fn take_incoming(local: &mut Local, shared: &Shared) {
+    for thread in shared.incoming.take_all() {
+        accept(local, thread);
     }
 }
 
-/// Puts a thread in state *waking* in the queue, or sends it on if it may not run here. Unless it is `current`, its context is
-/// saved.
-fn accept(cpu: usize, local: &mut Local, current: &Thread, thread: ThreadRef) {
+/// Puts a woken or new thread in the queue, or sends it on if it may not run here.
+#[inline(always)]
+fn accept(local: &mut Local, thread: ThreadRef) {
     // SAFETY: a timer that is set is in the home CPU's queue, and timed waits go home.
     unsafe { local.timers.remove(&thread) };
-    if !allows(&thread, cpu) && thread.as_ptr() != NonNull::from(current) {
-        let target = allowed_cpu(&thread);
-        return send(target, thread);
+    if !allows(&thread, local.cpu) {
+        return send_elsewhere(thread);
     }
-    thread.state.dequeued();
-    // SAFETY: the scheduler reference of a waking thread makes it this CPU's to link.
+    // SAFETY: the scheduler reference of a woken thread makes it this CPU's to link.
     unsafe { local.queue.enqueue(thread, Enqueue::Woken) };
 }
 
-fn publish_load(cpu: usize, local: &Local) {
-    let shared = shared(cpu);
+fn publish_load(local: &Local, shared: &Shared) {
     let load = local.queue.load();
     shared.load.store(load, Ordering::Relaxed);
     if load >= IMBALANCE
@@ -307,16 +399,22 @@ fn rearm_timer(local: &mut Local, running: &Thread, timer: u64, now: u64) {
     if local.armed_ns > deadline {
         local.armed_ns = deadline;
         clock::arm_timer(deadline);
+        if local.fires_soon(now) && local.brief_until_tsc == 0 {
+            local.brief_until_tsc = processor::rdtsc() + local.brief_ticks / 2;
+        }
     }
 }
 
 /// The hardware timer fired. Context: interrupt.
 pub(crate) fn timer_fired() {
     // SAFETY: interrupt handlers run with interrupts off, and `schedule` is not in progress with them on.
-    unsafe { local() }.armed_ns = NEVER;
+    let (local, _) = unsafe { this_cpu() };
+    local.armed_ns = NEVER;
+    local.brief_until_tsc = 0;
     block::set_need_resched(true);
 }
 
+#[inline(always)]
 fn allows(thread: &Thread, cpu: usize) -> bool {
     thread.affinity.load(Ordering::Relaxed) & 1 << cpu != 0
 }
@@ -329,11 +427,13 @@ fn allowed_cpu(thread: &Thread) -> usize {
         .unwrap_or(0)
 }
 
-/// Puts a thread in state *waking* on `target`'s incoming list and makes that CPU look.
+/// Puts a thread on `target`'s incoming list and makes that CPU look.
+#[inline(never)]
 fn send(target: usize, thread: ThreadRef) {
     let _here = PreemptGuard::new();
     thread.home.store(target as u32, Ordering::Relaxed);
-    // SAFETY: whoever calls holds the scheduler reference of a waking thread, and so alone may link it.
+    thread.ready_tsc.store(processor::rdtsc(), Ordering::Relaxed);
+    // SAFETY: whoever calls holds the scheduler reference of a thread that is nowhere else, and so alone may link it.
     let push = unsafe { shared(target).incoming.push(thread) };
     if target == percpu::cpu_id() {
         block::set_need_resched(true);
@@ -342,18 +442,27 @@ fn send(target: usize, thread: ThreadRef) {
     }
 }
 
-/// Sends a waking thread to a CPU that it may run on.
+/// Sends a thread that is nowhere to a CPU that it may run on.
 pub(super) fn send_elsewhere(thread: ThreadRef) {
     send(allowed_cpu(&thread), thread);
 }
 
+/// Keeps a thread runnable here that was woken while it fell asleep. Context: interrupts off.
+pub(super) fn stay(thread: ThreadRef) {
+    send(percpu::cpu_id(), thread);
+}
+
 /// Where a woken thread goes: home if that CPU is idle, else to an idle CPU, else home.
-fn wake_target(thread: &Thread, placement: Placement) -> usize {
+#[inline(always)]
+fn wake_target(thread: &Thread) -> usize {
     let home = thread.cpu();
-    if placement == Placement::Home || thread.timed.load(Ordering::Relaxed) {
-        return home;
-    }
-    let idle = IDLE.load(Ordering::Relaxed) & thread.affinity();
+    let idle = IDLE.load(Ordering::Relaxed);
+    if idle == 0 && allows(thread, home) || thread.timed.load(Ordering::Relaxed) { home } else { idle_target(thread, home, idle) }
+}
+
+#[inline(never)]
+fn idle_target(thread: &Thread, home: usize, idle: u64) -> usize {
+    let idle = idle & thread.affinity();
     if idle == 0 {
         return if allows(thread, home) { home } else { allowed_cpu(thread) };
     }
@@ -362,55 +471,71 @@ fn wake_target(thread: &Thread, placement: Placement) -> usize {
 
 /// See [`Thread::unpark`].
 pub(super) fn unpark(thread: &Thread) {
-    let Unpark::MustEnqueue(placement) = thread.state.unpark() else { return };
-    let target = wake_target(thread, placement);
-    // SAFETY: the transition gave us the scheduler reference.
-    let thread = unsafe { ThreadRef::from_ptr(NonNull::from(thread)) };
-    if !processor::interrupts_enabled() {
-        return send(target, thread);
+    if thread.state.unpark() == Unpark::MustEnqueue {
+        // SAFETY: the transition gave us the scheduler reference.
+        make_runnable(unsafe { ThreadRef::from_ptr(NonNull::from(thread)) });
     }
+}
+
+/// Makes a thread runnable that is nowhere, where it is best.
+#[inline(always)]
+fn make_runnable(thread: ThreadRef) {
+    let enabled = processor::interrupts_enabled();
     processor::disable_interrupts();
-    if target == percpu::cpu_id() {
-        accept_now(target, thread);
+    let target = wake_target(&thread);
+    // SAFETY: interrupts are off. With interrupts on before, no pass of the scheduler is under way.
+    if enabled && target == unsafe { this_cpu() }.0.cpu {
+        accept_now(thread);
     } else {
         send(target, thread);
     }
-    processor::enable_interrupts();
-    if block::need_resched() {
-        super::reschedule();
+    if enabled {
+        processor::enable_interrupts();
+        if block::need_resched() {
+            super::reschedule();
+        }
     }
 }
 
 /// Makes a woken thread runnable on this CPU, and asks for a switch if it should run at once.
 /// Context: interrupts off, not in the scheduler.
-fn accept_now(cpu: usize, thread: ThreadRef) {
+#[inline(always)]
+fn accept_now(thread: ThreadRef) {
     // SAFETY: interrupts are off, and no pass of the scheduler is under way.
-    let local = unsafe { local() };
+    let (local, shared) = unsafe { this_cpu() };
     super::with_current(|current| {
-        let is_idle = local.idle_ptr() == NonNull::from(current);
-        thread.home.store(cpu as u32, Ordering::Relaxed);
-        // While the timer fires soon after the last account, that was not long ago, and turns end in time.
-        let exact = local.fires_soon(local.queue.now_ns());
-        if !exact {
-            account_late(local, current);
+        let tsc = processor::rdtsc();
+        thread.ready_tsc.store(tsc, Ordering::Relaxed);
+        if tsc >= local.brief_until_tsc || thread.timed.load(Ordering::Relaxed) {
+            return accept_late(local, shared, current, thread);
         }
-        accept(cpu, local, current, thread);
-        publish_load(cpu, local);
-        if is_idle || local.queue.should_preempt(current) {
+        let woken = thread.as_ptr();
+        thread.home.store(local.cpu as u32, Ordering::Relaxed);
+        // SAFETY: the scheduler reference of a woken thread makes it this CPU's to link.
+        unsafe { local.queue.enqueue(thread, Enqueue::Woken) };
+        shared.load.store(local.queue.load(), Ordering::Relaxed);
+        // SAFETY: it is in the queue.
+        if local.queue.wake_preempts(unsafe { woken.as_ref() }, current) {
             block::set_need_resched(true);
-        } else if !exact {
-            arm_timer(local, current, local.queue.now_ns());
         }
     });
 }
 
-#[cold]
-fn account_late(local: &mut Local, current: &Thread) {
-    let is_idle = local.idle_ptr() == NonNull::from(current);
-    local.queue.account((!is_idle).then_some(current), clock::monotonic_ns());
+/// [`accept_now`] when turns are not brief.
+#[inline(never)]
+fn accept_late(local: &mut Local, shared: &Shared, current: &Thread, thread: ThreadRef) {
+    let now = local.account(shared, current);
+    thread.home.store(local.cpu as u32, Ordering::Relaxed);
+    accept(local, thread);
+    publish_load(local, shared);
+    if local.is_idle(current) || local.queue.should_preempt(current) {
+        block::set_need_resched(true);
+    } else {
+        arm_timer(local, current, now);
+    }
 }
 
-/// Puts a new thread, in state *waking*, on the least loaded CPU.
+/// Puts a new thread on the least loaded CPU.
 pub(super) fn start(thread: ThreadRef) {
     if block::current().is_null() {
         return send(0, thread);
@@ -422,60 +547,148 @@ pub(super) fn start(thread: ThreadRef) {
     send(target, thread);
 }
 
-/// Makes the CPU that runs `thread` pass through the exit path of a trap.
+/// Makes the CPU that `thread` runs on, or will run on next, pass through the exit path of a trap.
+///
+/// A thread that comes to run elsewhere meanwhile travelled there by read-modify-writes that came after the caller's own, on
+/// the word that says what it is kicked for; so it sees that word.
 pub(super) fn kick(thread: &Thread) {
     let _here = PreemptGuard::new();
-    if thread.cpu() == percpu::cpu_id() {
+    let cpu = thread.cpu();
+    if cpu == percpu::cpu_id() {
         block::set_need_resched(true);
-    } else if thread.state.is_running() {
-        apic::send_ipi(percpu::apic_id_of(thread.cpu()), RESCHEDULE_VECTOR);
+    } else if !thread.state.is_sleeping() {
+        apic::send_ipi(percpu::apic_id_of(cpu), RESCHEDULE_VECTOR);
     }
 }
 
-/// Waits; `thread` is the running one. Context: thread, preemption count 1.
+/// Has the thread's CPU look whether it may still run there.
+pub(super) fn affinity_changed(thread: &Thread) {
+    shared(thread.cpu()).review.store(true, Ordering::Release);
+    kick(thread);
+}
+
+/// Has the thread's CPU look where the thread now belongs.
+pub(super) fn policy_changed(thread: &Thread) {
+    affinity_changed(thread);
+}
+
+/// See [`Thread::cpu_time_ns`]. A running thread's share since it was last charged is added, by its CPU's word for that: if the
+/// word stands still while the account is read, both belong together.
+pub(super) fn cpu_time_ns(thread: &Thread) -> u64 {
+    const TRIES: usize = 16;
+    for _ in 0..TRIES {
+        let cpu = thread.cpu();
+        let since = shared(cpu).since_tsc.load(Ordering::Acquire);
+        let accounted = thread.entity.cpu_time_ns();
+        let runs = percpu::current_of(cpu).cast::<Thread>() == core::ptr::from_ref(thread);
+        core::sync::atomic::fence(Ordering::Acquire);
+        if since != 0 && since == shared(cpu).since_tsc.load(Ordering::Relaxed) && cpu == thread.cpu() {
+            let now = processor::rdtsc();
+            return accounted + if runs { clock::at_tsc(now).saturating_sub(clock::at_tsc(since)) } else { 0 };
+        }
+    }
+    thread.entity.cpu_time_ns()
+}
+
+/// Waits; `thread` is the running one. Context: thread, preemption count 0.
+#[inline(always)]
 pub(super) fn wait(thread: &Thread, deadline_ns: u64) {
     processor::disable_interrupts();
-    if thread.state.prepare_park() == Park::Committed {
-        if deadline_ns != NEVER {
-            thread.timed.store(true, Ordering::Relaxed);
-            // SAFETY: interrupts are off; the thread stays alive and in place while it waits, and only this CPU's
-            // `take_incoming` or `wake_expired`, which unlink it, let it go on.
-            unsafe { local().timers.insert(deadline_ns, NonNull::from(thread)) };
+    if !thread.state.take_token() {
+        // SAFETY: interrupts are off; the borrow ends before the switch.
+        let next = if deadline_ns == NEVER { unsafe { next_at_once(thread) } } else { None };
+        match next {
+            Some(next) => {
+                count_switch(thread, Departure::Parked);
+                // SAFETY: as required; the queue has given the scheduler reference of `next` to this CPU.
+                unsafe { switch::switch_to(thread, next.as_ref(), Leaving::Voluntarily, Departure::Parked) };
+            }
+            None => wait_long(thread, deadline_ns),
         }
-        schedule(thread, Why::Parking);
-        thread.timed.store(false, Ordering::Relaxed);
     }
     processor::enable_interrupts();
+    if block::need_resched() {
+        super::reschedule();
+    }
+}
+
+/// The thread that runs after `current`, which waits, if turns are brief and one is ready.
+///
+/// # Safety
+/// Interrupts are off and no pass of the scheduler is under way.
+#[inline(always)]
+unsafe fn next_at_once(current: &Thread) -> Option<NonNull<Thread>> {
+    // SAFETY: per the contract.
+    let (local, shared) = unsafe { this_cpu() };
+    let tsc = processor::rdtsc();
+    if tsc >= local.brief_until_tsc || block::need_resched() || !allows(local.queue.first()?, local.cpu) {
+        return None;
+    }
+    local.charge_briefly(shared, current, tsc);
+    let next = local.queue.pick_next()?;
+    end_ready(&next, tsc);
+    let next = next.into_ptr();
+    shared.load.store(local.queue.load(), Ordering::Relaxed);
+    Some(next)
+}
+
+#[inline(never)]
+fn wait_long(thread: &Thread, deadline_ns: u64) {
+    if deadline_ns != NEVER {
+        thread.timed.store(true, Ordering::Relaxed);
+        // SAFETY: interrupts are off; the thread stays alive and in place while it waits, and only this CPU's
+        // `accept` or `wake_expired`, which unlink it, let it go on.
+        unsafe { this_cpu().0.timers.insert(deadline_ns, NonNull::from(thread)) };
+    }
+    schedule(thread, Why::Parking);
+    thread.timed.store(false, Ordering::Relaxed);
 }
 
 /// See [`super::yield_now`].
 pub(super) fn yield_now() {
-    with_scheduler(Why::Yielded);
-    super::reschedule();
+    processor::disable_interrupts();
+    super::with_current(|current| {
+        // SAFETY: interrupts are off; the borrow ends before the switch.
+        let (local, shared) = unsafe { this_cpu() };
+        if local.queue.is_empty() && shared.incoming.is_empty() && !block::need_resched() {
+            return;
+        }
+        let tsc = processor::rdtsc();
+        if tsc >= local.brief_until_tsc || block::need_resched() || !local.queue.first().is_some_and(|next| allows(next, local.cpu)) {
+            return schedule(current, Why::Yielded);
+        }
+        local.charge_briefly(shared, current, tsc);
+        // SAFETY: the running thread's scheduler reference is this CPU's, so it is ours to link.
+        unsafe { local.queue.enqueue(ThreadRef::from_ptr(NonNull::from(current)), Enqueue::Yielded) };
+        let next = local.queue.pick_next().expect("one was there, and one was added").into_ptr();
+        if next != NonNull::from(current) {
+            count_switch(current, Departure::Queued);
+            current.ready_tsc.store(tsc, Ordering::Relaxed);
+            // SAFETY: it is this CPU's.
+            end_ready(unsafe { next.as_ref() }, tsc);
+            // SAFETY: as required; the queue has given the scheduler reference of `next` to this CPU.
+            unsafe { switch::switch_to(current, next.as_ref(), Leaving::Voluntarily, Departure::Queued) };
+        }
+    });
+    processor::enable_interrupts();
+    if block::need_resched() {
+        super::reschedule();
+    }
 }
 
 /// A switch is due in a trap handler. Context: interrupts off (and off again on return), preemption enabled.
 pub(crate) fn preempt() {
-    with_scheduler(Why::Preempted);
+    super::with_current(|thread| schedule(thread, Why::Preempted));
 }
 
 /// A switch is due at a safe place in the kernel. Context: interrupts off, preemption enabled.
 pub(super) fn reschedule_voluntarily() {
-    with_scheduler(Why::Due);
-}
-
-fn with_scheduler(why: Why) {
-    processor::disable_interrupts();
-    block::preempt_disable();
-    super::with_current(|thread| schedule(thread, why));
-    // Whatever became due meanwhile is the caller's to look at, before it lets program code go on.
-    let _due = block::preempt_enable();
+    super::with_current(|thread| schedule(thread, Why::Due));
 }
 
 /// See [`super::exit`].
 pub(super) fn exit() -> ! {
     processor::disable_interrupts();
-    block::preempt_disable();
     super::with_current(|thread| {
         thread.state.exit();
         schedule(thread, Why::Exiting);
@@ -486,14 +699,25 @@ pub(super) fn exit() -> ! {
 /// Makes the running context CPU `cpu`'s idle thread, on the stack it runs on.
 fn adopt_idle(cpu: usize, stack: Stack) {
     let bottom = stack.bottom();
-    let mut thread = Box::new(Thread::new("idle", Class::Idle, stack, None));
-    thread.state = ThreadState::new_running();
+    let thread = Box::new(Thread::new("idle", Class::Idle.policy(), stack, None));
     thread.home.store(cpu as u32, Ordering::Relaxed);
     let thread = ThreadRef::from_box(thread);
+    let ticks = |ns: u64| u128::from(ns) * u128::from(clock::tsc_hz()) / 1_000_000_000;
+    let local = Local {
+        cpu,
+        queue: RunQueue::new(cpu as u32),
+        timers: TimerQueue::new(),
+        armed_ns: NEVER,
+        brief_until_tsc: 0,
+        brief_ticks: ticks(BRIEF_NS / 2) as u64,
+        ns_per_tick: ((1_000_000_000 << 32) / u128::from(clock::tsc_hz())) as u64,
+        idle: Some(thread.clone()),
+    };
+    block::set_scheduler((&raw const SCHEDULERS[cpu]).cast());
     // SAFETY: interrupts are off, and this is the context that runs.
     unsafe {
         block::set_current(&raw const thread.block, bottom);
-        *local() = Local { queue: RunQueue::new(cpu as u32), timers: TimerQueue::new(), armed_ns: NEVER, idle: Some(thread) };
+        *this_cpu().0 = local;
     }
     IDLE.fetch_or(1 << cpu, Ordering::Relaxed);
     apic::init_timer(TIMER_VECTOR);
@@ -516,7 +740,7 @@ pub(crate) fn run_idle() -> ! {
     let _due = block::preempt_enable();
     loop {
         if block::need_resched() || !shared(percpu::cpu_id()).incoming.is_empty() {
-            with_scheduler(Why::Due);
+            reschedule_voluntarily();
             continue;
         }
         ask_for_work();
@@ -575,7 +799,7 @@ fn move_one(cpu: usize) {
             return;
         }
         // SAFETY: interrupts are off.
-        let local = unsafe { local() };
+        let (local, _) = unsafe { this_cpu() };
         let load = local.queue.load() - 1;
         let others = (0..percpu::cpu_count()).filter(|&other| other != cpu);
         let least = others.map(|other| (shared(other).load.load(Ordering::Relaxed), other)).min();

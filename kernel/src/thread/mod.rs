@@ -5,9 +5,9 @@
 //!
 //! # Who may touch what
 //! - `state` is the atomic word of [`runqueue::ThreadState`]. Whoever wins the transition out of *waiting* owns the
-//!   thread's **scheduler reference** and puts the thread on its CPU's incoming list.
+//!   thread's **scheduler reference** and puts the thread in its own run queue or on another CPU's incoming list.
 //! - The scheduler reference is one count that travels: a running thread's CPU holds it, then the run queue, the incoming
-//!   list, or (while it waits) the state word itself. It ends in `finish_switch` after the thread has exited.
+//!   list, or (while it waits) the state word itself. It ends in `switch::finish` after the thread has exited.
 //! - `home` and the saved context belong to the holder of the scheduler reference; `home` changes only once the context
 //!   is saved.
 //! - Threads are freed by the reaper thread, never in the middle of a switch or an interrupt.
@@ -19,7 +19,6 @@ mod reference;
 mod switch;
 
 use crate::mm::{AddressSpace, KernelStack};
-use crate::percpu::PreemptGuard;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -31,13 +30,16 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use linux_abi::Errno;
 use lockfree::mpsc::MpscLink;
+pub use runqueue::{Policy, RR_QUANTUM_NS};
 use runqueue::{SchedEntity, ThreadState};
 use timer::TimerNode;
 
 pub(crate) use cpu::{init_ap, init_cpu, preempt, run_idle, start_balancers, timer_fired};
 pub use reference::ThreadRef;
-pub use runqueue::Policy;
 pub(crate) use reference::start_reaper;
+
+/// About how long one of several equal threads runs at a time.
+pub const TURN_NS: u64 = 2 * runqueue::measure::HYSTERESIS_NS;
 
 /// Nice value of driver threads: they run soon after their interrupt, and shortly.
 const DRIVER_NICE: i8 = -15;
@@ -58,7 +60,7 @@ impl Class {
         match self {
             Self::Driver => Policy::Normal(DRIVER_NICE),
             Self::Normal => Policy::Normal(0),
-            Self::Idle => Policy::Idle,
+            Self::Idle => Policy::Idle(0),
         }
     }
 }
@@ -77,8 +79,12 @@ pub struct Thread {
     entity: SchedEntity,
     timer: TimerNode,
     home: AtomicU32,
-    /// Since when its running is not yet in `entity`'s account. Written by the CPU it runs on.
-    unaccounted_since_ns: AtomicU64,
+    /// How often it gave the CPU up to wait, and how often it lost it otherwise. Written by the CPU it leaves.
+    waits: AtomicU64,
+    preemptions: AtomicU64,
+    /// When (by the time-stamp counter) it became ready last, and how long it was ready without running before.
+    ready_tsc: AtomicU64,
+    ready_ticks: AtomicU64,
     /// It waits with a deadline, so its timer is in its home CPU's queue and it must be woken there.
     timed: AtomicBool,
     /// It is in an exception of program code, where vector and x87 registers are live whatever it does.
@@ -134,6 +140,8 @@ pub struct ProgramThread {
     pub fs_base: u64,
     /// The address space it runs in.
     pub space: Arc<AddressSpace>,
+    /// How it is scheduled.
+    pub policy: Policy,
     /// The personality's own part; [`Thread::personality`] finds it again.
     pub personality: Box<dyn Any + Send + Sync>,
     /// Whether it wants to know from the start when it loses its CPU.
@@ -141,16 +149,19 @@ pub struct ProgramThread {
 }
 
 impl Thread {
-    fn new(name: &str, class: Class, stack: Stack, space: Option<Arc<AddressSpace>>) -> Self {
+    fn new(name: &str, policy: Policy, stack: Stack, space: Option<Arc<AddressSpace>>) -> Self {
         Self {
             block: ThreadBlock::new(),
             references: AtomicUsize::new(1),
             state: ThreadState::new(),
             link: MpscLink::new(),
-            entity: SchedEntity::new(class.policy()),
+            entity: SchedEntity::new(policy),
             timer: TimerNode::new(),
             home: AtomicU32::new(0),
-            unaccounted_since_ns: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            preemptions: AtomicU64::new(0),
+            ready_tsc: AtomicU64::new(0),
+            ready_ticks: AtomicU64::new(0),
             timed: AtomicBool::new(false),
             trapped: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
@@ -211,11 +222,19 @@ impl Thread {
     /// CPU time used so far, in nanoseconds.
     #[must_use]
     pub fn cpu_time_ns(&self) -> u64 {
-        let accounted = self.entity.cpu_time_ns();
-        if !self.state.is_running() {
-            return accounted;
-        }
-        accounted + crate::clock::monotonic_ns().saturating_sub(self.unaccounted_since_ns.load(Ordering::Relaxed))
+        cpu::cpu_time_ns(self)
+    }
+
+    /// How often it gave its CPU up to wait, and how often it lost it otherwise (yielding included, as on Linux).
+    #[must_use]
+    pub fn switches(&self) -> (u64, u64) {
+        (self.waits.load(Ordering::Relaxed), self.preemptions.load(Ordering::Relaxed))
+    }
+
+    /// Whether it sleeps at this instant.
+    #[must_use]
+    pub fn is_sleeping(&self) -> bool {
+        self.state.is_sleeping()
     }
 
     /// CPUs it may run on, bit N for CPU N.
@@ -224,7 +243,7 @@ impl Thread {
         self.affinity.load(Ordering::Relaxed)
     }
 
-    /// Restricts it to the CPUs of `mask`; takes effect when it is next put on a queue.
+    /// Restricts it to the CPUs of `mask`. If it runs or is queued elsewhere it moves at once, else when it is woken.
     ///
     /// # Errors
     /// `EINVAL` if no running CPU is in the mask.
@@ -234,14 +253,26 @@ impl Thread {
             return Err(Errno::EINVAL);
         }
         self.affinity.store(mask, Ordering::Relaxed);
-        cpu::kick(self);
+        cpu::affinity_changed(self);
         Ok(())
     }
 
-    /// The scheduler's view of the thread: policy, nice value.
+    /// How it is scheduled.
     #[must_use]
-    pub fn sched_entity(&self) -> &SchedEntity {
-        &self.entity
+    pub fn policy(&self) -> Policy {
+        self.entity.policy()
+    }
+
+    /// Changes how it is scheduled, at once.
+    pub fn set_policy(&self, policy: Policy) {
+        self.entity.set_policy(policy);
+        cpu::policy_changed(self);
+    }
+
+    /// How long it was runnable without a CPU, in nanoseconds.
+    #[must_use]
+    pub fn ready_time_ns(&self) -> u64 {
+        crate::clock::ticks_to_ns(self.ready_ticks.load(Ordering::Relaxed))
     }
 
     /// The CPU it runs on or ran on last.
@@ -262,7 +293,7 @@ impl Thread {
 /// `ENOMEM`.
 pub fn spawn(name: &str, class: Class, body: impl FnOnce() + Send + 'static) -> Result<ThreadRef, Errno> {
     let stack = KernelStack::alloc(KERNEL_STACK_SIZE / addr::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
-    let mut thread = Box::new(Thread::new(name, class, Stack::Own(stack), None));
+    let mut thread = Box::new(Thread::new(name, class.policy(), Stack::Own(stack), None));
     let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
     switch::prepare_kernel(&mut thread, Box::into_raw(body));
     Ok(start(thread))
@@ -274,7 +305,13 @@ pub fn spawn(name: &str, class: Class, body: impl FnOnce() + Send + 'static) -> 
 /// `ENOMEM`.
 pub fn spawn_program(new: ProgramThread) -> Result<ThreadRef, Errno> {
     let stack = KernelStack::alloc(KERNEL_STACK_SIZE / addr::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
-    let mut thread = Box::new(Thread::new(&new.name, Class::Normal, Stack::Own(stack), Some(new.space)));
+    let mut thread = Box::new(Thread::new(&new.name, new.policy, Stack::Own(stack), Some(new.space)));
+    // What the program chose for the maker holds for the new thread.
+    with_current(|maker| {
+        if maker.space.is_some() {
+            *thread.affinity.get_mut() = maker.affinity();
+        }
+    });
     thread.personality = Personality::of(new.personality);
     if new.wants_rseq {
         thread.block.begin_rseq();
@@ -341,7 +378,6 @@ pub fn handle(thread: &ThreadRef) -> sync::ThreadHandle {
 /// Context: thread, preemption enabled.
 pub fn park(deadline_ns: u64) {
     debug_assert!(block::preempt_count() == 0, "sleeping with preemption disabled");
-    let _guard = PreemptGuard::new();
     with_current(|thread| cpu::wait(thread, deadline_ns));
 }
 

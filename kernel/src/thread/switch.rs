@@ -1,23 +1,22 @@
 //! Switching from one thread to another: stack, FS base, page tables, and vector state where it is live.
 //!
-//! A switch happens with interrupts off and a preemption count of exactly 1. What the next thread must do for the
-//! previous one (mark its context saved, free it if it ended) is `finish`, the first thing every context does when it
-//! comes to run.
+//! A switch happens with interrupts off and a preemption count of 0. What the next thread must do for the
+//! previous one (let it sleep now that its context is saved, free it if it ended) is `finish`, the first thing every context
+//! does when it comes to run.
 #![expect(unsafe_code, reason = "changes the running context")]
 
 use super::{Thread, ThreadRef};
 use super::cpu as cpu_queue;
-use crate::percpu::{self, MAX_CPUS, PerCpu};
 use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::boxed::Box;
 use arch_x86_64::percpu::{self as block};
-use arch_x86_64::{TrapFrame, cpu, fpu, paging, switch};
+use arch_x86_64::switch::Before;
+use arch_x86_64::{TrapFrame, cpu, fpu, switch};
 use core::alloc::Layout;
-use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use linux_abi::Errno;
-use runqueue::SwitchedOut;
+use runqueue::FallAsleep;
 
 /// How the thread that is switched away from came here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,27 +29,36 @@ pub(super) enum Leaving {
 
 /// Where the thread that is switched away from goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
 pub(super) enum Departure {
     /// Into this CPU's run queue, where it is already.
-    Queued,
+    Queued = 0,
     /// To sleep, if nobody has woken it meanwhile.
-    Parked,
+    Parked = 1,
     /// To another CPU, as soon as its context is saved.
-    Migrates,
+    Migrates = 2,
     /// Nowhere.
-    Exited,
+    Exited = 3,
+}
+
+impl Departure {
+    const PARKED: usize = Self::Parked as usize;
+    const MIGRATES: usize = Self::Migrates as usize;
+    const EXITED: usize = Self::Exited as usize;
 }
 
 /// What is kept of a thread that does not run. Touched by the CPU that switches from or to it.
 pub(super) struct Context {
     stack_pointer: u64,
     fs_base: u64,
+    /// The root of its page tables; 0: it does not mind which are loaded.
+    root: u64,
     extended: Option<ExtendedState>,
 }
 
 impl Context {
     pub(super) const fn new() -> Self {
-        Self { stack_pointer: 0, fs_base: 0, extended: None }
+        Self { stack_pointer: 0, fs_base: 0, root: 0, extended: None }
     }
 }
 
@@ -68,6 +76,21 @@ impl ExtendedState {
         let area = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(Errno::ENOMEM)?;
         Ok(Self { area, layout, saved: false })
     }
+
+    #[inline(never)]
+    fn save(&mut self) {
+        // SAFETY: the area was allocated for this.
+        unsafe { fpu::save(self.area.as_ptr()) };
+        self.saved = true;
+        fpu::reset();
+    }
+
+    #[inline(never)]
+    fn restore(&mut self) {
+        self.saved = false;
+        // SAFETY: saved by `save`.
+        unsafe { fpu::restore(self.area.as_ptr()) };
+    }
 }
 
 impl Drop for ExtendedState {
@@ -77,14 +100,7 @@ impl Drop for ExtendedState {
     }
 }
 
-/// The thread this CPU just switched away from, until `finish` has seen to it.
-static PREVIOUS: PerCpu<Previous> = PerCpu::new([const { Previous(Cell::new(None)) }; MAX_CPUS]);
-
-struct Previous(Cell<Option<(NonNull<Thread>, Departure)>>);
-// SAFETY: a thread may be seen off by whatever code runs on its CPU; each slot is used by its own CPU only.
-unsafe impl Send for Previous {}
-
-// SAFETY: a thread pointer may be handed from CPU to CPU; each slot is used by its own CPU only.
+// SAFETY: a context goes from CPU to CPU with its thread.
 unsafe impl Send for Context {}
 
 /// Lays out a new kernel thread's first context: it will run `body`.
@@ -103,6 +119,7 @@ pub(super) fn prepare_program(thread: &mut Thread, frame: &TrapFrame, fs_base: u
     let context = thread.context.get_mut();
     context.stack_pointer = sp;
     context.fs_base = fs_base;
+    context.root = thread.space.as_ref().map_or(0, |space| space.cr3().0);
     context.extended = Some(ExtendedState::alloc()?);
     Ok(())
 }
@@ -112,9 +129,8 @@ fn inherited_control() -> u64 {
     super::with_current(|maker| if maker.space.is_some() { fpu::control_words() } else { fpu::INITIAL_CONTROL })
 }
 
-extern "C" fn run_body(body: usize) {
-    finish();
-    block_enable();
+extern "C" fn run_body(from: usize, departure: usize, body: usize) {
+    finish(Before { from, departure });
     super::reschedule();
     // SAFETY: the pointer comes from `Box::into_raw` in `spawn`, and a thread starts once.
     let body = unsafe { Box::from_raw(body as *mut Box<dyn FnOnce() + Send>) };
@@ -122,81 +138,71 @@ extern "C" fn run_body(body: usize) {
     super::exit()
 }
 
-extern "C" fn enter_program(_: usize) {
-    finish();
-    block_enable();
-}
-
-fn block_enable() {
-    // The callers look whether a switch is due: `run_body` at once, a program's thread on its way to program code.
-    let _due = block::preempt_enable();
+/// A program's thread looks whether a switch is due on its way to program code.
+extern "C" fn enter_program(from: usize, departure: usize, _: usize) {
+    finish(Before { from, departure });
 }
 
 /// Switches from `from` to `to` on this CPU. Returns when somebody switches back, possibly on another CPU.
 ///
 /// # Safety
-/// Interrupts are off, the preemption count is 1, `from` runs here, `to` does not run and its context is saved.
+/// Interrupts are off, the preemption count is 0, `from` runs here, `to` does not run and its context is saved.
+#[inline(always)]
 pub(super) unsafe fn switch_to(from: &Thread, to: &Thread, leaving: Leaving, departure: Departure) {
     // SAFETY: `from` runs here, and `to` was handed to this CPU, so both contexts are ours.
     let (old, new) = unsafe { (&mut *from.context.get(), &mut *to.context.get()) };
     if let Some(extended) = &mut old.extended {
         old.fs_base = cpu::fs_base();
         if leaving == Leaving::Preempted || from.trapped.load(Ordering::Relaxed) || fpu::is_live() {
-            // SAFETY: the area was allocated for this.
-            unsafe { fpu::save(extended.area.as_ptr()) };
-            extended.saved = true;
-            fpu::reset();
+            extended.save();
         }
     }
-    if let Some(space) = &to.space
-        && space.cr3() != paging::read_cr3()
-    {
-        // SAFETY: every address space maps the kernel.
-        unsafe { paging::write_cr3(space.cr3()) };
-    }
     if new.extended.is_some() {
+        // SAFETY: every address space maps the kernel. Interrupts are off.
+        unsafe { block::load_root(new.root) };
         cpu::set_fs_base(new.fs_base);
     }
-    set_previous(from, departure);
+    let before = Before { from: core::ptr::from_ref(from) as usize, departure: departure as usize };
     // SAFETY: interrupts are off; the stack of `to` is live.
-    unsafe {
+    let before = unsafe {
         block::set_current(&raw const to.block, to.stack.bottom());
-        switch::switch_stack(&raw mut old.stack_pointer, new.stack_pointer);
-    }
-    finish();
+        switch::switch_stack(&raw mut old.stack_pointer, new.stack_pointer, before)
+    };
+    finish(before);
     if old.extended.is_some() {
         from.block.switched_in(leaving == Leaving::Preempted || from.trapped.load(Ordering::Relaxed));
     }
     if let Some(extended) = &mut old.extended
         && extended.saved
     {
-        extended.saved = false;
-        // SAFETY: saved above.
-        unsafe { fpu::restore(extended.area.as_ptr()) };
+        extended.restore();
     }
 }
 
-fn set_previous(thread: &Thread, departure: Departure) {
-    // SAFETY: with interrupts off this is, and stays, this CPU's slot.
-    unsafe { PREVIOUS.of(percpu::cpu_id()) }.0.set(Some((NonNull::from(thread), departure)));
+/// First duty of a context that comes to run: see the one before it off.
+#[inline(always)]
+fn finish(before: Before) {
+    // SAFETY: `switch_to` passes a reference.
+    let thread = unsafe { NonNull::new_unchecked(before.from as *mut Thread) };
+    match before.departure {
+        // SAFETY: until it sleeps the scheduler reference is this CPU's.
+        Departure::PARKED => match unsafe { thread.as_ref() }.state.fall_asleep() {
+            FallAsleep::Asleep => {}
+            FallAsleep::AlreadyWoken => see_off(thread, before.departure),
+        },
+        Departure::MIGRATES | Departure::EXITED => see_off(thread, before.departure),
+        _ => {}
+    }
 }
 
-/// First duty of a context that comes to run: see the one before it off.
-fn finish() {
-    // SAFETY: as in `set_previous`.
-    let Some((thread, departure)) = unsafe { PREVIOUS.of(percpu::cpu_id()) }.0.take() else { return };
+/// The rarer departures. The scheduler reference of the thread, which left the CPU without being queued, is this CPU's.
+#[inline(never)]
+fn see_off(thread: NonNull<Thread>, departure: usize) {
+    // SAFETY: as said.
+    let thread = unsafe { ThreadRef::from_ptr(thread) };
     match departure {
-        Departure::Queued => {}
-        Departure::Parked => {
-            // SAFETY: the thread's scheduler reference is in its state word, which only this call (or a waker, who can
-            // bring it to this CPU only) makes available.
-            match unsafe { thread.as_ref() }.state.switched_out() {
-                SwitchedOut::Asleep | SwitchedOut::AlreadyWoken => {}
-            }
-        }
-        // SAFETY: the scheduler reference of a thread that left the CPU without being queued is this CPU's.
-        Departure::Migrates => cpu_queue::send_elsewhere(unsafe { ThreadRef::from_ptr(thread) }),
-        // SAFETY: as above.
-        Departure::Exited => drop(unsafe { ThreadRef::from_ptr(thread) }),
+        Departure::PARKED => cpu_queue::stay(thread),
+        Departure::MIGRATES => cpu_queue::send_elsewhere(thread),
+        _ => drop(thread),
     }
 }

@@ -41,6 +41,35 @@ pub struct SchedParam {
     pub priority: i32,
 }
 
+/// `struct sched_attr`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SchedAttr {
+    /// Bytes of the structure, as its writer knows it.
+    pub size: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// Nice value, for the policies that have one.
+    pub nice: i32,
+    /// Static priority, for the real-time policies.
+    pub priority: u32,
+    /// `SCHED_DEADLINE`: nanoseconds.
+    pub runtime: u64,
+    /// `SCHED_DEADLINE`: nanoseconds.
+    pub deadline: u64,
+    /// `SCHED_DEADLINE`: nanoseconds.
+    pub period: u64,
+    /// Utilisation clamp.
+    pub util_min: u32,
+    /// Utilisation clamp.
+    pub util_max: u32,
+}
+
+/// Size of the first published version of [`SchedAttr`].
+pub const SCHED_ATTR_SIZE_VER0: usize = 48;
+
 /// `struct robust_list_head`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -116,6 +145,7 @@ mod tests {
     #[test]
     fn layouts_match_the_headers() {
         assert_eq!(size_of::<CloneArgs>(), size_of::<raw::clone_args>());
+        assert_eq!(size_of::<SchedAttr>(), 56);
         assert_eq!(size_of::<RobustListHead>(), size_of::<raw::robust_list_head>());
     }
 }

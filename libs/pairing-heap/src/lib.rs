@@ -117,6 +117,7 @@ impl<T: HeapNode> PairingHeap<T> {
     ///
     /// # Panics
     /// If the node is linked.
+    #[inline]
     pub unsafe fn insert(&mut self, node: *const T) {
         // SAFETY: the caller's promise.
         let l = unsafe { (*node).heap_link() };
@@ -127,7 +128,7 @@ impl<T: HeapNode> PairingHeap<T> {
         l.child.set(ptr::null());
         l.next.set(ptr::null());
         l.prev.set(ptr::null());
-        self.root = merge(self.root, node);
+        self.root = if self.root.is_null() { node } else { merge(self.root, node) };
         self.len += 1;
     }
 
@@ -171,6 +172,7 @@ impl<T: HeapNode> PairingHeap<T> {
         true
     }
 
+    #[inline]
     fn unlinked(&mut self, l: &HeapLink) {
         l.linked.store(false, Ordering::Relaxed);
         self.len -= 1;

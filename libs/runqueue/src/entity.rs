@@ -16,10 +16,10 @@ use crate::measure::{Factor, Price, price_of_nice, renormalised};
 
 const NO_CPU: u32 = u32::MAX;
 /// The rank of the normal class; real-time priority n has rank `RANK_NORMAL − n`.
-const RANK_NORMAL: u32 = 100;
+pub(crate) const RANK_NORMAL: u32 = 100;
 const RANK_IDLE: u32 = 101;
 /// How long a `SCHED_RR` thread runs before its equals.
-pub(crate) const QUANTUM_NS: u64 = 100_000_000;
+pub const QUANTUM_NS: u64 = 100_000_000;
 
 /// A scheduling policy with its parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,12 @@ pub enum Policy {
     Fifo(u8),
     /// `SCHED_RR`, priority 1 to 99.
     RoundRobin(u8),
-    /// `SCHED_OTHER` and `SCHED_BATCH`, nice −20 to 19.
+    /// `SCHED_OTHER`, nice −20 to 19.
     Normal(i8),
-    /// `SCHED_IDLE`: only when nothing else is ready.
-    Idle,
+    /// `SCHED_BATCH`, nice −20 to 19: as `Normal`, but being woken preempts nobody.
+    Batch(i8),
+    /// `SCHED_IDLE`: only when nothing else is ready. Its nice value matters among its like.
+    Idle(i8),
 }
 
 impl Policy {
@@ -40,7 +42,8 @@ impl Policy {
             Self::Fifo(priority) => priority as u32,
             Self::RoundRobin(priority) => 1 << 8 | priority as u32,
             Self::Normal(nice) => 2 << 8 | nice.cast_unsigned() as u32,
-            Self::Idle => 3 << 8,
+            Self::Idle(nice) => 3 << 8 | nice.cast_unsigned() as u32,
+            Self::Batch(nice) => 4 << 8 | nice.cast_unsigned() as u32,
         }
     }
 
@@ -50,7 +53,8 @@ impl Policy {
             0 => Self::Fifo(low),
             1 => Self::RoundRobin(low),
             2 => Self::Normal(low.cast_signed()),
-            _ => Self::Idle,
+            3 => Self::Idle(low.cast_signed()),
+            _ => Self::Batch(low.cast_signed()),
         }
     }
 
@@ -60,14 +64,14 @@ impl Policy {
             Self::Fifo(priority) | Self::RoundRobin(priority) => {
                 RANK_NORMAL - if priority > 99 { 99 } else { priority as u32 }
             }
-            Self::Normal(_) => RANK_NORMAL,
-            Self::Idle => RANK_IDLE,
+            Self::Normal(_) | Self::Batch(_) => RANK_NORMAL,
+            Self::Idle(_) => RANK_IDLE,
         }
     }
 
     pub(crate) const fn price(self) -> Price {
         match self {
-            Self::Normal(nice) => price_of_nice(nice),
+            Self::Normal(nice) | Self::Batch(nice) | Self::Idle(nice) => price_of_nice(nice),
             _ => price_of_nice(0),
         }
     }
@@ -92,8 +96,10 @@ pub struct SchedEntity {
     shift: AtomicU64,
     stamp_ns: AtomicU64,
     cpu: AtomicU32,
-    /// What is left of a `SCHED_RR` quantum.
-    quantum_ns: AtomicU64,
+    /// The epoch of the run queue that knew this entity to be up to date; see [`crate::RunQueue`].
+    epoch: AtomicU64,
+    /// The CPU time at which the `SCHED_RR` quantum is over.
+    quantum_end_ns: AtomicU64,
     /// Order among equals.
     sequence: AtomicI64,
     /// CPU time used since the thread began.
@@ -128,7 +134,8 @@ impl SchedEntity {
             shift: AtomicU64::new(0),
             stamp_ns: AtomicU64::new(0),
             cpu: AtomicU32::new(NO_CPU),
-            quantum_ns: AtomicU64::new(QUANTUM_NS),
+            epoch: AtomicU64::new(0),
+            quantum_end_ns: AtomicU64::new(QUANTUM_NS),
             sequence: AtomicI64::new(0),
             cpu_time_ns: AtomicU64::new(0),
         }
@@ -172,7 +179,8 @@ impl SchedEntity {
     field!(runtime, set_runtime, runtime, u64);
     field!(rank, set_rank, rank, u32);
     field!(sequence, set_sequence, sequence, i64);
-    field!(quantum_ns, set_quantum_ns, quantum_ns, u64);
+    field!(quantum_end_ns, set_quantum_end_ns, quantum_end_ns, u64);
+    field!(epoch, set_epoch, epoch, u64);
 
     #[inline]
     pub(crate) fn price(&self) -> Price {
@@ -200,12 +208,17 @@ impl SchedEntity {
         self.cpu.store(cpu, Ordering::Relaxed);
     }
 
+    /// Whether a policy was asked for that is not yet in force.
+    #[inline]
+    pub(crate) fn policy_changed(&self) -> bool {
+        self.requested.load(Ordering::Relaxed) != self.policy.load(Ordering::Relaxed)
+    }
+
     /// Puts the requested policy in force.
     #[inline]
     pub(crate) fn refresh_policy(&self) {
-        let word = self.requested.load(Ordering::Relaxed);
-        if word != self.policy.load(Ordering::Relaxed) {
-            self.change_policy(word);
+        if self.policy_changed() {
+            self.change_policy(self.requested.load(Ordering::Relaxed));
         }
     }
 
@@ -221,6 +234,11 @@ impl SchedEntity {
     #[inline]
     pub(crate) fn effective(&self) -> Policy {
         Policy::decode(self.policy.load(Ordering::Relaxed))
+    }
+
+    /// Batch work, compared with ordinary work.
+    pub(crate) fn is_batch_among_equals(&self, other: &Self) -> bool {
+        matches!(self.effective(), Policy::Batch(_)) && self.rank() == other.rank()
     }
 
     /// Brings R to the present of a CPU: after sleep or migration.
@@ -246,13 +264,23 @@ impl SchedEntity {
     }
 
     /// Charges the thread for running.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn charge(&self, charge: u64, ran_ns: u64) {
-        self.set_runtime(self.runtime().saturating_add(charge));
-        self.set_quantum_ns(self.quantum_ns().saturating_sub(ran_ns));
+        // R is below 2⁵⁹ and CPU time below centuries: neither overflows.
+        self.set_runtime(self.runtime().wrapping_add(charge));
         let used = self.cpu_time_ns.load(Ordering::Relaxed);
-        self.cpu_time_ns
-            .store(used.saturating_add(ran_ns), Ordering::Relaxed);
+        self.cpu_time_ns.store(used.wrapping_add(ran_ns), Ordering::Relaxed);
+    }
+
+    /// Begins a `SCHED_RR` quantum.
+    #[inline]
+    pub(crate) fn begin_quantum(&self) {
+        self.set_quantum_end_ns(self.cpu_time_ns.load(Ordering::Relaxed).wrapping_add(QUANTUM_NS));
+    }
+
+    /// What is left of it.
+    pub(crate) fn quantum_left_ns(&self) -> u64 {
+        self.quantum_end_ns().saturating_sub(self.cpu_time_ns())
     }
 
     /// Whether `self` runs strictly before `other`.

@@ -16,9 +16,9 @@ pub mod measure;
 mod queue;
 mod state;
 
-pub use entity::{Policy, SchedEntity};
+pub use entity::{Policy, QUANTUM_NS as RR_QUANTUM_NS, SchedEntity};
 pub use queue::{Enqueue, RunQueue, Scheduled};
-pub use state::{Park, Placement, SwitchedOut, ThreadState, Unpark};
+pub use state::{FallAsleep, ThreadState, Unpark};
 
 #[cfg(all(test, loom))]
 mod loom_tests;

@@ -144,6 +144,40 @@ impl Step {
     }
 }
 
+/// The longest run that [`Rate::charge`] takes: it neglects that c grows meanwhile, by 1/1600 at most.
+pub const BRIEF_NS: u64 = 1 << 17;
+
+/// A factor's consequences for times much shorter than τ, ready for use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// R per nanosecond at price 1, Q16.
+    per_ns: u64,
+    /// The R of [`HYSTERESIS_NS`] at price 1.
+    hysteresis: u64,
+}
+
+impl Rate {
+    /// Of a [`Factor::new`].
+    pub(crate) const fn new() -> Self {
+        Self { per_ns: (1 << 48) / TAU_NS, hysteresis: (HYSTERESIS_NS << 32) / TAU_NS }
+    }
+
+    /// The R of a run of at most [`BRIEF_NS`].
+    #[inline]
+    #[must_use]
+    pub const fn charge(self, ran_ns: u64, price: Price) -> u64 {
+        // c < 2⁵², so the first product has at most 58 bits; a price has at most 22.2.
+        (((ran_ns * self.per_ns) >> 16) * price as u64) >> 16
+    }
+
+    /// The R of the hysteresis.
+    #[inline]
+    #[must_use]
+    pub const fn hysteresis(self, price: Price) -> u64 {
+        ((self.hysteresis as u128 * price as u128) >> 16) as u64
+    }
+}
+
 impl Default for Factor {
     fn default() -> Self {
         Self::new()
@@ -211,6 +245,14 @@ impl Factor {
     #[must_use]
     pub fn short_run(self, t_ns: u64, price: Price) -> u64 {
         mul_q32(self.per_tau(price), (t_ns << 32) / TAU_NS)
+    }
+
+    /// What short runs cost at this factor.
+    #[must_use]
+    pub fn rate(self) -> Rate {
+        const PER_NS_Q48: u64 = (1 << 48) / TAU_NS;
+        const HYSTERESIS_Q32: u64 = (HYSTERESIS_NS << 32) / TAU_NS;
+        Rate { per_ns: mul_q32(self.c, PER_NS_Q48), hysteresis: mul_q32(self.c, HYSTERESIS_Q32) }
     }
 
     /// The R of τ if c stood still.

@@ -12,6 +12,12 @@
 //!    [`RunQueue::pick_next`];
 //! 4. the timer is set for [`RunQueue::next_preemption`].
 //!
+//! Threads that switch often need not go through the exponential every time: within [`BRIEF_NS`] of the last
+//! [`RunQueue::account`], [`RunQueue::charge_briefly`] charges a run as if the factor stood still.
+//!
+//! Every account begins a new *epoch*, a number that no other queue has. An entity that carries the queue's epoch is up to
+//! date there: its R is at this CPU's factor and needs no translation.
+//!
 //! Hysteresis: a running thread goes on until its R is above the first one's by the R of `HYSTERESIS_NS`; two equal
 //! threads therefore alternate at twice that.
 #![expect(unsafe_code, reason = "queued threads are held as raw references")]
@@ -19,8 +25,11 @@
 use lockfree::mpsc::OwningPtr;
 use pairing_heap::{HeapLink, HeapNode, PairingHeap};
 
-use crate::entity::{Policy, QUANTUM_NS, SchedEntity};
-use crate::measure::{Factor, HYSTERESIS_NS, PRICE_ONE, SWITCH_PENALTY_NS, renormalised};
+use crate::entity::{Policy, RANK_NORMAL, SchedEntity};
+use crate::measure::{BRIEF_NS, Factor, PRICE_ONE, Rate, SWITCH_PENALTY_NS, renormalised};
+
+/// Epochs of one queue are so far apart: more than there are CPUs.
+const EPOCH_STEP: u64 = 1 << 10;
 
 /// A thread, as the run queue sees it.
 ///
@@ -65,8 +74,12 @@ where
     cpu: u32,
     heap: PairingHeap<ByKey<P::Target>>,
     factor: Factor,
+    rate: Rate,
     /// The time `factor` is right at.
     now_ns: u64,
+    /// Until when the running threads have been charged: `now_ns` or, by `charge_briefly`, later.
+    charged_ns: u64,
+    epoch: u64,
     first_sequence: i64,
     last_sequence: i64,
     /// The thread that was preempted last, only to be compared.
@@ -88,7 +101,10 @@ where
             cpu,
             heap: PairingHeap::new(),
             factor: Factor::new(),
+            rate: Rate::new(),
             now_ns: 0,
+            charged_ns: 0,
+            epoch: EPOCH_STEP + cpu as u64,
             first_sequence: 0,
             last_sequence: 0,
             displaced: core::ptr::null(),
@@ -97,6 +113,7 @@ where
     }
 
     /// Runnable threads: those in the queue and the one picked last, the idle thread excluded.
+    #[inline]
     #[must_use]
     pub fn load(&self) -> usize {
         self.heap.len() + usize::from(self.running)
@@ -115,6 +132,7 @@ where
     }
 
     /// The thread that would run next.
+    #[inline]
     #[must_use]
     pub fn first(&self) -> Option<&P::Target> {
         self.heap.first().map(|first| &first.0)
@@ -127,8 +145,21 @@ where
     }
 
     /// Lets time pass: charges the running thread for it (`None`: the CPU was idle).
-    #[inline(always)]
     pub fn account(&mut self, current: Option<&P::Target>, now_ns: u64) {
+        if self.charged_ns > self.now_ns {
+            self.pass(None, self.charged_ns);
+        }
+        self.pass(current, now_ns);
+        self.charged_ns = self.now_ns;
+        self.rate = self.factor.rate();
+        self.epoch += EPOCH_STEP;
+        if let Some(entity) = current.map(Scheduled::sched_entity) {
+            entity.set_factor(self.factor, self.now_ns, self.cpu);
+            entity.set_epoch(self.epoch);
+        }
+    }
+
+    fn pass(&mut self, current: Option<&P::Target>, now_ns: u64) {
         let ran_ns = now_ns.saturating_sub(self.now_ns);
         self.now_ns = self.now_ns.max(now_ns);
         let step = self.factor.advance(ran_ns);
@@ -139,15 +170,35 @@ where
         let Some(entity) = current.map(Scheduled::sched_entity) else {
             return;
         };
-        if entity.cpu() != self.cpu {
-            entity.arrive(self.cpu, self.factor, self.now_ns);
-        }
+        entity.arrive(self.cpu, self.factor, self.now_ns);
         entity.refresh_policy();
-        if bits != 0 {
-            entity.set_runtime(renormalised(entity.runtime(), bits));
-        }
         entity.charge(step.charge(entity.price()), ran_ns);
-        entity.set_factor(self.factor, self.now_ns, self.cpu);
+    }
+
+    /// Charges the running thread for the `ran_ns` since it was last charged or picked, as if the factor stood still.
+    /// Only until [`RunQueue::brief_until_ns`].
+    #[inline(always)]
+    pub fn charge_briefly(&mut self, current: &P::Target, ran_ns: u64) {
+        let entity = current.sched_entity();
+        if entity.epoch() != self.epoch {
+            self.catch_up(entity);
+        }
+        self.charged_ns += ran_ns;
+        entity.charge(self.rate.charge(ran_ns, entity.price()), ran_ns);
+    }
+
+    /// Until when [`RunQueue::charge_briefly`] is good.
+    #[must_use]
+    pub const fn brief_until_ns(&self) -> u64 {
+        self.now_ns + BRIEF_NS
+    }
+
+    /// Makes an entity current that is not of this epoch, or whose policy was changed.
+    #[inline(never)]
+    fn catch_up(&mut self, entity: &SchedEntity) {
+        entity.arrive(self.cpu, self.factor, self.now_ns);
+        entity.refresh_policy();
+        entity.set_epoch(self.epoch);
     }
 
     /// Scales every queued R. Order is kept; sequence numbers are untouched, so new equals may come out in either order.
@@ -164,14 +215,15 @@ where
     /// milliseconds ago: R is then as exact as the hysteresis.
     ///
     /// # Safety
-    /// The thread is in no run queue and this CPU alone may link it: it has just made it `Ready`
-    /// (`ThreadState::dequeued` or `ThreadState::preempted`).
+    /// The thread is in no run queue and this CPU alone may link it: it woke it, took it off its incoming list, or ran it.
+    #[inline]
     pub unsafe fn enqueue(&mut self, thread: P, why: Enqueue) {
         let thread = thread.into_raw();
         // SAFETY: alive as long as the reference given up here.
         let entity = unsafe { &*thread }.sched_entity();
-        entity.arrive(self.cpu, self.factor, self.now_ns);
-        entity.refresh_policy();
+        if entity.epoch() != self.epoch || entity.policy_changed() {
+            self.catch_up(entity);
+        }
         match why {
             Enqueue::Woken => {}
             Enqueue::Preempted => self.displaced = thread,
@@ -183,11 +235,12 @@ where
     }
 
     /// Chooses the place among equals. POSIX: a preempted FIFO thread, or RR thread with quantum left, stays first.
+    #[inline]
     fn number(&mut self, entity: &SchedEntity, why: Enqueue) {
         let keeps_place = why == Enqueue::Preempted
             && match entity.effective() {
                 Policy::Fifo(_) => true,
-                Policy::RoundRobin(_) => entity.quantum_ns() > 0,
+                Policy::RoundRobin(_) => entity.quantum_left_ns() > 0,
                 _ => false,
             };
         if keeps_place {
@@ -196,7 +249,7 @@ where
         } else {
             self.last_sequence += 1;
             entity.set_sequence(self.last_sequence);
-            entity.set_quantum_ns(QUANTUM_NS);
+            entity.begin_quantum();
         }
     }
 
@@ -210,24 +263,40 @@ where
 
     /// Takes the thread that is to run now. None: idle.
     pub fn pick_next(&mut self) -> Option<P> {
-        let picked = self.take_first();
+        let picked = self.pick_another();
         self.running = picked.is_some();
-        let displaced = core::mem::replace(&mut self.displaced, core::ptr::null());
-        let picked = picked?;
-        if !displaced.is_null() && !core::ptr::eq(displaced, picked) {
-            // SAFETY: its reference is ours to give out below.
-            let entity = unsafe { &*picked }.sched_entity();
-            entity.charge(self.factor.short_run(SWITCH_PENALTY_NS, PRICE_ONE), 0);
+        picked
+    }
+
+    /// [`RunQueue::pick_next`] when a thread was running, and none only if the queue is empty: then nothing is done.
+    #[inline(always)]
+    pub fn pick_another(&mut self) -> Option<P> {
+        let picked = self.take_first()?;
+        if !self.displaced.is_null() {
+            self.charge_penalty(picked);
         }
         // SAFETY: `enqueue` gave up a reference for every linked thread.
         Some(unsafe { P::from_raw(picked) })
     }
 
+    /// Who displaces another thread pays for the switch.
+    #[inline(never)]
+    fn charge_penalty(&mut self, picked: *const P::Target) {
+        let displaced = core::mem::replace(&mut self.displaced, core::ptr::null());
+        if !core::ptr::eq(displaced, picked) {
+            // SAFETY: its reference is the queue's to give out.
+            let entity = unsafe { &*picked }.sched_entity();
+            entity.charge(self.factor.short_run(SWITCH_PENALTY_NS, PRICE_ONE), 0);
+        }
+    }
+
+    #[inline]
     fn take_first(&mut self) -> Option<*const P::Target> {
         Some(self.heap.pop()?.cast())
     }
 
     /// Whether another thread should run instead of the running one. Call [`RunQueue::account`] first.
+    #[inline]
     #[must_use]
     pub fn should_preempt(&self, current: &P::Target) -> bool {
         let Some(first) = self.first().map(Scheduled::sched_entity) else {
@@ -237,15 +306,23 @@ where
         if first.rank() != current.rank() {
             return first.rank() < current.rank();
         }
-        match current.effective() {
-            Policy::Fifo(_) => false,
-            Policy::RoundRobin(_) => current.quantum_ns() == 0,
-            _ => current.runtime() > first.runtime().saturating_add(self.hysteresis(current)),
+        if current.rank() < RANK_NORMAL {
+            return matches!(current.effective(), Policy::RoundRobin(_)) && current.quantum_left_ns() == 0;
         }
+        current.runtime() > first.runtime() + self.hysteresis(current)
     }
 
+    /// Whether a thread that was just enqueued as woken should run instead of the running one: as
+    /// [`RunQueue::should_preempt`], but batch work never should.
+    #[inline]
+    #[must_use]
+    pub fn wake_preempts(&self, woken: &P::Target, current: &P::Target) -> bool {
+        self.should_preempt(current) && !woken.sched_entity().is_batch_among_equals(current.sched_entity())
+    }
+
+    #[inline]
     fn hysteresis(&self, current: &SchedEntity) -> u64 {
-        self.factor.short_run(HYSTERESIS_NS, current.price())
+        self.rate.hysteresis(current.price())
     }
 
     /// When [`RunQueue::should_preempt`] will become true if nothing else happens; None: never. Never too early.
@@ -261,7 +338,7 @@ where
         }
         let left_ns = match current.effective() {
             Policy::Fifo(_) => return None,
-            Policy::RoundRobin(_) => current.quantum_ns(),
+            Policy::RoundRobin(_) => current.quantum_left_ns(),
             _ => {
                 let bound = first.runtime().saturating_add(self.hysteresis(current));
                 let gap = bound.saturating_sub(current.runtime());
@@ -302,11 +379,29 @@ where
         if !unsafe { self.heap.remove(&*node) } {
             return false;
         }
-        thread.sched_entity().refresh_policy();
-        self.number(thread.sched_entity(), Enqueue::Woken);
+        let entity = thread.sched_entity();
+        let rank = entity.rank();
+        entity.refresh_policy();
+        // sched(7): whose priority falls goes first among its new equals, whose priority rises last.
+        if entity.rank() > rank && entity.rank() < RANK_NORMAL {
+            self.first_sequence -= 1;
+            entity.set_sequence(self.first_sequence);
+        } else {
+            self.number(entity, Enqueue::Woken);
+        }
         // SAFETY: removed just now; the queue's reference still keeps it alive.
         unsafe { self.heap.insert(node) };
         true
+    }
+
+    /// Puts every queued thread in its new place whose policy was changed.
+    pub fn requeue_changed(&mut self) {
+        loop {
+            let changed = self.heap.iter().find(|thread| thread.0.sched_entity().policy_changed());
+            let Some(changed) = changed.map(core::ptr::from_ref) else { return };
+            // SAFETY: it is in this queue, which keeps it alive.
+            let _queued = unsafe { self.requeue(&(*changed).0) };
+        }
     }
 
     /// The factor, for tracing and tests.

@@ -229,7 +229,7 @@ fn shares_stay_fair_across_renormalisation() {
 #[test]
 fn an_idle_class_thread_gets_only_what_is_left() {
     let tasks = vec![
-        hog("idle", Policy::Idle),
+        hog("idle", Policy::Idle(0)),
         sleeper("half", Policy::Normal(19), 5 * MS, 5 * MS),
     ];
     assert_eq!(simulate(1000, tasks).0, "idle=500 half=500");

@@ -6,62 +6,43 @@
 //!
 //! | state | means | who may leave it |
 //! |---|---|---|
-//! | `Running` | on a CPU | the thread itself, on its CPU |
-//! | `Ready` | in its CPU's run queue | that CPU |
-//! | `Parking` | decided to sleep, registers not saved yet | its CPU (`switched_out`), or the first `unpark` |
+//! | `Awake` | on a CPU, in a run queue, or on its way to one | its CPU (`fall_asleep`, `exit`) |
 //! | `Waiting` | asleep, registers saved | the first `unpark` |
-//! | `Waking` | woken; on its way through a CPU's incoming list | the CPU that takes it off the list |
 //! | `Exited` | never runs again | nobody |
 //!
-//! A further bit, the park *token*, remembers an `unpark` that found the thread awake; the next `prepare_park`
-//! consumes it instead of sleeping. Only `unpark` sets it, only the running thread clears it, so every other
-//! transition is a single exclusive-or of the state bits that leaves the token alone.
+//! A further bit, the park *token*, remembers an `unpark` that found the thread awake. Only `unpark` sets it; it is taken
+//! by the thread before it parks, or by its CPU when the thread would fall asleep.
 //!
-//! No lost wake-up: `unpark` is a read-modify-write in every state, and `prepare_park` moves to `Parking` by a CAS that
-//! fails if the token is there. No double enqueue: `Parking`/`Waiting` → `Waking` is one CAS, and one caller wins.
-//! A thread woken out of `Parking` still runs on its CPU's stack: it must go to that same CPU, which looks at
-//! its incoming list only after the switch began ([`Placement::Home`]).
+//! A thread sleeps in two steps. It looks for the token, and without one its CPU saves its registers and switches to
+//! another; *then*, on the other's stack, the CPU tries `Awake` → `Waiting` by one CAS. The CAS fails if a token came in
+//! between: the CPU takes the token and keeps the thread runnable. So `Waiting` implies that the registers are saved, and
+//! whoever wakes the thread may put it anywhere; where an awake thread is (running, queued, travelling) is no business of
+//! wakers, and not in the word.
 //!
-//! Orderings: `unpark` releases, and `prepare_park` (token) or `dequeued` (enqueued) acquires, so what was written
-//! before the unpark is seen after the park. `switched_out` releases the saved registers to the waker (Acquire).
+//! No lost wake-up: `unpark` is a read-modify-write in every state, and the CAS to `Waiting` fails if the token is
+//! there. No double enqueue: `Waiting` → `Awake` is one CAS, and one caller wins.
+//!
+//! Orderings: `unpark` releases and `take_token`, `fall_asleep` acquire, so what was written before the unpark is seen
+//! after the park. `fall_asleep` releases the saved registers to the waker, whose `unpark` acquires them.
+//!
+//! Rejected: a state of its own between the decision to sleep and the saved registers (one more read-modify-write per
+//! switch, and wake-ups bound to the old CPU); states for *ready* and *running* (two more).
 use lockfree::shim::atomic::{AtomicU32, Ordering};
 
-const RUNNING: u32 = 0;
-const READY: u32 = 1;
-const PARKING: u32 = 2;
-const WAITING: u32 = 3;
-const WAKING: u32 = 4;
-const EXITED: u32 = 5;
-const STATE: u32 = 7;
-const TOKEN: u32 = 8;
+const AWAKE: u32 = 0;
+const WAITING: u32 = 1;
+const EXITED: u32 = 2;
+const STATE: u32 = 3;
+const TOKEN: u32 = 4;
 
-/// What [`ThreadState::prepare_park`] did.
+/// What [`ThreadState::fall_asleep`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Park {
-    /// An unpark came first; it is used up, and the thread goes on.
-    TokenConsumed,
-    /// The thread is `Parking`: switch away from it.
-    Committed,
-}
-
-/// What [`ThreadState::switched_out`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum SwitchedOut {
-    /// The thread sleeps; any CPU may wake it to anywhere.
+pub enum FallAsleep {
+    /// The thread sleeps; any CPU may wake it to anywhere. Touch it no more.
     Asleep,
-    /// Somebody woke it meanwhile; it is on this CPU's incoming list.
+    /// Somebody woke it meanwhile: it is still the caller's, to be made runnable.
     AlreadyWoken,
-}
-
-/// Where a woken thread may be put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// On the incoming list of the CPU it last ran on: its registers may not be saved yet.
-    Home,
-    /// On any CPU's incoming list.
-    Anywhere,
 }
 
 /// What [`ThreadState::unpark`] did.
@@ -70,8 +51,8 @@ pub enum Placement {
 pub enum Unpark {
     /// The thread is awake; its next park returns at once.
     TokenSet,
-    /// The caller won: it alone must push the thread on an incoming list.
-    MustEnqueue(Placement),
+    /// The caller won: it alone must make the thread runnable.
+    MustEnqueue,
     /// The thread has exited.
     Exited,
 }
@@ -82,21 +63,12 @@ pub struct ThreadState {
 }
 
 impl ThreadState {
-    /// A new thread: `Waking`. Its creator pushes it on an incoming list.
+    /// A new thread: `Awake`. Its creator makes it runnable.
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            word: AtomicU32::new(WAKING),
-        }
-    }
-
-    /// A thread that already runs: the first one of a CPU, the idle thread.
-    #[cfg(not(loom))]
-    #[must_use]
-    pub const fn new_running() -> Self {
-        Self {
-            word: AtomicU32::new(RUNNING),
+            word: AtomicU32::new(AWAKE),
         }
     }
 
@@ -105,46 +77,50 @@ impl ThreadState {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            word: AtomicU32::new(WAKING),
+            word: AtomicU32::new(AWAKE),
         }
     }
 
-    /// A running thread, modelled.
-    #[cfg(loom)]
+    /// Whether an unpark came before the park; it is used up. If not: switch away, then [`ThreadState::fall_asleep`].
+    ///
+    /// Context: the thread itself.
+    #[inline]
     #[must_use]
-    pub fn new_running() -> Self {
-        Self {
-            word: AtomicU32::new(RUNNING),
+    pub fn take_token(&self) -> bool {
+        // A token that is not seen here makes `fall_asleep` fail.
+        if self.word.load(Ordering::Relaxed) & TOKEN == 0 {
+            return false;
         }
+        self.word.fetch_and(!TOKEN, Ordering::Acquire);
+        true
     }
 
-    /// `Running` → `Parking`, unless there is a token.
+    /// `Awake` → `Waiting`, unless there is a token. The registers are saved.
     ///
-    /// Context: the thread itself, from here to the switch with interrupts disabled on its CPU.
-    pub fn prepare_park(&self) -> Park {
-        let parked =
-            self.word
-                .compare_exchange(RUNNING, PARKING, Ordering::AcqRel, Ordering::Relaxed);
-        if parked.is_ok() {
-            return Park::Committed;
-        }
-        let before = self.word.fetch_and(!TOKEN, Ordering::Acquire);
-        debug_assert_eq!(before, RUNNING | TOKEN);
-        Park::TokenConsumed
-    }
-
-    /// `Parking` → `Waiting`: the registers are saved.
-    ///
-    /// Context: the thread's CPU, on the next thread's stack, interrupts disabled. After `Asleep` the thread may run
-    /// elsewhere at once: touch it no more.
-    pub fn switched_out(&self) -> SwitchedOut {
-        let slept =
-            self.word
-                .compare_exchange(PARKING, WAITING, Ordering::AcqRel, Ordering::Relaxed);
+    /// Context: the thread's CPU, on the next thread's stack, interrupts disabled.
+    #[inline]
+    pub fn fall_asleep(&self) -> FallAsleep {
+        let slept = self
+            .word
+            .compare_exchange(AWAKE, WAITING, Ordering::AcqRel, Ordering::Relaxed);
         match slept {
-            Ok(_) => SwitchedOut::Asleep,
-            Err(_) => SwitchedOut::AlreadyWoken,
+            Ok(_) => FallAsleep::Asleep,
+            Err(_) => {
+                let before = self.word.fetch_and(!TOKEN, Ordering::Acquire);
+                debug_assert_eq!(before, AWAKE | TOKEN);
+                FallAsleep::AlreadyWoken
+            }
         }
+    }
+
+    /// The common [`ThreadState::unpark`]: wakes the thread if it sleeps; the caller must then make it runnable. If not,
+    /// nothing has happened.
+    #[inline(always)]
+    #[must_use]
+    pub fn wake(&self) -> bool {
+        self.word
+            .compare_exchange(WAITING, AWAKE, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Wakes the thread, or leaves a token.
@@ -154,8 +130,7 @@ impl ThreadState {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let (next, outcome) = match word & STATE {
-                PARKING => (WAKING, Unpark::MustEnqueue(Placement::Home)),
-                WAITING => (WAKING, Unpark::MustEnqueue(Placement::Anywhere)),
+                WAITING => (AWAKE, Unpark::MustEnqueue),
                 EXITED => return Unpark::Exited,
                 // Even if the token is there: the write publishes what this caller did before.
                 _ => (word | TOKEN, Unpark::TokenSet),
@@ -170,35 +145,9 @@ impl ThreadState {
         }
     }
 
-    /// `Waking` → `Ready`. Context: the CPU that took the thread off its incoming list.
-    pub fn dequeued(&self) {
-        self.change(WAKING, READY);
-    }
-
-    /// `Ready` → `Running`. Context: the thread's CPU, before the switch to it.
-    pub fn switched_in(&self) {
-        self.change(READY, RUNNING);
-    }
-
-    /// `Running` → `Ready`: preempted, or yielding. Context: the thread's CPU, which then enqueues it.
-    pub fn preempted(&self) {
-        self.change(RUNNING, READY);
-    }
-
-    /// `Ready` → `Waking`: its CPU took it off the run queue and will push it on another's incoming list.
-    pub fn migrating(&self) {
-        self.change(READY, WAKING);
-    }
-
-    /// `Running` → `Exited`. Context: the thread itself, before its last switch.
+    /// `Awake` → `Exited`. Context: the thread itself, before its last switch.
     pub fn exit(&self) {
-        self.change(RUNNING, EXITED);
-    }
-
-    /// Whether the thread is on a CPU at this instant. A hint.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        matches!(self.word.load(Ordering::Relaxed) & STATE, RUNNING | PARKING)
+        self.word.swap(EXITED, Ordering::AcqRel);
     }
 
     /// Whether the thread has exited.
@@ -210,13 +159,7 @@ impl ThreadState {
     /// Whether the thread sleeps (`/proc`'s S) at this instant. A hint.
     #[must_use]
     pub fn is_sleeping(&self) -> bool {
-        matches!(self.word.load(Ordering::Relaxed) & STATE, PARKING | WAITING)
-    }
-
-    /// A transition that nobody else can make at the same time; the token may come and stays.
-    fn change(&self, from: u32, to: u32) {
-        let before = self.word.fetch_xor(from ^ to, Ordering::AcqRel);
-        debug_assert_eq!(before & STATE, from, "a transition from the wrong state");
+        self.word.load(Ordering::Relaxed) & STATE == WAITING
     }
 }
 

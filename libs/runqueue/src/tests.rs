@@ -6,8 +6,7 @@ use proptest::prelude::*;
 
 use crate::measure::{Factor, HYSTERESIS_NS, PRICE_ONE, TAU_NS, price_of_nice};
 use crate::{
-    Enqueue, Park, Placement, Policy, RunQueue, SchedEntity, Scheduled, SwitchedOut, ThreadState,
-    Unpark,
+    Enqueue, FallAsleep, Policy, RunQueue, SchedEntity, Scheduled, ThreadState, Unpark,
 };
 
 const MS: u64 = 1_000_000;
@@ -156,7 +155,7 @@ fn prices_step_by_a_quarter() {
 fn classes_are_strict() {
     let mut queue = RunQueue::new(0);
     let policies = [
-        Policy::Idle,
+        Policy::Idle(0),
         Policy::Normal(19),
         Policy::Normal(-20),
         Policy::Fifo(1),
@@ -258,26 +257,20 @@ fn migration_takes_an_allowed_thread_and_keeps_its_share() {
 #[test]
 fn state_transitions_follow_the_table() {
     let state = ThreadState::new();
+    assert!(!state.take_token());
     assert_eq!(state.unpark(), Unpark::TokenSet);
-    state.dequeued();
-    state.switched_in();
-    assert_eq!(state.prepare_park(), Park::TokenConsumed);
-    assert_eq!(state.prepare_park(), Park::Committed);
-    assert_eq!(state.unpark(), Unpark::MustEnqueue(Placement::Home));
-    assert_eq!(state.switched_out(), SwitchedOut::AlreadyWoken);
-    state.dequeued();
-    state.switched_in();
-    state.preempted();
-    state.migrating();
-    state.dequeued();
-    state.switched_in();
-    assert_eq!(state.prepare_park(), Park::Committed);
-    assert_eq!(state.switched_out(), SwitchedOut::Asleep);
+    assert_eq!(state.unpark(), Unpark::TokenSet);
+    assert!(state.take_token());
+    assert!(!state.take_token());
+    assert_eq!(state.unpark(), Unpark::TokenSet);
+    assert_eq!(state.fall_asleep(), FallAsleep::AlreadyWoken);
+    assert!(!state.take_token(), "the token is used up");
+    assert_eq!(state.fall_asleep(), FallAsleep::Asleep);
     assert!(state.is_sleeping());
-    assert_eq!(state.unpark(), Unpark::MustEnqueue(Placement::Anywhere));
+    assert_eq!(state.unpark(), Unpark::MustEnqueue);
+    assert!(!state.is_sleeping());
     assert_eq!(state.unpark(), Unpark::TokenSet);
-    state.dequeued();
-    state.switched_in();
     state.exit();
+    assert!(state.is_exited());
     assert_eq!(state.unpark(), Unpark::Exited);
 }

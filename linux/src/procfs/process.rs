@@ -23,6 +23,7 @@ use vfs::{FileKind, Location, OpenFile};
 use super::{maps, named, number};
 use crate::entry::with_task;
 use crate::process::{Process, Task};
+use crate::sys::sched::Attributes;
 use crate::sysfs::{cpu_list, cpu_mask};
 use crate::user_ptr;
 
@@ -35,7 +36,7 @@ pub(super) fn directory(process: Arc<Process>) -> Arc<dyn Directory> {
         ("coredump_filter", Entry::text("00000033\n")),
         ("task", Entry::Directory(Arc::new(Tasks(process.clone())))),
     ]);
-    Arc::new(Joined(Arc::new(own), Arc::new(common(process, first))))
+    Arc::new(Joined(Arc::new(own), Arc::new(common(process, first, process_stat))))
 }
 
 /// A file about the process.
@@ -55,7 +56,7 @@ fn about_task(
 }
 
 /// What a process and each of its threads have.
-fn common(process: Arc<Process>, task: Option<Arc<Task>>) -> Fixed {
+fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Option<&Task>) -> String) -> Fixed {
     Fixed(vec![
         ("auxv", about(&process, |p| Ok(p.executable.read().auxv.clone()))),
         ("cmdline", about(&process, |p| strings(p, p.executable.read().args))),
@@ -73,6 +74,8 @@ fn common(process: Arc<Process>, task: Option<Arc<Task>>) -> Fixed {
         ("oom_score_adj", oom_score_adj(process.pid())),
         ("personality", Entry::text("00000000\n")),
         ("root", place_link(&process, |p| Ok(p.fs.root.read().clone()))),
+        ("sched", about_task(&process, &task, sched)),
+        ("schedstat", about_task(&process, &task, schedstat)),
         ("smaps", about(&process, |p| Ok(maps::smaps(&p.space())))),
         ("smaps_rollup", about(&process, |p| Ok(maps::smaps_rollup(&p.space())))),
         ("stat", about_task(&process, &task, stat)),
@@ -171,7 +174,7 @@ struct Tasks(Arc<Process>);
 impl Directory for Tasks {
     fn lookup(&self, name: &[u8]) -> Option<Entry> {
         let task = self.0.task(number(name)?)?;
-        Some(Entry::Directory(Arc::new(common(self.0.clone(), Some(task)))))
+        Some(Entry::Directory(Arc::new(common(self.0.clone(), Some(task), thread_stat))))
     }
 
     fn list(&self) -> Vec<(Name, FileKind)> {
@@ -249,13 +252,63 @@ fn dispositions(process: &Process) -> (SigSet, SigSet) {
     (ignored, caught)
 }
 
-/// Whether a thread runs: the reader does, the others are taken to sleep.
+/// R or S: runnable, or waiting.
 fn state(task: Option<&Task>) -> char {
-    let reader = with_task(|reader| task.is_some_and(|task| task.tid() == reader.tid())).unwrap_or(false);
-    if reader { 'R' } else { 'S' }
+    let sleeps = task.and_then(Task::thread).is_none_or(|thread| thread.is_sleeping());
+    if sleeps { 'S' } else { 'R' }
 }
 
-fn stat(process: &Process, task: Option<&Task>) -> String {
+/// `/proc/PID/schedstat`: time on a CPU, time runnable without one, turns.
+fn schedstat(_process: &Process, task: Option<&Task>) -> String {
+    let usage = task.map(Task::usage).unwrap_or_default();
+    let delay = task.and_then(Task::thread).map_or(0, |thread| thread.ready_time_ns());
+    format!("{} {delay} {}\n", usage.cpu_ns, usage.waits + usage.preemptions)
+}
+
+/// `/proc/PID/sched`: the lines that mean something here.
+fn sched(process: &Process, task: Option<&Task>) -> String {
+    let Some(task) = task else { return String::new() };
+    let (usage, sched) = (task.usage(), task.sched());
+    let mut out = format!("{} ({}, #threads: {})\n{}\n", task.name(), task.tid(), process.thread_count(), "-".repeat(67));
+    let mut line = |name: &str, value: String| {
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "{name:<45}:{value:>21}");
+    };
+    line("se.sum_exec_runtime", format!("{}.{:06}", usage.cpu_ns / 1_000_000, usage.cpu_ns % 1_000_000));
+    line("nr_switches", (usage.waits + usage.preemptions).to_string());
+    line("nr_voluntary_switches", usage.waits.to_string());
+    line("nr_involuntary_switches", usage.preemptions.to_string());
+    line("policy", sched.policy_number().to_string());
+    line("prio", (100 + kernel_priority(sched)).to_string());
+    out
+}
+
+/// The priority as `/proc/PID/stat` shows it: 0 to 39 for nice values, −2 to −100 for real-time priorities (proc(5)).
+fn kernel_priority(sched: Attributes) -> i32 {
+    match sched.rt_priority() {
+        0 => 20 + i32::from(sched.nice()),
+        priority => -1 - i32::from(priority),
+    }
+}
+
+/// Whom `stat` is about: the process, or one of its threads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Process,
+    Thread,
+}
+
+fn process_stat(process: &Process, task: Option<&Task>) -> String {
+    stat(process, task, Of::Process)
+}
+
+fn thread_stat(process: &Process, task: Option<&Task>) -> String {
+    stat(process, task, Of::Thread)
+}
+
+fn stat(process: &Process, task: Option<&Task>, of: Of) -> String {
+    let about = if of == Of::Process { process.usage() } else { task.map(Task::usage).unwrap_or_default() };
+    let cpu = task.and_then(Task::thread).map_or(0, |thread| thread.cpu());
     let space = process.space();
     let executable = process.executable.read().clone();
     let (ignored, caught) = dispositions(process);
@@ -264,9 +317,11 @@ fn stat(process: &Process, task: Option<&Task>) -> String {
     let rss_limit = process.limit(raw::RLIMIT_RSS).map_or(RLIM_INFINITY, |limit| limit.cur);
     let (brk, _) = space.brk_range();
     let brk = brk.0;
-    let cpu = ticks(process.cpu_time_ns());
+    let (own, children) = (ticks(about.cpu_ns), ticks(process.children_usage().cpu_ns));
+    let sched = task.map_or(Attributes::NORMAL, Task::sched);
+    let (priority, nice) = (kernel_priority(sched), sched.nice());
     let mut out = format!(
-        "{tid} ({name}) {} {} {} {} 0 -1 4194304 0 0 0 0 {cpu} 0 0 0 20 0 {} 0 {} {} {} {rss_limit}",
+        "{tid} ({name}) {} {} {} {} 0 -1 4194304 0 0 0 0 {own} 0 {children} 0 {priority} {nice} {} 0 {} {} {} {rss_limit}",
         state(task),
         process.parent_pid(),
         process.process_group(),
@@ -281,9 +336,9 @@ fn stat(process: &Process, task: Option<&Task>) -> String {
     // Writing into a String cannot fail.
     let _ = writeln!(
         out,
-        " {code_start} {code_end} {} 0 0 {pending} {blocked} {} {} 0 0 0 17 0 0 0 0 0 0 {code_end} {brk} {brk} {arg_start} {arg_end} \
+        " {code_start} {code_end} {} 0 0 {pending} {blocked} {} {} 0 0 0 17 {cpu} {} {} 0 0 0 {code_end} {brk} {brk} {arg_start} {arg_end} \
          {env_start} {env_end} 0",
-        executable.stack_start, ignored.0, caught.0,
+        executable.stack_start, ignored.0, caught.0, sched.rt_priority(), sched.policy_number(),
     );
     out
 }
@@ -314,6 +369,7 @@ fn status(process: &Process, task: Option<&Task>) -> String {
         open.max(64).next_power_of_two(),
         groups.join(" "),
     );
+    let usage = task.map(Task::usage).unwrap_or_default();
     memory_status(process, &mut out);
     signal_status(process, task, &mut out);
     let capabilities = if ids.euid == 0 { "000001ffffffffff" } else { "0000000000000000" };
@@ -322,9 +378,11 @@ fn status(process: &Process, task: Option<&Task>) -> String {
         "CapInh:\t0000000000000000\nCapPrm:\t{capabilities}\nCapEff:\t{capabilities}\nCapBnd:\t000001ffffffffff\n\
          CapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t0\nSpeculation_Store_Bypass:\tunknown\n\
          Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
-         voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
+         voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
         cpu_mask(),
         cpu_list(),
+        usage.waits,
+        usage.preemptions,
     );
     out
 }

@@ -13,7 +13,7 @@ use linux_abi::time::Timeval;
 use sync::OnceCell;
 
 use crate::ctx::{Ctx, SysResult};
-use crate::process::{self, Ids};
+use crate::process::{self, Ids, Usage};
 use crate::random;
 use crate::user_ptr::{UserPtr, UserSlice};
 
@@ -79,7 +79,7 @@ pub fn sysinfo(_ctx: &Ctx<'_>, out: UserPtr<Sysinfo>) -> SysResult {
     out.write(&info).map(|()| 0)
 }
 
-/// `getrusage`: all CPU time counts as user time.
+/// `getrusage`: all CPU time counts as user time, since program and kernel share a privilege level.
 ///
 /// # Errors
 /// `EINVAL`, `EFAULT`.
@@ -87,14 +87,24 @@ pub fn getrusage(ctx: &Ctx<'_>, who: i32, out: UserPtr<Rusage>) -> SysResult {
     const RUSAGE_SELF: i32 = 0;
     const RUSAGE_CHILDREN: i32 = -1;
     const RUSAGE_THREAD: i32 = 1;
-    let cpu_ns = match who {
-        RUSAGE_SELF => ctx.process().cpu_time_ns(),
-        RUSAGE_THREAD => ctx.task().cpu_time_ns(),
-        RUSAGE_CHILDREN => return out.write(&Rusage::default()).map(|()| 0),
+    let usage = match who {
+        RUSAGE_SELF => ctx.process().usage(),
+        RUSAGE_THREAD => ctx.task().usage(),
+        RUSAGE_CHILDREN => return out.write(&rusage(ctx.process().children_usage())).map(|()| 0),
         _ => return Err(Errno::EINVAL),
     };
     let maxrss = (ctx.process().space().peak_resident_pages() * addr::PAGE_SIZE as u64 / 1024) as i64;
-    out.write(&Rusage { utime: Timeval::from_ns(cpu_ns), maxrss, ..Rusage::default() }).map(|()| 0)
+    out.write(&Rusage { maxrss, ..rusage(usage) }).map(|()| 0)
+}
+
+/// The part of a `struct rusage` that is about CPUs.
+pub(crate) fn rusage(usage: Usage) -> Rusage {
+    Rusage {
+        utime: Timeval::from_ns(usage.cpu_ns),
+        nvcsw: usage.waits as i64,
+        nivcsw: usage.preemptions as i64,
+        ..Rusage::default()
+    }
 }
 
 /// `prlimit64`.

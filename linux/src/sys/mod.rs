@@ -7,6 +7,7 @@ pub mod info;
 pub mod membarrier;
 pub mod mm;
 pub mod process;
+pub mod sched;
 pub mod signal;
 pub mod thread;
 pub mod time;

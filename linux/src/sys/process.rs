@@ -11,7 +11,6 @@ use linux_abi::Errno;
 use linux_abi::process::Rusage;
 use linux_abi::raw::RLIMIT_STACK;
 use linux_abi::signal::{SigInfo, Signal};
-use linux_abi::time::Timeval;
 use vfs::Location;
 use vfs::ops::Context;
 
@@ -22,6 +21,7 @@ use crate::exit;
 use crate::family::{self, Blocking, Take, Which};
 use crate::process::{self, ExitStatus, Task};
 use crate::signal::TaskSignals;
+use crate::sys::info;
 use crate::user_ptr::UserPtr;
 
 const AT_FDCWD: i32 = -100;
@@ -120,7 +120,7 @@ pub fn wait4(ctx: &Ctx<'_>, pid: i32, status: UserPtr<i32>, options: u32, usage:
     };
     let Some(child) = family::wait(ctx.process(), which, Blocking::from_options(options), Take::Yes)? else { return Ok(0) };
     status.write_optional(&child.wait_status())?;
-    usage.write_optional(&Rusage { utime: Timeval::from_ns(child.cpu_ns), ..Rusage::default() })?;
+    usage.write_optional(&info::rusage(child.usage))?;
     Ok(child.pid as usize)
 }
 
@@ -155,7 +155,7 @@ pub fn waitid(
         return Ok(0);
     };
     info.write_optional(&child.sig_info(Signal::SIGCHLD))?;
-    usage.write_optional(&Rusage { utime: Timeval::from_ns(child.cpu_ns), ..Rusage::default() })?;
+    usage.write_optional(&info::rusage(child.usage))?;
     Ok(0)
 }
 
@@ -279,11 +279,13 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     let name = String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]).into_owned();
     let signals = TaskSignals::new(ctx.task().signals.mask());
     let task = Task::new(process.pid(), process.clone(), name.clone(), signals);
+    task.keep_sched(ctx.task());
     let program = ProgramThread {
         name,
         frame: loaded.frame,
         fs_base: 0,
         space: loaded.space,
+        policy: task.sched().policy(),
         personality: Box::new(Personality(task.clone())),
         wants_rseq: false,
     };

@@ -1,10 +1,9 @@
-//! Threads: clone, exit, thread numbers, scheduling.
+//! Threads: clone, exit, thread numbers.
 
 use alloc::boxed::Box;
 use core::mem::size_of;
 
 use addr::VirtAddr;
-use kernel::percpu::cpu_count;
 use kernel::thread::{self, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::raw::{
@@ -12,8 +11,7 @@ use linux_abi::raw::{
     CLONE_SETTLS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM,
 };
 use linux_abi::signal::Signal;
-use linux_abi::sched::{CLONE_ARGS_SIZE_VER0, CloneArgs, SchedParam};
-use linux_abi::time::Timespec;
+use linux_abi::sched::{CLONE_ARGS_SIZE_VER0, CloneArgs};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::ctx::{Ctx, SysResult};
@@ -23,7 +21,7 @@ use crate::exit;
 use crate::family;
 use crate::process::{self, Process, Task};
 use crate::signal::TaskSignals;
-use crate::user_ptr::{self, UserPtr};
+use crate::user_ptr::UserPtr;
 
 /// What every thread shares with the one that made it.
 const THREAD_FLAGS: u64 = (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD) as u64;
@@ -35,8 +33,6 @@ const OPTIONAL_FLAGS: u64 = (CLONE_SYSVSEM
     | CLONE_CHILD_CLEARTID
     | CLONE_DETACHED
     | CLONE_IO) as u64;
-/// Bytes of the CPU masks we hand out.
-const MASK_BYTES: usize = size_of::<u64>();
 /// Linux's limit on the size argument of versioned structures.
 const PAGE: usize = addr::PAGE_SIZE;
 const SIGCHLD: u64 = Signal::SIGCHLD.number() as u64;
@@ -52,6 +48,7 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     let tid = process::new_tid();
     let signals = TaskSignals::new(parent.signals.mask());
     let task = Task::new(tid, process.clone(), parent.name(), signals);
+    task.inherit_sched(parent);
     if has(args.flags, CLONE_CHILD_CLEARTID) {
         task.set_clear_child_tid(args.child_tid);
     }
@@ -76,6 +73,7 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         frame,
         fs_base,
         space: process.space(),
+        policy: task.sched().policy(),
         personality: Box::new(Personality(task.clone())),
         wants_rseq: false,
     };
@@ -127,6 +125,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         child.family.borrow_memory();
     }
     let task = Task::new(pid, child.clone(), caller.name(), TaskSignals::new(caller.signals.mask()));
+    task.inherit_sched(caller);
     if !shares {
         task.signals.set_altstack(caller.signals.altstack());
         task.rseq.copy_from(&caller.rseq);
@@ -144,6 +143,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         frame,
         fs_base,
         space,
+        policy: task.sched().policy(),
         personality: Box::new(Personality(task.clone())),
         wants_rseq: task.rseq.is_set(),
     };
@@ -303,157 +303,12 @@ pub fn get_robust_list(ctx: &Ctx<'_>, tid: u32, head: UserPtr<u64>, size: UserPt
     head.write(&list).map(|()| 0)
 }
 
-/// `sched_yield`.
-///
-/// # Errors
-/// None.
-pub fn sched_yield(_ctx: &Ctx<'_>) -> SysResult {
-    thread::yield_now();
-    Ok(0)
-}
-
 /// Calls `f` on the thread `tid`, 0 being the caller.
 fn with_task<R>(ctx: &Ctx<'_>, tid: u32, f: impl FnOnce(&Task) -> Result<R, Errno>) -> Result<R, Errno> {
     if tid == 0 || tid == ctx.task().tid() {
         return f(ctx.task());
     }
     f(&*process::find_task(tid).ok_or(Errno::ESRCH)?)
-}
-
-fn online_cpus() -> u64 {
-    u64::MAX >> (64 - cpu_count())
-}
-
-/// `sched_getaffinity`: returns the bytes written.
-///
-/// # Errors
-/// `EINVAL` for a buffer that is too short or no multiple of 8 bytes, `ESRCH`, `EFAULT`.
-pub fn sched_getaffinity(ctx: &Ctx<'_>, tid: u32, size: usize, mask: UserPtr<u64>) -> SysResult {
-    if size < MASK_BYTES || !size.is_multiple_of(MASK_BYTES) {
-        return Err(Errno::EINVAL);
-    }
-    let affinity = with_task(ctx, tid, |t| Ok(t.thread().map_or(u64::MAX, |t| t.affinity())))?;
-    mask.write(&(affinity & online_cpus()))?;
-    Ok(MASK_BYTES)
-}
-
-/// `sched_setaffinity`.
-///
-/// # Errors
-/// `EINVAL` when no running CPU is in the mask, `ESRCH`, `EFAULT`.
-pub fn sched_setaffinity(ctx: &Ctx<'_>, tid: u32, size: usize, mask: UserPtr<u8>) -> SysResult {
-    let mut bytes = [0; MASK_BYTES];
-    user_ptr::copy_in(mask.address(), &mut bytes[..size.min(MASK_BYTES)])?;
-    let wanted = u64::from_le_bytes(bytes) & online_cpus();
-    if wanted == 0 {
-        return Err(Errno::EINVAL);
-    }
-    with_task(ctx, tid, |t| t.thread().map_or(Err(Errno::ESRCH), |t| t.set_affinity(wanted)))?;
-    Ok(0)
-}
-
-const SCHED_OTHER: u32 = 0;
-const SCHED_FIFO: u32 = 1;
-const SCHED_RR: u32 = 2;
-const SCHED_BATCH: u32 = 3;
-const SCHED_IDLE: u32 = 5;
-const RESET_ON_FORK: u32 = 0x4000_0000;
-
-/// `sched_getscheduler`: every thread is an ordinary one so far.
-///
-/// # Errors
-/// `ESRCH`.
-pub fn sched_getscheduler(ctx: &Ctx<'_>, tid: u32) -> SysResult {
-    with_task(ctx, tid, |_| Ok(SCHED_OTHER as usize))
-}
-
-/// `sched_setscheduler`: accepts the ordinary policies; real-time ones are refused as for a user without the right.
-///
-/// # Errors
-/// `EPERM` for a real-time policy, `EINVAL`, `ESRCH`, `EFAULT`.
-pub fn sched_setscheduler(ctx: &Ctx<'_>, tid: u32, policy: u32, param: UserPtr<SchedParam>) -> SysResult {
-    let priority = param.read()?.priority;
-    with_task(ctx, tid, |_| match policy & !RESET_ON_FORK {
-        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE if priority == 0 => Ok(0),
-        SCHED_FIFO | SCHED_RR if (1..=99).contains(&priority) => Err(Errno::EPERM),
-        _ => Err(Errno::EINVAL),
-    })
-}
-
-/// `sched_getparam`.
-///
-/// # Errors
-/// `ESRCH`, `EFAULT`.
-pub fn sched_getparam(ctx: &Ctx<'_>, tid: u32, param: UserPtr<SchedParam>) -> SysResult {
-    with_task(ctx, tid, |_| param.write(&SchedParam::default())).map(|()| 0)
-}
-
-/// `sched_setparam`.
-///
-/// # Errors
-/// `EINVAL` for a priority other than 0, `ESRCH`, `EFAULT`.
-pub fn sched_setparam(ctx: &Ctx<'_>, tid: u32, param: UserPtr<SchedParam>) -> SysResult {
-    let priority = param.read()?.priority;
-    with_task(ctx, tid, |_| if priority == 0 { Ok(0) } else { Err(Errno::EINVAL) })
-}
-
-fn priority_range(policy: u32) -> Result<(usize, usize), Errno> {
-    match policy {
-        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE => Ok((0, 0)),
-        SCHED_FIFO | SCHED_RR => Ok((1, 99)),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-/// `sched_get_priority_min`.
-///
-/// # Errors
-/// `EINVAL`.
-pub fn sched_get_priority_min(_ctx: &Ctx<'_>, policy: u32) -> SysResult {
-    priority_range(policy).map(|(min, _)| min)
-}
-
-/// `sched_get_priority_max`.
-///
-/// # Errors
-/// `EINVAL`.
-pub fn sched_get_priority_max(_ctx: &Ctx<'_>, policy: u32) -> SysResult {
-    priority_range(policy).map(|(_, max)| max)
-}
-
-/// `sched_rr_get_interval`.
-///
-/// # Errors
-/// `ESRCH`, `EFAULT`.
-pub fn sched_rr_get_interval(ctx: &Ctx<'_>, tid: u32, out: UserPtr<Timespec>) -> SysResult {
-    const SLICE_NS: u64 = 4_000_000;
-    with_task(ctx, tid, |_| out.write(&Timespec::from_ns(SLICE_NS))).map(|()| 0)
-}
-
-/// `getpriority`: 20 − nice, always 20 so far.
-///
-/// # Errors
-/// `EINVAL`, `ESRCH`.
-pub fn getpriority(ctx: &Ctx<'_>, which: u32, who: u32) -> SysResult {
-    const NICE_ZERO: usize = 20;
-    check_priority_target(ctx, which, who).map(|()| NICE_ZERO)
-}
-
-/// `setpriority`: accepted; all threads are scheduled alike so far.
-///
-/// # Errors
-/// `EINVAL`, `ESRCH`.
-pub fn setpriority(ctx: &Ctx<'_>, which: u32, who: u32, _nice: i32) -> SysResult {
-    check_priority_target(ctx, which, who).map(|()| 0)
-}
-
-fn check_priority_target(ctx: &Ctx<'_>, which: u32, who: u32) -> Result<(), Errno> {
-    const PRIO_PROCESS: u32 = 0;
-    match which {
-        PRIO_PROCESS => with_task(ctx, who, |_| Ok(())),
-        1 | 2 => Ok(()),
-        _ => Err(Errno::EINVAL),
-    }
 }
 
 /// `getcpu`.

@@ -161,8 +161,9 @@ pub fn time(_ctx: &Ctx<'_>, out: UserPtr<i64>) -> SysResult {
 /// # Errors
 /// `EFAULT`.
 pub fn times(ctx: &Ctx<'_>, out: UserPtr<Tms>) -> SysResult {
-    let utime = (ctx.process().cpu_time_ns() / TICK_NS) as i64;
-    out.write_optional(&Tms { utime, ..Tms::default() })?;
+    let ticks = |ns: u64| (ns / TICK_NS) as i64;
+    let (utime, cutime) = (ticks(ctx.process().cpu_time_ns()), ticks(ctx.process().children_usage().cpu_ns));
+    out.write_optional(&Tms { utime, cutime, ..Tms::default() })?;
     Ok((kernel::clock::monotonic_ns() / TICK_NS) as usize)
 }
 

@@ -19,6 +19,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("threads1000.c").memory("512M"),
         Case::c("futex.c"),
         Case::c("rseq.c"),
+        Case::c("scheduling.c"),
         Case::c("pipes.c"),
         Case::c("epoll.c"),
         Case::c("files.c"),

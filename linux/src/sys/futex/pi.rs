@@ -201,13 +201,13 @@ fn closes_cycle(task: &Task, word: Word) -> bool {
 fn urgency(policy: Policy) -> i32 {
     match policy {
         Policy::Fifo(priority) | Policy::RoundRobin(priority) => 100 + i32::from(priority),
-        Policy::Normal(nice) => 50 - i32::from(nice),
-        Policy::Idle => 0,
+        Policy::Normal(nice) | Policy::Batch(nice) => 50 - i32::from(nice),
+        Policy::Idle(_) => 0,
     }
 }
 
 fn policy_of(task: &Task) -> Option<Policy> {
-    task.thread().map(|thread| thread.sched_entity().policy())
+    task.thread().map(|thread| thread.policy())
 }
 
 /// Lends the policy of `task` to the owner that it is about to wait for, and to those that the owner waits for.
@@ -224,11 +224,11 @@ fn lend(task: &Task, owner: &Task) {
 fn lend_policy(policy: Policy, owner: &Task) -> bool {
     let Some(thread) = owner.thread() else { return false };
     let mut contended = owner.owned.contended.lock();
-    let present = thread.sched_entity().policy();
+    let present = thread.policy();
     let more = urgency(policy) > urgency(present);
     if more {
         contended.own_policy.get_or_insert(present);
-        thread.sched_entity().set_policy(policy);
+        thread.set_policy(policy);
     }
     more
 }
@@ -240,7 +240,7 @@ fn give_back(task: &Task) {
     let keys = contended.keys.clone();
     drop(contended);
     if let Some(thread) = task.thread() {
-        thread.sched_entity().set_policy(own);
+        thread.set_policy(own);
     }
     for key in keys {
         let mut waiting = Vec::new();
