@@ -6,8 +6,9 @@ use alloc::vec;
 use core::fmt::Write;
 
 use kernel::clock::{monotonic_ns, realtime_ns};
-use kernel::mm::{PageSize, explicit_pages, large_page_counts, memory_info};
+use kernel::mm::{PageSize, explicit_pages, large_page_counts, max_areas, memory_info, set_max_areas};
 use kernel::percpu::cpu_count;
+use linux_abi::Errno;
 use vfs::synth::{Entry, Fixed};
 
 use crate::process::{all_processes, task_count};
@@ -159,6 +160,16 @@ pub(crate) fn node_meminfo() -> String {
     out
 }
 
+fn max_map_count() -> Entry {
+    let write = |text: &[u8]| {
+        let most = core::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        let most = most.and_then(|most| usize::try_from(most).ok()).ok_or(Errno::EINVAL)?;
+        set_max_areas(most);
+        Ok(())
+    };
+    Entry::writable(|| Ok(format!("{}\n", max_areas()).into_bytes()), write)
+}
+
 fn sys() -> Entry {
     Entry::fixed(vec![
         (
@@ -177,7 +188,7 @@ fn sys() -> Entry {
         (
             "vm",
             Entry::fixed(vec![
-                ("max_map_count", Entry::text("65530\n")),
+                ("max_map_count", max_map_count()),
                 ("mmap_min_addr", Entry::text("65536\n")),
                 ("nr_hugepages", text(|| format!("{}\n", explicit_pages(PageSize::Size2M).total))),
                 ("nr_overcommit_hugepages", text(|| format!("{}\n", memory_info().total_bytes() >> 21))),

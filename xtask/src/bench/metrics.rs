@@ -33,6 +33,8 @@ pub(super) struct Series {
     pub(super) name: &'static str,
     /// What the size counts.
     pub(super) sizes: &'static str,
+    /// The last size.
+    pub(super) largest: u64,
     /// The series shares its plot, `doc/plots/PLOT.svg`, with those of the same name.
     pub(super) plot: &'static str,
 }
@@ -122,8 +124,14 @@ const fn time(name: &'static str, unit: &'static str) -> Metric {
     Metric { name, unit, goal: Goal::OfLinux(1.0) }
 }
 
-const fn series(name: &'static str, sizes: &'static str, plot: &'static str) -> Series {
-    Series { name, sizes, plot }
+/// A series over threads.
+const fn threads(name: &'static str, plot: &'static str) -> Series {
+    Series { name, sizes: "threads", largest: 10_000, plot }
+}
+
+/// A series over mappings.
+const fn mappings(name: &'static str) -> Series {
+    Series { name, sizes: "mappings", largest: 100_000, plot: "vma_growth" }
 }
 
 use Goal::{AtMost, OfLinux};
@@ -190,17 +198,17 @@ pub(super) const FOLDERS: &[Folder] = &[
     growth(
         "thread_growth",
         &[
-            series("thread_growth_switch", "threads", "thread_growth"),
-            series("thread_growth_create", "threads", "thread_growth_create"),
-            series("thread_growth_yield", "threads", "thread_growth"),
+            threads("thread_growth_switch", "thread_growth"),
+            threads("thread_growth_create", "thread_growth_create"),
+            threads("thread_growth_yield", "thread_growth"),
         ],
     ),
     growth(
         "vma_growth",
         &[
-            series("vma_growth_map", "mappings", "vma_growth"),
-            series("vma_growth_fault", "mappings", "vma_growth"),
-            series("vma_growth_protect", "mappings", "vma_growth"),
+            mappings("vma_growth_map"),
+            mappings("vma_growth_fault"),
+            mappings("vma_growth_protect"),
         ],
     ),
 ];

@@ -56,22 +56,18 @@ fn growth(table: &Table) -> Option<String> {
     if table.curves.is_empty() {
         return None;
     }
-    let mut text = String::new();
+    let mut text = "Goal: at most logarithmic, which is 4 for 10 to 10,000 threads and 5 for 10 to 100,000 mappings, up to the largest size.\n\n".to_owned();
     for curve in &table.curves {
         let sizes = curve.sizes();
         let cells = |cell: &dyn Fn(u64) -> String| sizes.iter().map(|size| format!(" {} |", cell(*size))).collect::<String>();
         let costs = |points: &[(u64, f64)]| cells(&|size| Curve::at(points, size).map_or_else(|| "–".to_owned(), plain));
         text += &format!("| `{}` |{} largest / smallest |\n|---|{}---:|\n", curve.series.name, cells(&|n| n.to_string()), cells(&|_| "---:".into()).replace(' ', ""));
-        text += &format!("| oxv |{} {} |\n", costs(&curve.oxv), ratio(grown(&curve.oxv)));
-        text += &format!("| Linux |{} {} |\n\n", costs(&curve.linux), ratio(grown(&curve.linux)));
+        let verdict = if curve.oxv.is_empty() { "" } else { verdict(curve.verdict()) };
+        text += &format!("| oxv |{} {} {verdict} |\n", costs(&curve.oxv), ratio(Curve::growth(&curve.oxv)));
+        text += &format!("| Linux |{} {} |\n\n", costs(&curve.linux), ratio(Curve::growth(&curve.linux)));
     }
     table.remarks.iter().for_each(|remark| text += &format!("{remark}.\n\n"));
     Some(text)
-}
-
-/// Last point by first.
-fn grown(points: &[(u64, f64)]) -> Option<f64> {
-    points.last().zip(points.first()).map(|((_, last), (_, first))| last / first)
 }
 
 fn number(cell: &Cell) -> String {
@@ -119,14 +115,14 @@ pub(super) fn json(table: &Table) -> Result<()> {
     std::fs::create_dir_all(&dir)?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
     let rows: Vec<_> = table.rows.iter().map(row_json).collect();
-    let series: Vec<_> = table.curves.iter().map(|c| json!({"series": c.series.name, "sizes": c.series.sizes, "oxv": c.oxv, "linux": c.linux})).collect();
+    let series: Vec<_> = table.curves.iter().map(|c| json!({"series": c.series.name, "sizes": c.series.sizes, "verdict": word(c.verdict()), "oxv": c.oxv, "linux": c.linux})).collect();
     let document = json!({"time": seconds, "qemu": emulator(), "rows": rows, "series": series, "remarks": table.remarks});
     let path = dir.join(format!("{seconds}.json"));
     std::fs::write(&path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn row_json(row: &Row) -> Value {
-    let verdict = format!("{:?}", row.verdict()).to_lowercase();
+    let verdict = word(row.verdict());
     let mut value = json!({"metric": row.metric.name, "unit": row.metric.unit, "goal": goal(row.metric.goal), "verdict": verdict});
     for (name, cell) in [("oxv", &row.oxv), ("linux", &row.linux)] {
         value[name] = json!(cell.median());
@@ -136,6 +132,10 @@ fn row_json(row: &Row) -> Value {
     }
     value["linux_cached"] = json!(row.linux.cached);
     value
+}
+
+fn word(verdict: Verdict) -> String {
+    format!("{verdict:?}").to_lowercase()
 }
 
 fn emulator() -> String {

@@ -133,6 +133,18 @@ impl Curve {
         points.iter().find(|(at, _)| *at == size).map(|(_, cost)| *cost)
     }
 
+    /// Last cost by first.
+    pub(super) fn growth(points: &[(u64, f64)]) -> Option<f64> {
+        points.last().zip(points.first()).map(|((_, last), (_, first))| last / first)
+    }
+
+    /// Whether oxv's cost grows at most as the logarithm of the size, up to the series' largest size.
+    pub(super) fn verdict(&self) -> Verdict {
+        let (Some((first, _)), Some((last, _)), Some(growth)) = (self.oxv.first(), self.oxv.last(), Self::growth(&self.oxv)) else { return Verdict::Missed };
+        let logarithmic = (*last as f64).ln() / (*first as f64).ln();
+        if *last == self.series.largest && growth <= logarithmic { Verdict::Met } else { Verdict::Missed }
+    }
+
     /// All sizes.
     pub(super) fn sizes(&self) -> Vec<u64> {
         let mut sizes: Vec<u64> = self.oxv.iter().chain(&self.linux).map(|(size, _)| *size).collect();
@@ -260,5 +272,16 @@ mod tests {
         let curve = table.curves.iter().find(|curve| curve.series.name == "vma_growth_map").unwrap();
         assert_eq!(Curve::at(&curve.linux, 1000), Some(42.5));
         assert_eq!(curve.sizes(), [1000]);
+    }
+
+    #[test]
+    fn a_series_may_grow_as_the_logarithm_and_has_to_reach_its_end() {
+        let verdict = |last: &'static str| {
+            let table = table_with(&[(Side::Oxv, Phase::Value, "POINT vma_growth_map 10 100"), (Side::Oxv, Phase::Value, last)]);
+            table.curves.iter().find(|curve| curve.series.name == "vma_growth_map").unwrap().verdict()
+        };
+        assert_eq!(verdict("POINT vma_growth_map 100000 490"), Verdict::Met);
+        assert_eq!(verdict("POINT vma_growth_map 100000 510"), Verdict::Missed);
+        assert_eq!(verdict("POINT vma_growth_map 50000 100"), Verdict::Missed);
     }
 }

@@ -4,7 +4,7 @@ use super::backing::{AreaBacking, ObjectPart};
 use super::explicit::{SetAside, count_entry, is_explicit};
 use super::huge::{LARGE, is_transparent};
 use super::zero::{free_removed, is_zero_page};
-use super::{Access, AddressSpace, Areas, Backing, FaultError, MAX_AREAS, MapFlags, MapRequest, PAGE, Placement, Sharing};
+use super::{Access, AddressSpace, Areas, Backing, FaultError, MapFlags, MapRequest, PAGE, Placement, Sharing, max_areas};
 use crate::mm::frames;
 use crate::mm::gather::Gather;
 use crate::mm::shared::SharedMemory;
@@ -96,7 +96,7 @@ impl AddressSpace {
             return Err(Errno::EINVAL);
         }
         let areas = self.areas.read();
-        if areas.map.len() >= MAX_AREAS {
+        if areas.map.len() >= max_areas() {
             return Err(Errno::ENOMEM);
         }
         self.remove_for_good(areas, start, VirtAddr(end), |_| {})
@@ -295,7 +295,7 @@ pub(super) fn checked_len(len: u64) -> Result<u64, Errno> {
 }
 
 pub(super) fn check_area_count(areas: &Areas) -> Result<(), Errno> {
-    if areas.map.len() < MAX_AREAS && !frames::memory_is_scarce() { Ok(()) } else { Err(Errno::ENOMEM) }
+    if areas.map.len() < max_areas() && !frames::memory_is_scarce() { Ok(()) } else { Err(Errno::ENOMEM) }
 }
 
 /// The end of a fixed mapping.

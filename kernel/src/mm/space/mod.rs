@@ -46,7 +46,7 @@ use crate::percpu;
 use super::kernel_space::{Tables, new_tree, retire_root};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use linux_abi::Errno;
 use page_table::{Entry, Flags, PageTable};
 use range_lock::{Block, RangeLock};
@@ -67,11 +67,22 @@ pub use vma::{AreaFlags, Prot};
 use backing::AreaBacking;
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// As Linux's default `vm.max_map_count`.
-const MAX_AREAS: usize = 65530;
+/// `vm.max_map_count`: how many areas a space may have; Linux's default.
+static MAX_AREAS: AtomicUsize = AtomicUsize::new(65530);
 const REPLACE_LOCKS: usize = 16;
 /// What a fault keeps to itself and its like: 2 MiB.
 const BLOCK_SHIFT: u32 = 21;
+
+/// How many areas an address space may have.
+#[must_use]
+pub fn max_areas() -> usize {
+    MAX_AREAS.load(Ordering::Relaxed)
+}
+
+/// Changes how many areas an address space may have; spaces with more keep what they have.
+pub fn set_max_areas(most: usize) {
+    MAX_AREAS.store(most, Ordering::Relaxed);
+}
 
 type Held<'a> = range_lock::Held<'a, Areas>;
 
