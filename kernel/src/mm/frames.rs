@@ -244,7 +244,7 @@ pub(super) fn alloc_block(order: u32, pool: Pool) -> Option<u64> {
 pub(super) fn alloc_zeroed(order: u32, pool: Pool) -> Option<u64> {
     take_prezeroed(order).or_else(|| {
         let block = alloc_block(order, pool)?;
-        (block..block + (1 << order)).for_each(zero);
+        zero_range(block, 1 << order);
         Some(block)
     })
 }

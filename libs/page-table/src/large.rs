@@ -137,16 +137,7 @@ impl<S: TableSource> PageTable<S> {
     /// The table with the 4 KiB pages of the 2 MiB around `va`. It stays as long as the tree is not restructured.
     #[must_use]
     pub fn small_table(&self, va: VirtAddr) -> Option<PhysAddr> {
-        let (mut table, mut level) = (self.root(), 4);
-        while level > 1 {
-            let entry = self.entry_at(table, va.table_index(level));
-            if !entry.is_table(level) {
-                return None;
-            }
-            table = entry.address();
-            level -= 1;
-        }
-        Some(table)
+        self.find(va).1.small_table()
     }
 
     /// The entry of the 2 MiB around `va`, whether it refers to a page or to a table; an empty one when a table above is missing.

@@ -62,6 +62,27 @@ pub enum MapError {
     Occupied(Entry),
 }
 
+/// Where an entry is: in which table. It stays valid as long as the tree is not restructured there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spot {
+    table: PhysAddr,
+    level: u32,
+}
+
+impl Spot {
+    /// Size of the page that the entry is of, or of the hole that it is.
+    #[must_use]
+    pub const fn size(self) -> PageSize {
+        PageSize::of_level(self.level)
+    }
+
+    /// The table, if it is one of 4 KiB pages.
+    #[must_use]
+    pub const fn small_table(self) -> Option<PhysAddr> {
+        if self.level == 1 { Some(self.table) } else { None }
+    }
+}
+
 /// A tree of tables. Dropping it frees nothing: see [`PageTable::unmap_range`] and [`PageTable::free_root`].
 #[derive(Debug)]
 pub struct PageTable<S> {
@@ -155,15 +176,39 @@ impl<S: TableSource> PageTable<S> {
     /// The entry for `va` and the size of page it stands for; an empty entry when a table is missing.
     #[must_use]
     pub fn lookup(&self, va: VirtAddr) -> (Entry, PageSize) {
+        let (entry, spot) = self.find(va);
+        (entry, spot.size())
+    }
+
+    /// As [`PageTable::lookup`], with where the entry is.
+    #[must_use]
+    #[inline]
+    pub fn find(&self, va: VirtAddr) -> (Entry, Spot) {
         let (mut table, mut level) = (self.root, 4);
         loop {
             let entry = self.entry_at(table, va.table_index(level));
             if !entry.is_table(level) {
-                return (entry, PageSize::of_level(level));
+                return (entry, Spot { table, level });
             }
             table = entry.address();
             level -= 1;
         }
+    }
+
+    /// Maps a page of 4 KiB where nothing is mapped, as [`PageTable::map_if_empty`], but without a walk if `spot`, found for an address
+    /// with the same table, is one of such a page. Filling operation.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    #[inline]
+    pub fn map_at(&self, spot: Spot, va: VirtAddr, entry: Entry) -> Result<(), MapError> {
+        if spot.level != 1 {
+            return self.map_if_empty(va, entry, PageSize::Size4K);
+        }
+        self.slot(spot.table, va.table_index(1))
+            .compare_exchange(0, entry.0, Ordering::AcqRel, Ordering::Acquire)
+            .map(drop)
+            .map_err(|found| MapError::Occupied(Entry(found)))
     }
 
     /// The physical address behind `va`, when present.

@@ -87,6 +87,21 @@ fn a_mapped_page_is_found_and_unmapping_frees_its_tables() {
 }
 
 #[test]
+fn a_spot_maps_neighbours_in_its_table_and_walks_where_there_is_none() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    let (hole, nowhere) = pt.find(VirtAddr(M2));
+    assert_eq!((hole, nowhere.small_table()), (Entry::EMPTY, None));
+    pt.map_at(nowhere, VirtAddr(M2), page(1)).unwrap();
+    let spot = pt.find(VirtAddr(M2)).1;
+    assert_eq!(spot.size(), PageSize::Size4K);
+    pt.map_at(spot, VirtAddr(M2 + 4096), page(2)).unwrap();
+    assert_eq!(pt.map_at(spot, VirtAddr(M2 + 4096), page(3)), Err(MapError::Occupied(page(2))));
+    assert_eq!(pt.map_at(nowhere, VirtAddr(M2), page(3)), Err(MapError::Occupied(page(1))));
+    assert_eq!(pt.translate(VirtAddr(M2 + 4097)), Some(PhysAddr(0x2001)));
+}
+
+#[test]
 fn contiguous_memory_gets_the_largest_pages() {
     let heap = Heap::default();
     let pt = PageTable::new(&heap).unwrap();

@@ -9,7 +9,7 @@ use addr::{PhysAddr, VirtAddr, layout};
 use core::sync::atomic::Ordering;
 use frame::Frame;
 use linux_abi::Errno;
-use page_table::{Entry, Flags, MapError, PageSize};
+use page_table::{Entry, Flags, MapError, PageSize, Spot};
 use vma::{Area, AreaFlags, Prot};
 
 /// What the program tried.
@@ -97,12 +97,13 @@ impl AddressSpace {
     }
 
     fn resolve(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access) -> Result<Step, FaultError> {
-        let (entry, size) = self.tables.lookup(va);
+        let (entry, spot) = self.tables.find(va);
+        let size = spot.size();
         if has_explicit(area) {
             return self.resolve_explicit(area, va, access, (entry, size));
         }
         if entry.is_empty() {
-            return self.fill(area, va, access, size);
+            return self.fill(area, va, access, spot);
         }
         if entry == Entry::BUSY {
             drop(self.replace_lock(va, size).lock());
@@ -135,24 +136,24 @@ impl AddressSpace {
         }
     }
 
-    /// Maps the page of an area for the first time. `missing` is the size of the hole in the tables.
-    fn fill(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access, missing: PageSize) -> Result<Step, FaultError> {
+    /// Maps the page of an area for the first time. `spot` is the hole in the tables.
+    fn fill(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access, spot: Spot) -> Result<Step, FaultError> {
         match &area.backing.part {
-            None if access == Access::Write => self.fill_anonymous(area, va, missing),
-            None => self.install(va, Frame::from_permanent(zero_page()), leaf_flags(area.prot, InPlace::CopyFirst)),
-            Some(part) => self.fill_from_object(area, part, va, access),
+            None if access == Access::Write => self.fill_anonymous(area, va, spot),
+            None => self.install(spot, va, Frame::from_permanent(zero_page()), leaf_flags(area.prot, InPlace::CopyFirst)),
+            Some(part) => self.fill_from_object(area, part, va, (access, spot)),
         }
     }
 
-    fn fill_anonymous(&self, area: &Area<AreaBacking>, va: VirtAddr, missing: PageSize) -> Result<Step, FaultError> {
+    fn fill_anonymous(&self, area: &Area<AreaBacking>, va: VirtAddr, spot: Spot) -> Result<Step, FaultError> {
         if let Some(place) = self.large_place(area, va) {
-            return self.fill_or_enlarge(area, va, place, missing);
+            return self.fill_or_enlarge(area, va, place, spot);
         }
-        let step = self.install(va, Frame::alloc_zeroed()?, leaf_flags(area.prot, InPlace::Writable))?;
+        let step = self.install(spot, va, Frame::alloc_zeroed()?, leaf_flags(area.prot, InPlace::Writable))?;
         if area.len() >= LARGE && Self::passes_sample(va) && matches!(step, Step::Done) { Ok(self.look_behind(area, va)) } else { Ok(step) }
     }
 
-    fn fill_from_object(&self, area: &Area<AreaBacking>, part: &ObjectPart, va: VirtAddr, access: Access) -> Result<Step, FaultError> {
+    fn fill_from_object(&self, area: &Area<AreaBacking>, part: &ObjectPart, va: VirtAddr, (access, spot): (Access, Spot)) -> Result<Step, FaultError> {
         let index = (part.offset + (va - area.start)) / PAGE;
         if index >= part.object.mapping_size().div_ceil(PAGE) {
             return Err(FaultError::BusError);
@@ -162,12 +163,12 @@ impl AddressSpace {
             _ => FaultError::BusError,
         })?;
         if area.flags.contains(AreaFlags::SHARED) {
-            return self.install(va, frame, leaf_flags(area.prot, InPlace::Writable));
+            return self.install(spot, va, frame, leaf_flags(area.prot, InPlace::Writable));
         }
         if access == Access::Write {
-            return self.install(va, frame.duplicate()?, leaf_flags(area.prot, InPlace::Writable));
+            return self.install(spot, va, frame.duplicate()?, leaf_flags(area.prot, InPlace::Writable));
         }
-        let step = self.install(va, frame, leaf_flags(area.prot, InPlace::CopyFirst))?;
+        let step = self.install(spot, va, frame, leaf_flags(area.prot, InPlace::CopyFirst))?;
         // Pages that will be written are better copied at their first write than replaced then, which needs a TLB flush.
         if !area.prot.contains(Prot::WRITE) {
             self.fill_around(area, part, va);
@@ -184,9 +185,10 @@ impl AddressSpace {
         let mut at = start;
         while at < end {
             let index = (part.offset + (at - area.start)) / PAGE;
-            if index < pages && self.tables.lookup(at).0.is_empty() {
+            let (entry, spot) = self.tables.find(at);
+            if index < pages && entry.is_empty() {
                 let Some(frame) = part.object.ready_frame(index) else { return };
-                if self.install(at, frame, leaf_flags(area.prot, InPlace::CopyFirst)).is_err() {
+                if self.install(spot, at, frame, leaf_flags(area.prot, InPlace::CopyFirst)).is_err() {
                     return;
                 }
             }
@@ -194,10 +196,10 @@ impl AddressSpace {
         }
     }
 
-    /// Puts a frame where nothing is mapped. The entry takes the reference over.
-    pub(super) fn install(&self, va: VirtAddr, frame: Frame, flags: Flags) -> Result<Step, FaultError> {
+    /// Puts a frame where nothing is mapped, at the hole `spot`. The entry takes the reference over.
+    pub(super) fn install(&self, spot: Spot, va: VirtAddr, frame: Frame, flags: Flags) -> Result<Step, FaultError> {
         let entry = Entry::new(frame.phys(), flags);
-        match self.tables.map_if_empty(va, entry, PageSize::Size4K) {
+        match self.tables.map_at(spot, va, entry) {
             Ok(()) => {
                 let _held_by_entry: PhysAddr = frame.into_raw();
                 if !is_zero_page(entry) {

@@ -27,7 +27,7 @@ use crate::mm::kernel_space::Tables;
 use addr::{PhysAddr, VirtAddr};
 use core::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use linux_abi::Errno;
-use page_table::{Entry, Flags, MapError, PageSize, Split, TableSource};
+use page_table::{Entry, Flags, MapError, PageSize, Split, Spot, TableSource};
 use vma::{Area, AreaFlags};
 
 pub(super) const LARGE: u64 = PageSize::Size2M.bytes();
@@ -144,17 +144,22 @@ impl AddressSpace {
         wanted && area.backing.part.is_none() && !area.flags.intersects(refused) && !self.large_pages_off.load(Ordering::Relaxed)
     }
 
-    /// First write to a page of an area where a large page may be, at `place`. `missing` is the size of the hole in the tables.
-    pub(super) fn fill_or_enlarge(&self, area: &Area<AreaBacking>, va: VirtAddr, place: VirtAddr, missing: PageSize) -> Result<Step, FaultError> {
+    /// First write to a page of an area where a large page may be, at `place`. `spot` is the hole in the tables.
+    pub(super) fn fill_or_enlarge(&self, area: &Area<AreaBacking>, va: VirtAddr, place: VirtAddr, spot: Spot) -> Result<Step, FaultError> {
         let flags = leaf_flags(area.prot, InPlace::Writable);
-        if missing != PageSize::Size4K
+        if spot.size() != PageSize::Size4K
             && self.expects_more(area, va, place)
             && let Some(step) = self.install_large(place, flags)
         {
             return Ok(step);
         }
-        let step = self.install(va, frame::Frame::alloc_zeroed()?, flags)?;
-        if matches!(step, Step::Done) { Ok(self.after_touch(area, va, place, flags)) } else { Ok(step) }
+        let step = self.install(spot, va, frame::Frame::alloc_zeroed()?, flags)?;
+        if !matches!(step, Step::Done) || !frames::is_plentiful(PAGES) {
+            return Ok(step);
+        }
+        // The first page of a table made one.
+        let spot = if spot.small_table().is_some() { spot } else { self.tables.find(va).1 };
+        Ok(self.after_touch(area, va, place, spot))
     }
 
     /// Whether a first touch should get a large page at once.
@@ -188,18 +193,16 @@ impl AddressSpace {
     }
 
     /// After a touch got a small page: maps some behind it, and finds out whether it is time for a large page.
-    fn after_touch(&self, area: &Area<AreaBacking>, va: VirtAddr, place: VirtAddr, flags: Flags) -> Step {
-        if !frames::is_plentiful(PAGES) {
-            return Step::Done;
-        }
-        let Some(table) = self.tables.small_table(va) else { return Step::Done };
+    fn after_touch(&self, area: &Area<AreaBacking>, va: VirtAddr, place: VirtAddr, spot: Spot) -> Step {
+        let Some(table) = spot.small_table() else { return Step::Done };
+        let flags = leaf_flags(area.prot, InPlace::Writable);
         let index = (va - place) / PAGE;
         let run = (index.saturating_sub(RUN)..index).rev().take_while(|&before| self.tables.entry(table, before).is_writable()).count();
         let end = (index + 1 + ahead(run as u64)).min(PAGES);
         let mut next = index + 1;
         while next < end && self.tables.entry(table, next).is_empty() {
             let Ok(frame) = frame::Frame::alloc_zeroed() else { break };
-            let Ok(Step::Done) = self.install(place + next * PAGE, frame, flags) else { break };
+            let Ok(Step::Done) = self.install(spot, place + next * PAGE, frame, flags) else { break };
             next += 1;
         }
         if (index..next).any(is_sample) && self.is_dense(table) {

@@ -105,7 +105,8 @@ impl AddressSpace {
     /// The most pages that were in memory at once (`VmHWM`).
     #[must_use]
     pub fn peak_resident_pages(&self) -> u64 {
-        u64::try_from(self.peak.load(Ordering::Relaxed)).unwrap_or(0)
+        let peak = self.peak.load(Ordering::Relaxed).max(self.resident.load(Ordering::Relaxed));
+        u64::try_from(peak).unwrap_or(0)
     }
 
     /// Frames that this space alone has: its private pages, without files and the image.

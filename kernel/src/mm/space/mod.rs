@@ -154,10 +154,11 @@ impl AddressSpace {
         self.areas.enter(percpu::cpu_id(), Block::around(addr.0, BLOCK_SHIFT), look)
     }
 
+    /// Counts pages that came or went. The peak is looked for when pages go, and when somebody asks.
     fn count_resident(&self, pages: i64) {
-        let now = self.resident.fetch_add(pages, Ordering::Relaxed) + pages;
-        if pages > 0 {
-            self.peak.fetch_max(now, Ordering::Relaxed);
+        let before = self.resident.fetch_add(pages, Ordering::Relaxed);
+        if pages < 0 {
+            self.peak.fetch_max(before, Ordering::Relaxed);
         }
     }
 }
