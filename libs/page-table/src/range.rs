@@ -212,7 +212,7 @@ impl<S: TableSource> PageTable<S> {
             let target = to + (part.at - from);
             match part.size {
                 PageSize::Size4K => self.move_pages(part, target),
-                _ => self.move_middle(part.at, target, in_the_way),
+                _ => self.move_middles(part, target, in_the_way),
             }
         }
         Ok(())
@@ -221,8 +221,7 @@ impl<S: TableSource> PageTable<S> {
     /// Makes the tables that a part needs at its new place.
     fn make_room(&self, part: Part, to: VirtAddr) -> Result<(), OutOfTables> {
         if part.size != PageSize::Size4K {
-            let occupied = self.middle(part.at).is_some_and(|slot| slot.load(Ordering::Acquire) != 0);
-            return if occupied { self.leaf(to, part.size).map(drop).map_err(|_| OutOfTables) } else { Ok(()) };
+            return if self.middle(part.at).is_some() { self.leaf(to, part.size).map(drop).map_err(|_| OutOfTables) } else { Ok(()) };
         }
         let mut result = Ok(());
         let _ = self.visit_range(part.at, part.at + part.len, &mut |va, _, _| {
@@ -242,19 +241,30 @@ impl<S: TableSource> PageTable<S> {
         });
     }
 
-    /// Moves an entry of level 2, whatever it is.
-    fn move_middle(&self, from: VirtAddr, to: VirtAddr, in_the_way: &mut dyn FnMut(PhysAddr)) {
-        let (Some(source), Some(target)) = (self.middle(from), self.middle(to)) else { return };
-        let entry = source.swap(0, Ordering::AcqRel);
-        let before = Entry(target.swap(entry, Ordering::AcqRel));
-        if before.is_table(2) {
-            debug_assert!(self.entries(before.address()).all(Entry::is_empty), "something is mapped at the target");
-            in_the_way(before.address());
+    /// Moves entries of level 2, whatever they are, from one table to one other.
+    fn move_middles(&self, part: Part, to: VirtAddr, in_the_way: &mut dyn FnMut(PhysAddr)) {
+        let (Some(source), Some(target)) = (self.middle_table(part.at), self.middle_table(to)) else { return };
+        let (from, to) = (part.at.table_index(2), to.table_index(2));
+        for i in 0..(part.len / part.size.bytes()) as usize {
+            let slot = self.slot(source, from + i);
+            if slot.load(Ordering::Acquire) == 0 {
+                continue;
+            }
+            let before = Entry(self.slot(target, to + i).swap(slot.swap(0, Ordering::AcqRel), Ordering::AcqRel));
+            if before.is_table(2) {
+                debug_assert!(self.entries(before.address()).all(Entry::is_empty), "something is mapped at the target");
+                in_the_way(before.address());
+            }
         }
     }
 
     /// The slot of level 2 for `va`, if its table exists.
     pub(crate) fn middle(&self, va: VirtAddr) -> Option<&AtomicU64> {
+        Some(self.slot(self.middle_table(va)?, va.table_index(2)))
+    }
+
+    /// The table of level 2 for `va`, if it exists.
+    fn middle_table(&self, va: VirtAddr) -> Option<PhysAddr> {
         let mut table = self.root();
         for level in [4, 3] {
             let entry = self.entry_at(table, va.table_index(level));
@@ -263,11 +273,11 @@ impl<S: TableSource> PageTable<S> {
             }
             table = entry.address();
         }
-        Some(self.slot(table, va.table_index(2)))
+        Some(table)
     }
 }
 
-/// A piece of a range that moves: one entry of level 2, or pages of one table.
+/// A piece of a range that moves: entries of one table of level 2, or pages of one table.
 #[derive(Clone, Copy)]
 struct Part {
     at: VirtAddr,
@@ -275,17 +285,27 @@ struct Part {
     size: PageSize,
 }
 
-/// Cuts a range that moves at the borders of 2 MiB.
+/// Cuts a range that moves into runs of whole 2 MiB that have one table at either place, and what is left.
 fn parts(from: VirtAddr, to: VirtAddr, len: u64) -> impl Iterator<Item = Part> {
     let span = PageSize::Size2M.bytes();
     let alike = (from.0 ^ to.0) & (span - 1) == 0;
     let end = from + len;
     let mut at = from;
     core::iter::from_fn(move || {
-        let from = at;
-        let len = (from.align_down(span) + span).min(end).0.checked_sub(from.0).filter(|len| *len > 0)?;
-        at = from + len;
-        let size = if alike && len == span { PageSize::Size2M } else { PageSize::Size4K };
-        Some(Part { at: from, len, size })
+        let start = at;
+        let left = (end - start).min(to_border(start, PageSize::Size1G)).min(to_border(to + (start - from), PageSize::Size1G));
+        let whole = left & !(span - 1);
+        let (len, size) = if alike && start.is_aligned(span) && whole != 0 {
+            (whole, PageSize::Size2M)
+        } else {
+            ((end - start).min(to_border(start, PageSize::Size2M)), PageSize::Size4K)
+        };
+        at = start + len;
+        (len != 0).then_some(Part { at: start, len, size })
     })
+}
+
+/// Bytes from `va` to the next border of pages of `size`.
+fn to_border(va: VirtAddr, size: PageSize) -> u64 {
+    size.bytes() - (va.0 & (size.bytes() - 1))
 }

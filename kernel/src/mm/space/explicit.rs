@@ -251,18 +251,6 @@ impl AddressSpace {
         let touched = is_explicit(entry) && !is_untouched(entry);
         touched.then(|| (MappingId { device: DEVICE, inode: entry.address().0 }, addr.0 & (size.bytes() - 1)))
     }
-
-    /// Refuses to cut explicit pages at `start` or `end`.
-    ///
-    /// # Errors
-    /// `EINVAL`.
-    pub(super) fn check_not_cut(&self, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
-        let cuts = |at: VirtAddr| {
-            let (entry, size) = self.tables.lookup(at);
-            is_explicit(entry) && !at.is_aligned(size.bytes())
-        };
-        if cuts(start) || cuts(end) { Err(Errno::EINVAL) } else { Ok(()) }
-    }
 }
 
 /// The entry of a page that was set aside, made visible.

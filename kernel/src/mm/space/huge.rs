@@ -353,8 +353,14 @@ impl AddressSpace {
     /// # Errors
     /// `ENOMEM`, `EINVAL` (pages of `MAP_HUGETLB`).
     pub(super) fn split_borders(&self, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
-        self.check_not_cut(start, end)?;
         for at in [start, end] {
+            let (entry, size) = self.tables.lookup(at);
+            if size == PageSize::Size4K || !entry.has_page() || at.is_aligned(size.bytes()) {
+                continue;
+            }
+            if is_explicit(entry) {
+                return Err(Errno::EINVAL);
+            }
             self.tables
                 .split_at(at, &mut |from, to| {
                     crate::tlb::shootdown(from, to);

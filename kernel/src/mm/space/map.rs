@@ -236,7 +236,7 @@ fn choose(areas: &mut Areas, request: &MapRequest, len: u64) -> Result<VirtAddr,
 
 /// Takes the areas of a range out; returns whether there were any. Those that hold an object go to `dropped`, to be dropped without the
 /// lock, as far as there is memory to do so.
-fn take_areas(areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) -> bool {
+pub(super) fn take_areas(areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) -> bool {
     let mut any = false;
     areas.map.remove(start, end, |area| {
         any = true;

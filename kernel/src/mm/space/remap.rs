@@ -3,11 +3,12 @@
 use super::backing::{AreaBacking, ObjectPart};
 use super::explicit::has_explicit;
 use super::huge::LARGE;
-use super::map::{Dropped, check_area_count, checked_len, fixed_range};
+use super::map::{Dropped, check_area_count, checked_len, fixed_range, take_areas};
 use super::zero::free_removed;
 use super::{AddressSpace, Areas, PAGE};
 use crate::mm::gather::Gather;
 use addr::{VirtAddr, layout};
+use core::ops::Range;
 use linux_abi::Errno;
 use page_table::Removed;
 use vma::{Area, AreaFlags, Backing as _};
@@ -98,15 +99,17 @@ impl AddressSpace {
     fn move_area(&self, areas: &mut Areas, area: &Area<AreaBacking>, len: Lengths, request: RemapRequest, dropped: &mut Dropped) -> Result<VirtAddr, Errno> {
         let old = request.old;
         check_area_count(areas)?;
+        self.split_borders(old, old + len.old)?;
         let to = self.target(areas, len.new, (old, len.old), request.target, dropped)?;
         self.move_pages(old, to, len.old.min(len.new))?;
         let backing = area.backing.advanced(old - area.start);
         areas.map.insert(Area { start: to, end: to + len.new, prot: area.prot, flags: area.flags - AreaFlags::GROWS_DOWN, backing });
-        if request.keep_old {
-            self.remove_pages(old, old + len.old, &(old..old));
-        } else {
-            // The pages have moved away; what a shrinking move left is freed with the tables.
-            self.remove(areas, old, old + len.old, dropped)?;
+        if !request.keep_old {
+            let room = areas.map.room_around(old, old + len.old);
+            take_areas(areas, old, old + len.old, dropped);
+            for rest in left_behind(old, to, len) {
+                self.remove_pages(rest.start, rest.end, &room);
+            }
         }
         Ok(to)
     }
@@ -147,6 +150,16 @@ impl AddressSpace {
     }
 }
 
+/// The parts of the old range where pages or tables may be left: what did not move with whole tables.
+fn left_behind(old: VirtAddr, to: VirtAddr, len: Lengths) -> impl Iterator<Item = Range<VirtAddr>> {
+    let (end, moved) = (old + len.old, old + len.old.min(len.new));
+    let alike = (old.0 ^ to.0) & (LARGE - 1) == 0;
+    let first_whole = if alike { old.align_up(LARGE).min(end) } else { end };
+    let last_whole = moved.align_down(LARGE).max(first_whole);
+    [old..first_whole, last_whole..end].into_iter().filter(|part| part.start < part.end)
+}
+
+#[derive(Clone, Copy)]
 struct Lengths {
     old: u64,
     new: u64,
