@@ -151,6 +151,12 @@ pub(crate) struct MachineArgs {
     /// `kvm` hardware virtualisation, `tcg` emulation, `auto` the first where this machine really offers it
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
+    /// `on`: memory that the program gives back is the host's again, and the host can ask for more (see --qmp); `off`: no balloon device
+    #[arg(long, value_enum, default_value_t = Balloon::On)]
+    pub(crate) balloon: Balloon,
+    /// Let the emulator listen for QMP commands, as `balloon`, on this Unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) qmp: Option<PathBuf>,
     /// Wait for gdb on this TCP port before the first instruction
     #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "1234")]
     pub(crate) gdb: Option<u16>,
@@ -165,6 +171,13 @@ pub(crate) enum Accel {
     Auto,
     Kvm,
     Tcg,
+}
+
+/// Whether the machine has a memory balloon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Balloon {
+    On,
+    Off,
 }
 
 impl MachineArgs {

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::args::Accel;
+use crate::args::{Accel, Balloon};
 use crate::console::{self, Terminals};
 use crate::control::ToGuest;
 use crate::error::{Error, Result};
@@ -18,6 +18,8 @@ const DEFAULT_QEMU: &str = "qemu-system-x86_64";
 /// Where `cargo xtask build` leaves the kernel, from `target/release/`.
 const KERNEL_IN_TARGET: &str = "../kernel/x86_64-unknown-linux-gnu/kernel/oxv-kernel";
 const MACHINE: &str = "microvm,acpi=on,rtc=on,pit=on,isa-serial=on,pic=on";
+/// Free memory is reported to the host, and what the host holds comes back when the program needs it.
+const BALLOON: &str = "virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on";
 /// The ports of the virtio console device, in the guest's numbering.
 const PORTS: [&str; 4] = ["control", "stdin", "stdout", "stderr"];
 
@@ -33,6 +35,8 @@ pub(crate) struct Machine {
     pub(crate) accel: Accel,
     pub(crate) command_line: String,
     pub(crate) gdb: Option<u16>,
+    pub(crate) balloon: Balloon,
+    pub(crate) qmp: Option<PathBuf>,
 }
 
 /// The host's ends of a running machine's ports.
@@ -67,6 +71,14 @@ impl Machine {
         for (index, port) in PORTS.iter().enumerate() {
             add(&[&"-chardev", &chardev(port, wiring)]);
             add(&[&"-device", &format!("virtserialport,bus=vs.0,nr={},chardev={port},name={port}", index + 1)]);
+        }
+        if self.balloon == Balloon::On {
+            add(&[&"-device", &BALLOON]);
+        }
+        if let Some(path) = &self.qmp {
+            // A comma in an option's value is written twice.
+            let path = path.to_string_lossy().replace(',', ",,");
+            add(&[&"-qmp", &format!("unix:{path},server=on,wait=off")]);
         }
         if let Some(port) = self.gdb {
             add(&[&"-gdb", &format!("tcp:127.0.0.1:{port}"), &"-S"]);
@@ -209,6 +221,8 @@ mod tests {
             accel: Accel::Tcg,
             command_line: "log=warn stdio=ppp".into(),
             gdb: None,
+            balloon: Balloon::On,
+            qmp: None,
         }
     }
 
@@ -218,7 +232,15 @@ mod tests {
         for part in ["-m 65536K", "-smp 2", "-initrd '/my image'", "-append 'log=warn stdio=ppp'", "nr=4,chardev=stderr", "tcg,thread=multi"] {
             assert!(command.contains(part), "{part} in {command}");
         }
-        assert!(!command.contains("-gdb"));
+        assert!(!command.contains("-gdb") && !command.contains("-qmp"));
+    }
+
+    #[test]
+    fn the_balloon_can_be_left_out_and_the_control_socket_has_any_name() {
+        assert!(machine().shell_command().contains("free-page-reporting=on"));
+        let without = Machine { balloon: Balloon::Off, qmp: Some("/tmp/a,b".into()), ..machine() };
+        assert!(!without.shell_command().contains("balloon"));
+        assert!(without.shell_command().contains("-qmp unix:/tmp/a,,b,server=on,wait=off"));
     }
 
     #[test]

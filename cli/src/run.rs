@@ -45,6 +45,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         accel,
         command_line: qemu::command_line(terminals, args.verbose, args.boot_times, &args.machine.append),
         gdb: args.machine.gdb,
+        balloon: args.machine.balloon,
+        qmp: args.machine.qmp.clone(),
         kernel,
     };
     if args.dry_run {

@@ -16,6 +16,7 @@ pub mod debug_exit;
 mod dma;
 pub mod serial;
 pub mod virtio;
+pub mod virtio_balloon;
 pub mod virtio_console;
 pub mod virtio_rng;
 

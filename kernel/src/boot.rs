@@ -68,6 +68,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
         crate::devices::init(&machine);
         assert!(machine.command_line.get("panic") != Some("test"), "asked for by panic=test on the command line");
         linux_start();
+        crate::devices::init_late();
     });
     first.map(drop).expect("memory for the first threads");
     log::info!("{} CPUs, {} KiB of memory free", percpu::cpu_count(), mm::memory_info().free_bytes() / 1024);

@@ -13,20 +13,29 @@ use core::ptr::NonNull;
 use drivers::DmaMemory;
 use drivers::virtio::mmio::MmioTransport;
 use drivers::virtio::DynTransport;
+use drivers::virtio_balloon::Balloon;
 use drivers::virtio_console::{Console, Port, PortError};
 use drivers::virtio_rng::Rng;
 use linux_abi::Errno;
 use platform::virtio_mmio::{Polarity, VirtioMmio};
-use sync::OnceCell;
+use sync::{Mutex, OnceCell};
 
 /// Virtio device ids (virtio 1.2, §5).
 const DEVICE_CONSOLE: u32 = 3;
 const DEVICE_ENTROPY: u32 = 4;
+const DEVICE_BALLOON: u32 = 5;
+/// How long a thread without memory waits for the host to take back an earlier request for pages.
+const DEFLATE_LIMIT_NS: u64 = 1_000_000_000;
+/// Smaller machines do without a balloon: its buffers and threads take 100 KiB.
+const LEAST_FOR_BALLOON: u64 = 16 << 20;
 /// How long the host may take to announce a port it has promised.
 const PORT_LIMIT_NS: u64 = 5_000_000_000;
 
 static CONSOLE: OnceCell<Arc<Console>> = OnceCell::new();
 static RNG: OnceCell<Arc<Rng>> = OnceCell::new();
+static BALLOON: OnceCell<Arc<Balloon>> = OnceCell::new();
+/// Devices that the program does not need to start.
+static LATE: Mutex<Vec<(u32, Line, DynTransport)>> = Mutex::new(Vec::new());
 
 /// Memory for devices: frames that are never given back.
 struct Dma;
@@ -74,6 +83,10 @@ fn start(slot: &VirtioMmio, transport: DynTransport) {
     let outcome = match transport.device_id() {
         DEVICE_CONSOLE => start_console(slot.gsi, line, transport),
         DEVICE_ENTROPY => start_rng(slot.gsi, line, transport),
+        DEVICE_BALLOON => {
+            LATE.lock().push((slot.gsi, line, transport));
+            Ok(())
+        }
         other => {
             log::warn!("virtio device {other} at {}: no driver", slot.base);
             Ok(())
@@ -98,6 +111,68 @@ fn start_rng(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartE
     interrupt::spawn_irq_thread(gsi, line, "virtio-rng", move || serviced.service())?;
     let _first = RNG.set(rng);
     Ok(())
+}
+
+/// Starts the drivers of devices that can wait until the program runs.
+pub(crate) fn init_late() {
+    let late = core::mem::take(&mut *LATE.lock());
+    if mm::memory_info().total_bytes() < LEAST_FOR_BALLOON {
+        return;
+    }
+    for (gsi, line, transport) in late {
+        if let Err(error) = start_balloon(gsi, line, transport) {
+            log::error!("virtio balloon: {error}");
+        }
+    }
+}
+
+fn start_balloon(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartError> {
+    let balloon = Arc::new(Balloon::new(transport, &Dma, Box::new(mm::Lender))?);
+    let serviced = balloon.clone();
+    interrupt::spawn_irq_thread(gsi, line, "virtio-balloon", move || serviced.service())?;
+    if balloon.can_report() {
+        let reporting = balloon.clone();
+        crate::thread::spawn("page-reporting", crate::thread::Class::Normal, move || report_free_pages(&reporting))?;
+    }
+    if BALLOON.set(balloon).is_ok() {
+        mm::shrink::register(&LentFrames);
+    }
+    Ok(())
+}
+
+/// The reporting thread's life.
+fn report_free_pages(balloon: &Balloon) {
+    loop {
+        mm::wait_for_unreported();
+        loop {
+            match balloon.report() {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => return log::error!("virtio balloon: {error}"),
+            }
+        }
+    }
+}
+
+/// What the host has, when memory runs out here.
+struct LentFrames;
+
+impl mm::shrink::Shrinker for LentFrames {
+    fn name(&self) -> &'static str {
+        "balloon"
+    }
+
+    fn count(&self) -> u64 {
+        mm::memory_info().lent_frames
+    }
+
+    fn scan(&self, frames: u64) -> u64 {
+        /// As many as one request names.
+        const AT_ONCE: usize = 1024;
+        let Some(balloon) = BALLOON.get() else { return 0 };
+        let pages = usize::try_from(frames).unwrap_or(AT_ONCE).clamp(64, AT_ONCE);
+        balloon.deflate_on_oom(pages, clock::monotonic_ns() + DEFLATE_LIMIT_NS) as u64
+    }
 }
 
 /// Why a driver could not be started.

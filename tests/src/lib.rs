@@ -4,7 +4,7 @@
 //! * [`toolchain`]: compiles the programs of `tests/guest/` into `target/guest/`.
 //! * [`run`]: starts a program on the host or under `oxv run`, with a time limit.
 //! * [`compare`]: what differs, in words.
-//! * [`bad_input`], [`tty`]: tests that look at `oxv` itself: its messages, its terminal.
+//! * [`bad_input`], [`tty`], [`memory`]: tests that look at `oxv` itself: its messages, its terminal, its size.
 //!
 //! `tests/boot.rs` turns them into trials of a test harness. Environment: `OXV` and `OXV_KERNEL` name the host program and
 //! the kernel (both are set by `cargo xtask`), `OXV_ALLOW_MISSING=1` skips tests whose tools are not installed, `OXV_HOST_ONLY=1`
@@ -14,6 +14,7 @@ pub mod bad_input;
 pub mod case;
 pub mod cases;
 pub mod compare;
+pub mod memory;
 pub mod paths;
 pub mod run;
 pub mod toolchain;

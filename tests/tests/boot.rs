@@ -5,7 +5,7 @@
 use guest_tests::case::Case;
 use guest_tests::run::{self, Outcome};
 use guest_tests::toolchain::Unavailable;
-use guest_tests::{bad_input, cases, compare, tty};
+use guest_tests::{bad_input, cases, compare, memory, tty};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
@@ -52,7 +52,7 @@ fn trial(name: String, subject: &Arc<Subject>, cpus: u32) -> Trial {
 
 fn checks() -> impl Iterator<Item = Trial> {
     let host_only = is_set("OXV_HOST_ONLY");
-    let checks = if host_only { tty::all() } else { bad_input::all().into_iter().chain(tty::all()).collect() };
+    let checks = if host_only { tty::all() } else { bad_input::all().into_iter().chain(tty::all()).chain(memory::all()).collect() };
     checks.into_iter().map(|check| Trial::test(check.name, move || (check.run)().map_err(Failed::from)))
 }
 

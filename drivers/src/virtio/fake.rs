@@ -13,7 +13,7 @@ use virtqueue::fake::{Device, Seen, at, region};
 pub(crate) struct FakeTransport {
     pub(crate) id: u32,
     pub(crate) features: u64,
-    pub(crate) config: Vec<u8>,
+    pub(crate) config: Mutex<Vec<u8>>,
     pub(crate) queue_sizes: Vec<u16>,
     pub(crate) rejects_features: bool,
     pub(crate) driver_features: Mutex<u64>,
@@ -103,7 +103,10 @@ impl Transport for Fake {
         InterruptCause { queue: bits & 1 != 0, config: bits & 2 != 0 }
     }
     fn read_config_bytes(&self, offset: usize, bytes: &mut [u8]) {
-        bytes.copy_from_slice(&self.0.config[offset..offset + bytes.len()]);
+        bytes.copy_from_slice(&self.0.config.lock().expect("the test holds")[offset..offset + bytes.len()]);
+    }
+    fn write_config_bytes(&self, offset: usize, bytes: &[u8]) {
+        self.0.config.lock().expect("the test holds")[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
     fn config_generation(&self) -> u32 {
         self.0.generation.fetch_add(self.0.restless.into(), SeqCst)
@@ -133,7 +136,7 @@ mod tests {
     use super::*;
 
     fn fake(change: impl FnOnce(&mut FakeTransport)) -> Fake {
-        let mut t = FakeTransport { features: feature::VERSION_1 | 6, config: vec![1, 2, 3, 4], ..Default::default() };
+        let mut t = FakeTransport { features: feature::VERSION_1 | 6, config: vec![1, 2, 3, 4].into(), ..Default::default() };
         change(&mut t);
         Fake(Arc::new(t))
     }

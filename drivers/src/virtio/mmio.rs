@@ -158,6 +158,21 @@ impl Transport for MmioTransport {
         }
     }
 
+    fn write_config_bytes(&self, offset: usize, bytes: &[u8]) {
+        let start = register::CONFIG + offset;
+        assert!(start + bytes.len() <= MIN_LEN, "configuration fields lie in the window");
+        // Fields are written as a whole: the device acts on each write.
+        if let Ok(word) = <[u8; 4]>::try_from(bytes)
+            && start.is_multiple_of(4)
+        {
+            return self.write(start, u32::from_le_bytes(word));
+        }
+        for (i, byte) in bytes.iter().enumerate() {
+            // SAFETY: inside the window; configuration space allows access by bytes.
+            unsafe { self.registers.as_ptr().add(start + i).write_volatile(*byte) };
+        }
+    }
+
     fn config_generation(&self) -> u32 {
         self.read(register::CONFIG_GENERATION)
     }

@@ -18,6 +18,8 @@ pub mod device_id {
     pub const CONSOLE: u32 = 3;
     /// Entropy source.
     pub const ENTROPY: u32 = 4;
+    /// Memory balloon.
+    pub const BALLOON: u32 = 5;
 }
 
 /// Feature bits of all devices (§6).
@@ -79,6 +81,8 @@ pub trait Transport: Send + Sync {
     fn take_interrupt(&self) -> InterruptCause;
     /// Reads configuration bytes at `offset`, as they are.
     fn read_config_bytes(&self, offset: usize, bytes: &mut [u8]);
+    /// Writes configuration bytes at `offset`.
+    fn write_config_bytes(&self, offset: usize, bytes: &[u8]);
     /// A number that changes whenever the configuration does.
     fn config_generation(&self) -> u32;
 }

@@ -11,7 +11,7 @@ const TX1: u16 = 5;
 fn fake(features: u64) -> Fake {
     Fake(Arc::new(FakeTransport {
         features: feature::VERSION_1 | features,
-        config: vec![80, 0, 25, 0, 31, 0, 0, 0],
+        config: vec![80, 0, 25, 0, 31, 0, 0, 0].into(),
         queue_sizes: vec![128; 64],
         ..Default::default()
     }))
@@ -348,6 +348,7 @@ fn an_interrupt_that_never_ends_does_not_hold_the_thread_for_ever() {
         fn read_config_bytes(&self, offset: usize, bytes: &mut [u8]) {
             self.0.read_config_bytes(offset, bytes);
         }
+        fn write_config_bytes(&self, _: usize, _: &[u8]) {}
         fn config_generation(&self) -> u32 {
             self.0.config_generation()
         }

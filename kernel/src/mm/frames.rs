@@ -14,12 +14,13 @@
 
 use super::boot::BootCell;
 use super::prezero::{self, Zeroed};
+use super::reporting;
 use crate::percpu::{MAX_CPUS, PerCpu};
 use addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use frame::{Fill, OutOfMemory};
-use frame_alloc::{Buddy, FrameTable, LastReference};
+use frame_alloc::{Buddy, FrameTable, Host, LastReference};
 use sync::Mutex;
 
 static TABLE: BootCell<FrameTable<'static>> = BootCell::new();
@@ -127,8 +128,13 @@ pub(super) struct Central {
 }
 
 impl Central {
+    /// The free blocks.
+    pub(super) const fn buddy(&self) -> &Buddy<'static> {
+        &self.buddy
+    }
+
     /// All free frames.
-    fn free_frames(&self) -> u64 {
+    pub(super) fn free_frames(&self) -> u64 {
         self.buddy.free_frames() + self.zeroed.frames()
     }
 
@@ -146,6 +152,16 @@ impl Central {
     /// As [`Central::alloc`], from the smallest free block and not larger than 2^`largest`.
     pub(super) fn alloc_smallest(&mut self, largest: u32) -> Option<(u64, u32)> {
         self.buddy.alloc_smallest(largest).or_else(|| if self.give_up_zeroed() { self.buddy.alloc_smallest(largest) } else { None })
+    }
+
+    /// As [`Buddy::take_backed`].
+    pub(super) fn take_backed(&mut self, least: u32) -> Option<(u64, u32)> {
+        self.buddy.take_backed(least)
+    }
+
+    /// Frees a block that the host has no memory for any more.
+    pub(super) fn free_dropped(&mut self, block: u64, order: u32) {
+        self.buddy.free_as(block, order, Host::Dropped);
     }
 
     /// Makes the zeroed blocks ordinary free ones. Returns whether there were any.
@@ -198,7 +214,7 @@ pub(super) fn install(table: FrameTable<'static>) {
 }
 
 /// Runs `f` on the central pool, sleeping for its lock.
-fn with_central<R>(f: impl FnOnce(&mut Central) -> R) -> Option<R> {
+pub(super) fn with_central<R>(f: impl FnOnce(&mut Central) -> R) -> Option<R> {
     let mut guard = CENTRAL.lock();
     let central = guard.as_mut()?;
     let result = f(central);
@@ -237,7 +253,7 @@ pub(super) fn alloc_block(order: u32, pool: Pool) -> Option<u64> {
     if order == 0 {
         return alloc_frame(pool);
     }
-    or_reclaim(|| with_central(|central| if central.available(pool) < 1 << order { None } else { central.alloc(order) }).flatten())
+    or_reclaim(1 << order, || with_central(|central| if central.available(pool) < 1 << order { None } else { central.alloc(order) }).flatten())
 }
 
 /// As [`alloc_block`], with all bytes zero: from the blocks zeroed beforehand, else zeroed here.
@@ -274,15 +290,22 @@ pub(super) fn set_link(frame: u64, value: u64) {
     }
 }
 
-/// What `alloc` gives, if need be after everything was reclaimed that can be.
-fn or_reclaim(alloc: impl Fn() -> Option<u64>) -> Option<u64> {
-    alloc().or_else(|| if super::heap::reclaim() > 0 { alloc() } else { None })
+/// What `alloc` gives, if need be after `frames` frames were reclaimed.
+fn or_reclaim(frames: u64, alloc: impl Fn() -> Option<u64>) -> Option<u64> {
+    alloc().or_else(|| reclaim_and_retry(frames, &alloc))
+}
+
+#[cold]
+fn reclaim_and_retry(frames: u64, alloc: &dyn Fn() -> Option<u64>) -> Option<u64> {
+    // Others may be faster to take what was reclaimed.
+    const TRIES: usize = 3;
+    (0..TRIES).find_map(|_| if super::shrink::reclaim(frames) > 0 { alloc() } else { None })
 }
 
 /// Takes a batch from the central pool, returns one frame of it and stocks the rest.
 #[cold]
 fn refill_stale(pool: Pool) -> Option<u64> {
-    or_reclaim(|| {
+    or_reclaim(1, || {
         let fetched = with_central(|central| fetch_stale(central, pool))?;
         stock(&fetched, |stocks| &stocks.stale)
     })
@@ -352,7 +375,7 @@ pub(super) fn free_frame(frame: u64) {
 
 fn return_batch(batch: &Batch) {
     if batch.len > 0 {
-        with_central(|central| batch.as_slice().iter().for_each(|&frame| central.buddy.free(frame.into(), 0)));
+        give_back(|central| batch.as_slice().iter().for_each(|&frame| central.buddy.free(frame.into(), 0)));
     }
 }
 
@@ -361,7 +384,7 @@ pub(super) fn alloc_contiguous(count: u64, pool: Pool) -> Option<u64> {
     if count == 1 {
         return alloc_frame(pool);
     }
-    or_reclaim(|| {
+    or_reclaim(count, || {
         with_central(|central| {
             if central.available(pool) < count {
                 return None;
@@ -385,7 +408,18 @@ pub(super) fn free_contiguous(frame: u64, count: u64) {
     if count == 1 {
         return free_frame(frame);
     }
-    with_central(|central| central.buddy.free_range(frame, count));
+    give_back(|central| central.buddy.free_range(frame, count));
+}
+
+/// Runs `free` on the central pool, and lets the host know if that made blocks worth telling it of.
+fn give_back(free: impl FnOnce(&mut Central)) {
+    let wanted = with_central(|central| {
+        free(central);
+        reporting::is_wanted(central)
+    });
+    if wanted == Some(true) {
+        reporting::wake();
+    }
 }
 
 /// Where a frame number begins.
@@ -419,7 +453,7 @@ pub(super) fn is_below_limit() -> bool {
 
 #[cold]
 fn stays_scarce() -> bool {
-    super::heap::reclaim();
+    super::shrink::reclaim(SCARCE.load(Ordering::Relaxed).saturating_sub(FREE.load(Ordering::Relaxed)));
     is_below_limit()
 }
 
@@ -445,6 +479,10 @@ pub struct MemoryInfo {
     pub table_frames: u64,
     /// In use by kernel stacks.
     pub stack_frames: u64,
+    /// Lent to the host.
+    pub lent_frames: u64,
+    /// In use by the kernel heap for objects larger than its size classes; part of `heap_frames`.
+    pub large_heap_frames: u64,
 }
 
 impl MemoryInfo {
@@ -477,7 +515,7 @@ fn stocked() -> u64 {
 /// How much memory there is and what it is used for.
 #[must_use]
 pub fn memory_info() -> MemoryInfo {
-    let free = FREE.load(Ordering::Relaxed) + stocked() + prezero::in_progress();
+    let free = FREE.load(Ordering::Relaxed) + stocked() + prezero::in_progress() + reporting::in_report();
     MemoryInfo {
         total_frames: TOTAL.load(Ordering::Relaxed),
         free_frames: free,
@@ -485,6 +523,8 @@ pub fn memory_info() -> MemoryInfo {
         heap_frames: super::heap::frames_used(),
         table_frames: super::kernel_space::table_frames(),
         stack_frames: super::kernel_space::stack_frames(),
+        lent_frames: reporting::lent(),
+        large_heap_frames: super::heap::large_frames(),
     }
 }
 

@@ -243,7 +243,7 @@ impl SlabCounts for Counts {
 
 /// Gives slabs without objects in use back to the frame allocator. Returns the number of frames.
 ///
-/// Context: may sleep; the frame allocator's lock not held.
+/// Context: may sleep; the frame allocator's lock not held. Takes only locks under which nothing is allocated.
 pub(super) fn reclaim() -> u64 {
     // Whoever finds it taken gets by without: the other one is freeing.
     let Some(_reclaiming) = RECLAIMING.try_lock() else { return 0 };

@@ -6,6 +6,8 @@
 //! | `frames.rs` | the frame allocator: per-CPU stocks in front of the buddy allocator; the back end of `frame::Frame` |
 //! | `prezero.rs` | frames zeroed while a CPU has nothing else to do |
 //! | `block.rs` | references to the frames of a large page |
+//! | `reporting.rs` | memory lent to the host, and free memory reported to it |
+//! | `shrink.rs` | memory pressure: who can give something back |
 //! | `heap.rs` | the kernel heap (`GlobalAlloc`) |
 //! | `kernel_space.rs` | kernel page tables, MMIO, kernel stacks |
 //! | `space/` | `AddressSpace`: areas, page faults, mmap and its relatives |
@@ -21,13 +23,16 @@ mod gather;
 mod heap;
 mod kernel_space;
 mod prezero;
+mod reporting;
 mod shared;
+pub mod shrink;
 mod space;
 
 pub use boot::{MemoryKind, MemoryRegion, drop_identity_map, init};
 pub use heap::{SlabInfo, slab_info};
 pub use frames::{ContiguousFrames, MemoryInfo, has_memory_for, memory_info, memory_is_scarce};
 pub(crate) use prezero::{has_idle_work, idle_work};
+pub(crate) use reporting::{Lender, wait_for_unreported};
 pub use kernel_space::{KernelStack, kernel_cr3, map_mmio};
 pub use shared::SharedMemory;
 pub use space::*;

@@ -3,6 +3,10 @@
 //! Each order has a doubly linked list through the [`FrameTable`]; a bit per order says which lists are not empty, so an
 //! allocation finds its block without a search and splits it at most [`MAX_ORDER`] times, and a free merges as often.
 //! The caller brings the lock.
+//!
+//! The host behind a virtual machine can be told of free blocks, so that it takes their memory until they are touched again. So there
+//! are two lists of each order, by [`Host`]: allocations take memory that the host backs already where they have the choice. A block
+//! merged of both kinds counts as backed.
 
 use crate::table::FrameTable;
 
@@ -10,21 +14,39 @@ use crate::table::FrameTable;
 pub const MAX_ORDER: u32 = 18;
 const ORDERS: usize = MAX_ORDER as usize + 1;
 
+/// What a free block costs the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Host {
+    /// It has memory for the block, or may have.
+    Backs,
+    /// It was told that the block is free, or nobody ever touched it.
+    Dropped,
+}
+
+/// The blocks of one [`Host`] kind.
+#[derive(Debug)]
+struct Lists {
+    heads: [Option<u64>; ORDERS],
+    /// Bit k: `heads[k]` is not empty.
+    nonempty: u32,
+}
+
 /// All free frames of a machine.
 #[derive(Debug)]
 pub struct Buddy<'a> {
     table: FrameTable<'a>,
-    heads: [Option<u64>; ORDERS],
-    /// Bit k: `heads[k]` is not empty.
-    nonempty: u32,
+    /// By `Host as usize`.
+    lists: [Lists; 2],
     free: u64,
+    /// Free blocks of each order, both kinds.
+    counts: [u64; ORDERS],
 }
 
 impl<'a> Buddy<'a> {
     /// An allocator with no free frame.
     #[must_use]
     pub const fn new(table: FrameTable<'a>) -> Self {
-        Self { table, heads: [None; ORDERS], nonempty: 0, free: 0 }
+        Self { table, lists: [const { Lists { heads: [None; ORDERS], nonempty: 0 } }; 2], free: 0, counts: [0; ORDERS] }
     }
 
     /// Number of free frames.
@@ -36,7 +58,17 @@ impl<'a> Buddy<'a> {
     /// The order of the largest free block.
     #[must_use]
     pub const fn largest_order(&self) -> Option<u32> {
-        self.nonempty.checked_ilog2()
+        self.nonempty().checked_ilog2()
+    }
+
+    /// Free blocks of each order.
+    #[must_use]
+    pub const fn counts(&self) -> [u64; ORDERS] {
+        self.counts
+    }
+
+    const fn nonempty(&self) -> u32 {
+        self.lists[0].nonempty | self.lists[1].nonempty
     }
 
     /// Makes frames `start..end` of RAM, not known until now, free. Parts outside the frame table are ignored.
@@ -46,7 +78,7 @@ impl<'a> Buddy<'a> {
         for frame in start..end {
             self.table.mark_plain(frame);
         }
-        self.free_range(start, end.saturating_sub(start));
+        self.free_range_as(start, end.saturating_sub(start), Host::Dropped);
     }
 
     /// Takes a block of 2^`order` frames and returns its first frame number, a multiple of 2^`order`.
@@ -54,26 +86,44 @@ impl<'a> Buddy<'a> {
         if order > MAX_ORDER {
             return None;
         }
-        let fitting = self.nonempty >> order << order;
+        let fitting = self.nonempty() >> order << order;
         if fitting == 0 {
             return None;
         }
         let mut have = fitting.trailing_zeros();
-        let block = self.heads[have as usize]?;
+        let host = if self.lists[Host::Backs as usize].nonempty & 1 << have != 0 { Host::Backs } else { Host::Dropped };
+        let block = self.lists[host as usize].heads[have as usize]?;
         self.unlink(block, have);
         while have > order {
             have -= 1;
-            self.push(block + (1 << have), have);
+            self.push(block + (1 << have), have, host);
         }
         self.table.mark_plain(block);
         self.free -= 1 << order;
         Some(block)
     }
 
+    /// Takes a block of at least 2^`least` frames that the host backs, the largest there is, to tell the host of it. It comes back by
+    /// [`Buddy::free_as`] with [`Host::Dropped`]. Returns its first frame and its order.
+    pub fn take_backed(&mut self, least: u32) -> Option<(u64, u32)> {
+        let order = self.lists[Host::Backs as usize].nonempty.checked_ilog2().filter(|order| *order >= least)?;
+        let block = self.lists[Host::Backs as usize].heads[order as usize]?;
+        self.unlink(block, order);
+        self.table.mark_plain(block);
+        self.free -= 1 << order;
+        Some((block, order))
+    }
+
+    /// Whether [`Buddy::take_backed`] would find a block.
+    #[must_use]
+    pub const fn has_backed(&self, least: u32) -> bool {
+        self.lists[Host::Backs as usize].nonempty >> least != 0
+    }
+
     /// Takes the smallest free block, or of a larger one a part of 2^`largest` frames; returns its first frame number and its
     /// order. For taking many frames at once: large blocks stay whole as long as by taking single frames.
     pub fn alloc_smallest(&mut self, largest: u32) -> Option<(u64, u32)> {
-        let order = self.nonempty.trailing_zeros().min(largest).min(MAX_ORDER);
+        let order = self.nonempty().trailing_zeros().min(largest).min(MAX_ORDER);
         Some((self.alloc(order)?, order))
     }
 
@@ -87,56 +137,72 @@ impl<'a> Buddy<'a> {
 
     /// Gives back a block of 2^`order` frames.
     pub fn free(&mut self, block: u64, order: u32) {
+        self.free_as(block, order, Host::Backs);
+    }
+
+    /// As [`Buddy::free`], with what the host thinks of the block.
+    pub fn free_as(&mut self, block: u64, order: u32, host: Host) {
         self.free += 1 << order;
-        let (mut block, mut order) = (block, order);
+        let (mut block, mut order, mut host) = (block, order, host);
         self.table.mark_plain(block);
         while order < MAX_ORDER {
             let buddy = block ^ (1 << order);
-            if !self.table.is_free_block(buddy, order) {
-                break;
+            let Some(other) = self.table.free_block(buddy, order) else { break };
+            if other == Host::Backs {
+                host = Host::Backs;
             }
             self.unlink(buddy, order);
             self.table.mark_plain(buddy);
             block = block.min(buddy);
             order += 1;
         }
-        self.push(block, order);
+        self.push(block, order, host);
     }
 
     /// Gives back any `count` contiguous frames.
     pub fn free_range(&mut self, start: u64, count: u64) {
+        self.free_range_as(start, count, Host::Backs);
+    }
+
+    fn free_range_as(&mut self, start: u64, count: u64, host: Host) {
         let (mut at, end) = (start, start + count);
         while at < end {
             let order = at.trailing_zeros().min((end - at).ilog2()).min(MAX_ORDER);
-            self.free(at, order);
+            self.free_as(at, order, host);
             at += 1 << order;
         }
     }
 
-    fn push(&mut self, block: u64, order: u32) {
-        let slot = &mut self.heads[order as usize];
+    fn push(&mut self, block: u64, order: u32, host: Host) {
+        let lists = &mut self.lists[host as usize];
+        let slot = &mut lists.heads[order as usize];
         self.table.set_link(block, *slot);
         self.table.set_prev(block, None);
         if let Some(next) = *slot {
             self.table.set_prev(next, Some(block));
         }
         *slot = Some(block);
-        self.table.mark_free(block, order);
-        self.nonempty |= 1 << order;
+        lists.nonempty |= 1 << order;
+        self.counts[order as usize] += 1;
+        self.table.mark_free(block, order, host);
     }
 
+    /// Takes a block, which is still marked free, off its list.
     fn unlink(&mut self, block: u64, order: u32) {
+        let host = self.table.free_block(block, order).unwrap_or(Host::Backs);
+        let lists = &mut self.lists[host as usize];
         let (next, prev) = (self.table.link(block), self.table.prev(block));
         if let Some(next) = next {
             self.table.set_prev(next, prev);
         }
         match prev {
             Some(prev) => self.table.set_link(prev, next),
-            None => self.heads[order as usize] = next,
+            None => lists.heads[order as usize] = next,
         }
-        if self.heads[order as usize].is_none() {
-            self.nonempty &= !(1 << order);
+        if lists.heads[order as usize].is_none() {
+            lists.nonempty &= !(1 << order);
         }
+        self.counts[order as usize] -= 1;
     }
 }
 
@@ -203,15 +269,48 @@ mod tests {
         assert_eq!(buddy.alloc(MAX_ORDER + 1), None);
     }
 
+    #[test]
+    fn memory_that_the_host_backs_is_taken_first() {
+        let store = entries(64);
+        let mut buddy = Buddy::new(FrameTable::new(&store, 0));
+        buddy.add_range(0, 64);
+        assert!(!buddy.has_backed(0), "nobody touched it");
+        let (a, b) = (buddy.alloc(3).unwrap(), buddy.alloc(3).unwrap());
+        buddy.free(b, 3);
+        assert_eq!((buddy.has_backed(3), buddy.has_backed(4)), (true, false));
+        assert_eq!(buddy.alloc(3), Some(b));
+        buddy.free(b, 3);
+        assert_eq!(buddy.take_backed(4), None);
+        assert_eq!((buddy.take_backed(2), buddy.free_frames()), (Some((b, 3)), 48));
+        buddy.free_as(b, 3, Host::Dropped);
+        assert!(!buddy.has_backed(0));
+        buddy.free(a, 3);
+        assert_eq!(buddy.take_backed(0), Some((0, 6)), "merged with what was reported, it counts as backed");
+    }
+
+    #[test]
+    fn counts_are_of_both_kinds() {
+        let store = entries(64);
+        let mut buddy = Buddy::new(FrameTable::new(&store, 0));
+        buddy.add_range(0, 48);
+        let a = buddy.alloc(4).unwrap();
+        let b = buddy.alloc(2).unwrap();
+        buddy.free(b + 1, 0);
+        let counts = buddy.counts();
+        let frames: u64 = counts.iter().enumerate().map(|(order, count)| count << order).sum();
+        assert_eq!((a, frames, counts[0]), (32, buddy.free_frames(), 1));
+    }
+
     #[derive(Clone, Debug)]
     enum Op {
+        Report(u32),
         Alloc(u32),
         AllocContiguous(u64),
         Free(usize),
     }
 
     fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![(0..8u32).prop_map(Op::Alloc), (1..40u64).prop_map(Op::AllocContiguous), any::<usize>().prop_map(Op::Free)]
+        prop_oneof![(0..8u32).prop_map(Op::Report), (0..8u32).prop_map(Op::Alloc), (1..40u64).prop_map(Op::AllocContiguous), any::<usize>().prop_map(Op::Free)]
     }
 
     /// Which frames are handed out, by the model.
@@ -245,6 +344,13 @@ mod tests {
             let mut model = Model { taken, blocks: Vec::new(), usable: 490 };
             for op in ops {
                 match op {
+                    Op::Report(least) => if let Some((b, order)) = buddy.take_backed(least) {
+                        model.take(b, 1 << order, 1 << order);
+                        let (block, count) = model.blocks.pop().unwrap();
+                        buddy.free_as(b, order, Host::Dropped);
+                        model.taken[block as usize..(block + count) as usize].fill(false);
+                        model.usable += count;
+                    },
                     Op::Alloc(order) => if let Some(b) = buddy.alloc(order) { model.take(b, 1 << order, 1 << order) },
                     Op::AllocContiguous(n) => if let Some(b) = buddy.alloc_contiguous(n) { model.take(b, n, n.next_power_of_two()) },
                     Op::Free(which) if !model.blocks.is_empty() => {

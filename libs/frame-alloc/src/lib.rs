@@ -11,7 +11,7 @@ mod ranges;
 pub mod slab;
 mod table;
 
-pub use buddy::{Buddy, MAX_ORDER};
+pub use buddy::{Buddy, Host, MAX_ORDER};
 pub use list::FrameList;
 pub use ranges::RangeSet;
 pub use table::{FrameMeta, FrameTable, LastReference};

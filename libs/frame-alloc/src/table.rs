@@ -3,7 +3,8 @@
 //! **Theory.** A frame is in one of three states, kept in `tag`:
 //!
 //! - *permanent* (0, what a fresh table holds): reserved memory, the boot image, or no memory at all. Counting does nothing.
-//! - *free block of order k*: the first frame of a block on a free list of the buddy allocator; `word` and `prev` are its links.
+//! - *free block of order k*: the first frame of a block on a free list of the buddy allocator, and whether the host has memory for it; `word` and
+//!   `prev` are its links.
 //! - *plain*: handed out, or an inner frame of a block. `word` is the reference count of a handed-out frame, or the link of a
 //!   private list while somebody (a per-CPU cache) holds the frame in stock.
 //!
@@ -12,6 +13,7 @@
 //! a Release and the last one adds an Acquire fence, so all uses of the frame happen before its next life.
 //! Everything is atomic because buddies look at each other's `tag` without owning each other, and Relaxed because the lock orders it.
 
+use crate::buddy::Host;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
@@ -21,6 +23,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 const PERMANENT: u32 = 0;
 const PLAIN: u32 = 1;
 const FREE: u32 = 0x100;
+/// With `FREE`: the host has no memory for the block.
+const DROPPED: u32 = 0x200;
 
 /// The entry of one frame.
 #[derive(Debug, Default)]
@@ -197,13 +201,20 @@ impl<'a> FrameTable<'a> {
         }
     }
 
-    pub(crate) fn is_free_block(&self, frame: u64, order: u32) -> bool {
-        self.get(frame).is_some_and(|entry| entry.tag.load(Ordering::Relaxed) == FREE | order)
+    /// Of which kind the free block of that order is that begins at `frame`, if one does.
+    pub(crate) fn free_block(&self, frame: u64, order: u32) -> Option<Host> {
+        let tag = self.get(frame)?.tag.load(Ordering::Relaxed);
+        match tag ^ (FREE | order) {
+            0 => Some(Host::Backs),
+            DROPPED => Some(Host::Dropped),
+            _ => None,
+        }
     }
 
-    pub(crate) fn mark_free(&self, frame: u64, order: u32) {
+    pub(crate) fn mark_free(&self, frame: u64, order: u32, host: Host) {
         if let Some(entry) = self.get(frame) {
-            entry.tag.store(FREE | order, Ordering::Relaxed);
+            let kind = if host == Host::Dropped { DROPPED } else { 0 };
+            entry.tag.store(FREE | kind | order, Ordering::Relaxed);
         }
     }
 
