@@ -93,6 +93,8 @@ unsafe extern "Rust" {
     safe fn linux_fault(frame: &mut TrapFrame, fault: Fault);
     /// Defined by the `linux` crate: delivers signals and the like before program code goes on.
     safe fn linux_exit_work(frame: &mut TrapFrame);
+    /// Defined by the `linux` crate: there is no page for the running program; whether to try again, since another one dies for it.
+    safe fn linux_make_room() -> bool;
     /// Defined by the `linux` crate: a page that the kernel wanted for the running program could not be had; the program must die.
     safe fn linux_out_of_memory();
 }
@@ -305,7 +307,13 @@ fn page_fault(frame: &TrapFrame, address: VirtAddr) -> Result<(), FaultError> {
         error if error & ERROR_WRITE != 0 => Access::Write,
         _ => Access::Read,
     };
-    thread::current_space().ok_or(FaultError::NoMapping)?.handle_fault(address, access)
+    let space = thread::current_space().ok_or(FaultError::NoMapping)?;
+    loop {
+        match space.handle_fault(address, access) {
+            Err(FaultError::OutOfMemory) if linux_make_room() => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// NMI, double fault and machine check: on a stack of their own; nothing may be scheduled.

@@ -16,6 +16,7 @@ use kernel::trap::Fault;
 use linux_abi::Errno;
 
 use crate::ctx::Ctx;
+use crate::oom;
 use crate::process::Task;
 use crate::rseq;
 use crate::signal::{deliver, fault};
@@ -94,8 +95,14 @@ fn thread_interrupted() -> bool {
     with_task(Task::is_interrupted).unwrap_or(false)
 }
 
+/// There is no page for the running program. Whether it should try again, since another one dies for it.
+#[unsafe(no_mangle)]
+fn linux_make_room() -> bool {
+    with_task(oom::make_room).unwrap_or(false)
+}
+
 /// The kernel could not have a page for the running program's memory.
 #[unsafe(no_mangle)]
 fn linux_out_of_memory() {
-    with_task(fault::out_of_memory);
+    with_task(oom::kill);
 }

@@ -63,13 +63,12 @@ fn end_of_process(process: &Process) {
     family::bury(process);
 }
 
-/// Gives back the memory of a program that has ended or was replaced. The tables themselves stay: a CPU that has run nothing but
-/// kernel threads since may still have them loaded.
+/// Gives back the memory of a program that has ended or was replaced, now: others may still refer to its space for a while. The last
+/// of them frees the rest, but for the root table, which a CPU may still have loaded and which the next space uses.
 pub(crate) fn retire(space: Arc<AddressSpace>) {
     if let Err(error) = space.unmap(VirtAddr(0), layout::USER_MAX) {
         log::warn!("the memory of an ended program was not given back: {error}");
     }
-    core::mem::forget(space);
 }
 
 fn power_off(status: ExitStatus) -> ! {

@@ -17,6 +17,7 @@ mod exit;
 mod family;
 pub mod fdtable;
 pub mod mounts;
+mod oom;
 pub mod process;
 pub mod procfs;
 pub mod random;

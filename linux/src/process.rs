@@ -11,7 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use kernel::mm::AddressSpace;
 use kernel::thread::ThreadRef;
@@ -217,6 +217,8 @@ pub struct Process {
     /// What the ended threads used, and the children that were waited for with theirs.
     dead_threads: Mutex<Usage>,
     dead_children: Mutex<Usage>,
+    /// `/proc/PID/oom_score_adj`: -1000 … 1000.
+    pub oom_score_adj: AtomicI32,
 }
 
 fn default_limits() -> [Rlimit; raw::RLIM_NLIMITS as usize] {
@@ -260,6 +262,7 @@ impl Process {
             membarrier: AtomicU32::new(0),
             dead_threads: Mutex::new(Usage::default()),
             dead_children: Mutex::new(Usage::default()),
+            oom_score_adj: AtomicI32::new(0),
         });
         PROCESSES.write().insert(pid, process.clone());
         process
@@ -286,6 +289,7 @@ impl Process {
         self.set_session(parent.session());
         self.set_dumpable(parent.dumpable());
         self.membarrier.store(parent.membarrier.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         self.family.set_parent(parent.pid);
     }
 

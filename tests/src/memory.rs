@@ -3,7 +3,7 @@
 //! The bounds are generous: they tell memory that came back from memory that did not.
 
 use crate::bad_input::{Check, Entry};
-use crate::case::{Build, Program};
+use crate::case::{Build, Program, Stdin};
 use crate::{paths, run, toolchain};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,11 @@ const MIB: u64 = 1 << 20;
 /// Every test of this file.
 #[must_use]
 pub fn all() -> Vec<Check> {
-    let checks: [Entry; 2] = [("memory/freed-is-the-hosts", freed_is_the_hosts), ("memory/balloon", balloon)];
+    let checks: [Entry; 3] = [
+        ("memory/freed-is-the-hosts", freed_is_the_hosts),
+        ("memory/balloon", balloon),
+        ("memory/the-largest-dies", the_largest_dies),
+    ];
     checks.into_iter().map(|(name, run)| Check { name, run }).collect()
 }
 
@@ -119,6 +123,26 @@ fn balloon() -> Result<(), String> {
     eventually("the guest's memory", || host.guest_bytes(), |&bytes| bytes == 256 * MIB)?;
     drop(std::fs::remove_file(&path));
     session.end()
+}
+
+/// When memory runs out, another process than the one that needs some dies for it, and the report says who has the memory.
+fn the_largest_dies() -> Result<(), String> {
+    let program = toolchain::program(&Program::Source("oom.c", Build::Static)).map_err(|error| error.to_string())?;
+    for cpus in ["1", "4"] {
+        let mut command = Command::new(paths::oxv());
+        command.args(["run", "--smp", cpus, "--memory", "256M", "--"]).arg(&program).arg("80").current_dir("/");
+        let outcome = run::outcome(&mut command, &Stdin::Empty, LIMIT);
+        let (said, reported) = (String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+        if outcome.exit != Some(0) || said != "large: killed\nprotected: lives\nsmall: lives\n" {
+            return Err(format!("exit code {:?}, it said:\n{said}{reported}", outcome.exit));
+        }
+        for words in ["was killed", "anonymous memory of programs", "page tables", "--memory"] {
+            if !reported.contains(words) {
+                return Err(format!("the report lacks {words:?}:\n{reported}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The emulator's control socket.

@@ -20,7 +20,7 @@ use addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use frame::{Fill, OutOfMemory};
-use frame_alloc::{Buddy, FrameTable, Host, LastReference};
+use frame_alloc::{Buddy, FrameTable, Host, LastReference, MAX_ORDER};
 use sync::Mutex;
 
 static TABLE: BootCell<FrameTable<'static>> = BootCell::new();
@@ -479,6 +479,8 @@ pub struct MemoryInfo {
     pub table_frames: u64,
     /// In use by kernel stacks.
     pub stack_frames: u64,
+    /// Zeroed and at hand, those in the stocks of CPUs not counted; part of `free_frames`.
+    pub zeroed_frames: u64,
     /// Lent to the host.
     pub lent_frames: u64,
     /// In use by the kernel heap for objects larger than its size classes; part of `heap_frames`.
@@ -512,6 +514,12 @@ fn stocked() -> u64 {
     stocks.map(|stocks| (stocks.stale.len() + stocks.zeroed.len()) as u64).sum()
 }
 
+/// Free blocks of 2^n frames, for each n.
+#[must_use]
+pub fn free_blocks() -> [u64; MAX_ORDER as usize + 1] {
+    with_central(|central| central.buddy.counts()).unwrap_or_default()
+}
+
 /// How much memory there is and what it is used for.
 #[must_use]
 pub fn memory_info() -> MemoryInfo {
@@ -523,6 +531,7 @@ pub fn memory_info() -> MemoryInfo {
         heap_frames: super::heap::frames_used(),
         table_frames: super::kernel_space::table_frames(),
         stack_frames: super::kernel_space::stack_frames(),
+        zeroed_frames: prezero::frames_at_hand(),
         lent_frames: reporting::lent(),
         large_heap_frames: super::heap::large_frames(),
     }

@@ -59,6 +59,11 @@ pub(super) fn at_hand(order: u32) -> u32 {
     class_of(order).map_or(0, |class| AT_HAND[class].load(Ordering::Relaxed))
 }
 
+/// About how many frames the zeroed blocks of the central pool have.
+pub(super) fn frames_at_hand() -> u64 {
+    AT_HAND.iter().zip(ORDERS).map(|(blocks, order)| u64::from(blocks.load(Ordering::Relaxed)) << order).sum()
+}
+
 /// Frames of blocks that are being zeroed: neither in use nor in a pool.
 pub(super) fn in_progress() -> u64 {
     IN_PROGRESS.load(Ordering::Relaxed)

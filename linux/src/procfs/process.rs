@@ -1,6 +1,5 @@
 //! The files of `/proc/PID` and `/proc/PID/task/TID`.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -14,7 +13,6 @@ use kernel::mm::{AreaFlags, Prot};
 use linux_abi::process::RLIM_INFINITY;
 use linux_abi::signal::{SIG_DFL, SIG_IGN, SigSet, Signal};
 use linux_abi::{Errno, raw};
-use sync::Mutex;
 use vfs::mount::MountMode;
 use vfs::synth::{Directory, Entry, Fixed, Joined};
 use vfs::types::{Name, dev_major, dev_minor};
@@ -22,6 +20,7 @@ use vfs::{FileKind, Location, OpenFile};
 
 use super::{maps, named, number};
 use crate::entry::with_task;
+use crate::oom;
 use crate::process::{Process, Task};
 use crate::sys::sched::Attributes;
 use crate::sysfs::{cpu_list, cpu_mask};
@@ -70,8 +69,8 @@ fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Opt
         ("maps", about(&process, |p| Ok(maps::maps(&p.space())))),
         ("mountinfo", about(&process, mountinfo)),
         ("mounts", about(&process, mounts)),
-        ("oom_score", Entry::text("0\n")),
-        ("oom_score_adj", oom_score_adj(process.pid())),
+        ("oom_score", about(&process, |p| Ok(format!("{}\n", oom::score(p)).into_bytes()))),
+        ("oom_score_adj", oom_score_adj(&process)),
         ("personality", Entry::text("00000000\n")),
         ("root", place_link(&process, |p| Ok(p.fs.root.read().clone()))),
         ("sched", about_task(&process, &task, sched)),
@@ -182,16 +181,15 @@ impl Directory for Tasks {
     }
 }
 
-static OOM_ADJUSTMENTS: Mutex<BTreeMap<u32, i32>> = Mutex::new(BTreeMap::new());
-
-/// Kept and shown; with one program there is no choice to influence.
-fn oom_score_adj(pid: u32) -> Entry {
+/// Whom to kill first when memory runs out: see `oom.rs`.
+fn oom_score_adj(process: &Arc<Process>) -> Entry {
+    let (read, written) = (process.clone(), process.clone());
     Entry::writable(
-        move || Ok(format!("{}\n", OOM_ADJUSTMENTS.lock().get(&pid).copied().unwrap_or(0)).into_bytes()),
+        move || Ok(format!("{}\n", read.oom_score_adj.load(Ordering::Relaxed)).into_bytes()),
         move |text| {
             let value = core::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
             let value = value.filter(|value| (-1000..=1000).contains(value)).ok_or(Errno::EINVAL)?;
-            OOM_ADJUSTMENTS.lock().insert(pid, value);
+            written.oom_score_adj.store(value, Ordering::Relaxed);
             Ok(())
         },
     )

@@ -6,7 +6,9 @@ use alloc::vec;
 use core::fmt::Write;
 
 use kernel::clock::{monotonic_ns, realtime_ns};
-use kernel::mm::{PageSize, explicit_pages, large_page_counts, max_areas, memory_info, set_max_areas};
+use kernel::mm::{
+    PageSize, explicit_pages, free_blocks, large_page_counts, max_areas, memory_info, set_max_areas, slab_info,
+};
 use kernel::percpu::cpu_count;
 use linux_abi::Errno;
 use vfs::synth::{Entry, Fixed};
@@ -23,12 +25,14 @@ fn text(make: impl Fn() -> String + Send + Sync + 'static) -> Entry {
 /// The entries of the root that are not processes.
 pub(super) fn root() -> Fixed {
     Fixed(vec![
+        ("buddyinfo", text(buddyinfo)),
         ("cmdline", text(|| "oxv\n".to_string())),
         ("cpuinfo", text(cpuinfo::text_file)),
         ("filesystems", Entry::text("nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\toverlay\n\terofs\n")),
         ("loadavg", text(loadavg)),
         ("meminfo", text(meminfo)),
         ("mounts", Entry::link("self/mounts")),
+        ("slabinfo", text(slabinfo)),
         ("stat", text(stat)),
         ("swaps", Entry::text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
         ("sys", sys()),
@@ -80,9 +84,14 @@ fn stat() -> String {
     out
 }
 
-/// Lines of `meminfo` in kB.
-fn memory_lines() -> [(&'static str, u64); 24] {
+/// Lines of `meminfo` in kB. What neither programs nor the kernel have for themselves is files in memory and shared memory, which
+/// Linux counts as both cache and shared memory.
+fn memory_lines() -> [(&'static str, u64); 26] {
     let info = memory_info();
+    let anonymous: u64 = all_processes().iter().map(|process| process.space().own_frames()).sum();
+    let used = info.total_frames - info.free_frames;
+    let kernel = info.heap_frames + info.table_frames + info.stack_frames + info.lent_frames;
+    let shared = used.saturating_sub(anonymous + kernel);
     let kb = |bytes: u64| bytes / 1024;
     let frames = |count: u64| count * 4;
     let (total, free, available) = (kb(info.total_bytes()), kb(info.free_bytes()), kb(info.available_bytes()));
@@ -91,9 +100,9 @@ fn memory_lines() -> [(&'static str, u64); 24] {
         ("MemFree", free),
         ("MemAvailable", available),
         ("Buffers", 0),
-        ("Cached", 0),
+        ("Cached", frames(shared)),
         ("SwapCached", 0),
-        ("Active", total - free),
+        ("Active", frames(anonymous + shared)),
         ("Inactive", 0),
         ("Unevictable", 0),
         ("Mlocked", 0),
@@ -101,15 +110,17 @@ fn memory_lines() -> [(&'static str, u64); 24] {
         ("SwapFree", 0),
         ("Dirty", 0),
         ("Writeback", 0),
-        ("AnonPages", total - free),
+        ("AnonPages", frames(anonymous)),
         ("Mapped", 0),
-        ("Shmem", 0),
-        ("Slab", frames(info.heap_frames)),
+        ("Shmem", frames(shared)),
+        ("Slab", frames(info.heap_frames - info.large_heap_frames)),
+        ("SUnreclaim", frames(info.heap_frames - info.large_heap_frames)),
         ("KernelStack", frames(info.stack_frames)),
         ("PageTables", frames(info.table_frames)),
         ("CommitLimit", total),
         ("Committed_AS", total - free),
         ("VmallocTotal", 0),
+        ("VmallocUsed", frames(info.large_heap_frames)),
         ("AnonHugePages", large_page_counts().mapped * 2048),
     ]
 }
@@ -130,6 +141,36 @@ fn meminfo() -> String {
     out
 }
 
+/// Free blocks by size. Those above 4 MiB are shown as so many of 4 MiB, the largest that readers expect.
+fn buddyinfo() -> String {
+    const SHOWN: usize = 11;
+    let mut out = "Node 0, zone   Normal ".to_string();
+    let blocks = free_blocks();
+    let largest: u64 = blocks.iter().skip(SHOWN - 1).enumerate().map(|(above, count)| count << above).sum();
+    for count in blocks[..SHOWN - 1].iter().chain([&largest]) {
+        let _ = write!(out, "{count:>6} ");
+    }
+    out.push('\n');
+    out
+}
+
+/// The kernel heap's size classes; a slab is a page.
+fn slabinfo() -> String {
+    let mut out = "slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> \
+        : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n"
+        .to_string();
+    for class in slab_info() {
+        let (name, size, slabs) = (format!("kmalloc-{}", class.object_size), class.object_size, class.slabs);
+        let (active, objects, per_slab) = (class.active, class.objects, 4096 / size);
+        let _ = writeln!(
+            out,
+            "{name:<17} {active:>6} {objects:>6} {size:>6} {per_slab:>4} {:>4} : tunables {:>4} {:>4} {:>4} : slabdata {slabs:>6} {slabs:>6} {:>6}",
+            1, 0, 0, 0, 0,
+        );
+    }
+    out
+}
+
 /// What is counted of `/proc/vmstat`.
 fn vmstat() -> String {
     let (info, large) = (memory_info(), large_page_counts());
@@ -137,6 +178,10 @@ fn vmstat() -> String {
         ("nr_free_pages", info.free_frames),
         ("nr_anon_transparent_hugepages", large.mapped),
         ("nr_page_table_pages", info.table_frames),
+        ("nr_kernel_stack", info.stack_frames * 4),
+        ("nr_slab_unreclaimable", info.heap_frames - info.large_heap_frames),
+        ("nr_free_zeroed", info.zeroed_frames),
+        ("nr_balloon_pages", info.lent_frames),
         ("thp_fault_alloc", large.at_fault),
         ("thp_fault_fallback", large.fallback),
         ("thp_collapse_alloc", large.joined),

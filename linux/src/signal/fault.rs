@@ -8,9 +8,9 @@ use kernel::mm::FaultError;
 use kernel::trap::{Fault, FaultKind};
 use linux_abi::signal::{SigInfo, Signal, code};
 
-use super::{deliver, memory_report};
+use super::deliver;
 use crate::ctx::Ctx;
-use crate::process::Task;
+use crate::oom;
 
 /// Unmasked exceptions that the SSE or the x87 unit reports now. Kernel code computes with neither, so they are the program's.
 fn float_exceptions(kind: FaultKind) -> u32 {
@@ -65,20 +65,9 @@ pub(crate) fn raise(ctx: &mut Ctx<'_>, fault: Fault) {
     let page = matches!(fault.kind, FaultKind::Page(_));
     ctx.task().signals.record_fault(fault.vector, fault.error, if page { fault.address.0 } else { 0 });
     if signal == Signal::SIGKILL {
-        memory_report::send(ctx.task());
+        oom::report(ctx.task());
     }
     let address = if code == code::SI_KERNEL { 0 } else { fault.address.0 };
     deliver::force(ctx, signal, SigInfo::fault(signal, code, address));
     deliver::deliver(ctx, None);
-}
-
-/// Kills the process of `task` for want of memory: it dies on its way out of the system call.
-pub(crate) fn out_of_memory(task: &Task) {
-    if task.pending_signals().contains(Signal::SIGKILL) {
-        return;
-    }
-    memory_report::send(task);
-    let info = SigInfo::fault(Signal::SIGKILL, code::SI_KERNEL, 0);
-    // SIGKILL is never refused.
-    let _sent = task.process().send_signal(Signal::SIGKILL, info);
 }

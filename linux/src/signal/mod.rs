@@ -10,7 +10,6 @@
 pub mod deliver;
 pub mod fault;
 pub mod frame;
-mod memory_report;
 mod report;
 
 use core::sync::atomic::{AtomicU64, Ordering};
