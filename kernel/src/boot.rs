@@ -60,11 +60,11 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     machine.io_apics.iter().for_each(|io_apic| interrupt::add_io_apic(io_apic.base, io_apic.gsi_base));
     thread::init_cpu(0, smp::boot_stack()); // this context becomes CPU 0's idle thread
     smp::start_others(&machine.apic_ids); // INIT, SIPI; each becomes its CPU's idle thread
-    mm::drop_identity_map();
 
     thread::start_reaper().and_then(|()| rcu::start()).and_then(|()| thread::start_balancers()).expect("memory for the first threads");
     kernel_log::start_thread();
     let first = thread::spawn("init", thread::Class::Normal, move || {
+        mm::drop_identity_map(); // in a thread: it may wait for other CPUs
         crate::devices::init(&machine);
         assert!(machine.command_line.get("panic") != Some("test"), "asked for by panic=test on the command line");
         linux_start();

@@ -162,18 +162,22 @@ pub unsafe fn current_of(block: *const CpuBlock) -> *const ThreadBlock {
     unsafe { (&raw const (*block).current).read_volatile() }
 }
 
-/// Loads the page tables at `root` unless they are loaded. Context: interrupts disabled.
+/// The root of the page tables that are loaded; 0 before the first [`load_root`].
+#[inline(always)]
+#[must_use]
+pub fn root() -> u64 {
+    gs_load!(ROOT, u64, "")
+}
+
+/// Loads the page tables at `root`. Context: interrupts disabled.
 ///
 /// # Safety
 /// As for [`paging::write_cr3`]; nobody else loads page tables that do without the program's half.
-#[inline(always)]
 pub unsafe fn load_root(root: u64) {
-    if gs_load!(ROOT, u64, "") != root {
-        // SAFETY: with interrupts disabled this stays this CPU's field.
-        unsafe { asm!("mov gs:[{}], {}", const ROOT, in(reg) root, options(nostack, preserves_flags)) };
-        // SAFETY: per the contract.
-        unsafe { paging::write_cr3(PhysAddr(root)) };
-    }
+    // SAFETY: with interrupts disabled this stays this CPU's field.
+    unsafe { asm!("mov gs:[{}], {}", const ROOT, in(reg) root, options(nostack, preserves_flags)) };
+    // SAFETY: per the contract.
+    unsafe { paging::write_cr3(PhysAddr(root)) };
 }
 
 /// What [`set_scheduler`] was given, null before.

@@ -1,5 +1,6 @@
 //! What was removed from a tree and waits for the TLB flush.
 
+use crate::tlb::Freed;
 use core::ops::ControlFlow;
 use alloc::vec::Vec;
 use page_table::Removed;
@@ -12,6 +13,7 @@ pub(super) struct Gather {
     inline: [Option<Removed>; INLINE],
     used: usize,
     more: Vec<Removed>,
+    freed: Freed,
 }
 
 impl Gather {
@@ -22,11 +24,14 @@ impl Gather {
             // Without memory the inline room does, with more flushes.
             let _ = more.try_reserve_exact(expected.min(MOST));
         }
-        Self { inline: [None; INLINE], used: 0, more }
+        Self { inline: [None; INLINE], used: 0, more, freed: Freed::PagesOnly }
     }
 
     /// Adds an item; breaks when there is no room for another one.
     pub(super) fn push(&mut self, item: Removed) -> ControlFlow<()> {
+        if matches!(item, Removed::Table(_)) {
+            self.freed = Freed::Tables;
+        }
         if self.used < INLINE {
             self.inline[self.used] = Some(item);
             self.used += 1;
@@ -42,8 +47,14 @@ impl Gather {
         self.used == 0
     }
 
+    /// What kind of things were removed.
+    pub(super) const fn freed(&self) -> Freed {
+        self.freed
+    }
+
     /// Takes all items out.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Removed> + '_ {
+        self.freed = Freed::PagesOnly;
         let used = core::mem::take(&mut self.used);
         self.inline[..used].iter_mut().filter_map(Option::take).chain(self.more.drain(..))
     }

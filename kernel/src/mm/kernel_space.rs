@@ -9,6 +9,7 @@
 use super::boot::{BootCell, Frames};
 use super::frames::{self, Pool};
 use super::gather::Gather;
+use crate::tlb::{self, Freed};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -180,7 +181,7 @@ pub(super) fn drop_identity_map() {
         ControlFlow::Continue(())
     });
     debug_assert_eq!(rest, Ok(None));
-    crate::tlb::shootdown(VirtAddr(0), VirtAddr(LOW_BYTES));
+    tlb::shootdown_in(None, VirtAddr(0), VirtAddr(LOW_BYTES), Freed::Tables);
     for table in tables {
         Tables(Pool::Kernel).free_table(table);
     }
@@ -330,7 +331,7 @@ fn release(area: &mut Area, bottom: VirtAddr, pages: usize) {
     while let Some(from) = at {
         // Never splits: stacks are mapped with small pages. So it cannot fail.
         at = kernel().unmap_range(from, end, &mut |item| gather.push(item)).unwrap_or(None);
-        crate::tlb::shootdown(from, end);
+        tlb::shootdown_in(None, from, end, gather.freed());
         gather.drain().for_each(free_removed);
     }
     area.free(bottom - PAGE_SIZE as u64, pages + 1);

@@ -27,6 +27,12 @@ impl SharedMemory {
         Arc::new(Self { pages: Mutex::new(BTreeMap::new()), size: AtomicU64::new(size), inode })
     }
 
+    /// Pages that have come into being.
+    #[must_use]
+    pub fn resident_pages(&self) -> u64 {
+        self.pages.lock().len() as u64
+    }
+
     /// Changes the size; pages wholly beyond a smaller one are freed when no mapping holds them.
     pub fn set_size(&self, size: u64) {
         self.size.store(size, Ordering::Release);

@@ -7,6 +7,7 @@
 
 use super::{Thread, ThreadRef};
 use super::cpu as cpu_queue;
+use crate::tlb;
 use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::boxed::Box;
 use arch_x86_64::percpu::{self as block};
@@ -159,7 +160,7 @@ pub(super) unsafe fn switch_to(from: &Thread, to: &Thread, leaving: Leaving, dep
     }
     if new.extended.is_some() {
         // SAFETY: every address space maps the kernel. Interrupts are off.
-        unsafe { block::load_root(new.root) };
+        unsafe { tlb::load_root(new.root) };
         cpu::set_fs_base(new.fs_base);
     }
     let before = Before { from: core::ptr::from_ref(from) as usize, departure: departure as usize };

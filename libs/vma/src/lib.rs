@@ -10,6 +10,7 @@ extern crate alloc;
 mod area;
 mod map;
 pub mod place;
+mod tree;
 #[cfg(test)]
 mod tests;
 

@@ -1,27 +1,18 @@
 //! [`AreaMap`]: disjoint areas in order.
 
+use crate::tree::Tree;
 use crate::{Area, Backing};
 use addr::VirtAddr;
-use alloc::collections::BTreeMap;
 use core::ops::Range;
 
-/// The areas of an address space.
+/// The areas of an address space. Everything takes time logarithmic in their number, for each area that it touches.
 #[derive(Clone, Debug)]
 pub struct AreaMap<B> {
-    areas: BTreeMap<u64, Area<B>>,
+    areas: Tree<B>,
     /// Total bytes.
     bytes: u64,
-    /// A result of an earlier gap search, see [`FullAbove`].
-    full_above: Option<FullAbove>,
-}
-
-/// No gap of `len` bytes or more lies between `from` and `high`: a search for that much that begins at `high` may begin at `from`.
-/// Forgotten when an area above `from` goes away.
-#[derive(Clone, Copy, Debug)]
-struct FullAbove {
-    high: u64,
-    from: u64,
-    len: u64,
+    /// Where the last area ends.
+    top: u64,
 }
 
 impl<B> Default for AreaMap<B> {
@@ -34,19 +25,19 @@ impl<B> AreaMap<B> {
     /// No areas.
     #[must_use]
     pub const fn new() -> Self {
-        Self { areas: BTreeMap::new(), bytes: 0, full_above: None }
+        Self { areas: Tree::new(), bytes: 0, top: 0 }
     }
 
     /// Number of areas.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.areas.len()
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.areas.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Bytes in all areas together.
@@ -56,38 +47,43 @@ impl<B> AreaMap<B> {
     }
 
     /// All areas in ascending order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Area<B>> {
-        self.areas.values()
+    pub fn iter(&self) -> impl Iterator<Item = &Area<B>> {
+        self.overlapping(VirtAddr(0), VirtAddr(u64::MAX))
     }
 
     /// The area that contains `addr`.
+    #[inline]
     #[must_use]
     pub fn find(&self, addr: VirtAddr) -> Option<&Area<B>> {
-        self.areas.range(..=addr.0).next_back().map(|(_, area)| area).filter(|area| area.contains(addr))
+        self.areas.at_or_before(addr.0).filter(|area| area.contains(addr))
     }
 
     /// The lowest area that ends above `addr`: the one that contains it, or the next one.
     #[must_use]
     pub fn find_from(&self, addr: VirtAddr) -> Option<&Area<B>> {
-        self.find(addr).or_else(|| self.areas.range(addr.0..).next().map(|(_, area)| area))
+        self.areas.ending_after(addr.0)
     }
 
     /// The highest area that begins below `addr`.
     #[must_use]
     pub fn find_before(&self, addr: VirtAddr) -> Option<&Area<B>> {
-        self.areas.range(..addr.0).next_back().map(|(_, area)| area)
+        self.areas.at_or_before(addr.0.checked_sub(1)?)
     }
 
     /// The areas that touch `start..end`, in order, whole.
     pub fn overlapping(&self, start: VirtAddr, end: VirtAddr) -> impl Iterator<Item = &Area<B>> {
-        let first = self.find(start).map_or(start.0, |area| area.start.0);
-        self.areas.range(first..end.0.max(first)).map(|(_, area)| area)
+        let mut at = start;
+        core::iter::from_fn(move || {
+            let area = self.find_from(at).filter(|area| area.start < end)?;
+            at = area.end;
+            Some(area)
+        })
     }
 
     /// Whether no area touches `start..end`.
     #[must_use]
     pub fn is_free(&self, start: VirtAddr, end: VirtAddr) -> bool {
-        self.overlapping(start, end).next().is_none()
+        self.find_from(start).is_none_or(|area| area.start >= end)
     }
 
     /// Whether `start..end` may hold a new mapping: free, and outside the guard gap of a stack above.
@@ -96,74 +92,47 @@ impl<B> AreaMap<B> {
         self.find_from(start).is_none_or(|area| area.guarded_start() >= end.0)
     }
 
-    /// From the end of the area below `start..end` to the start of the one above it, where an area that sticks out counts as one
-    /// that ends or begins at the border: what is free when everything in `start..end` is gone.
+    /// The free addresses around `at`, where no area is: from the end of the one below to the start of the one above.
     #[must_use]
-    pub fn room_around(&self, start: VirtAddr, end: VirtAddr) -> Range<VirtAddr> {
-        let below = self.find_before(start).map_or(0, |area| area.end.0.min(start.0));
-        let above = match self.areas.range(..end.0).next_back() {
-            Some((_, area)) if area.end > end => end.0,
-            _ => self.areas.range(end.0..).next().map_or(u64::MAX, |(start, _)| *start),
-        };
-        VirtAddr(below)..VirtAddr(above)
+    pub fn room_at(&self, at: VirtAddr) -> Range<VirtAddr> {
+        let (below, above) = self.areas.around(at.0);
+        below.map_or(VirtAddr(0), |area| area.end)..above.map_or(VirtAddr(u64::MAX), |area| area.start)
     }
 
     /// Whether areas cover `start..end` without a hole.
     #[must_use]
     pub fn is_covered(&self, start: VirtAddr, end: VirtAddr) -> bool {
         let mut at = start;
-        for area in self.overlapping(start, end) {
-            if area.start > at {
-                return false;
+        while at < end {
+            match self.find(at) {
+                Some(area) => at = area.end,
+                None => return false,
             }
-            at = area.end;
         }
-        at >= end
+        true
     }
 
     /// The highest gap of `len` bytes in `low..high`; the result is its top `len` bytes. Keeps the guard gaps of stacks free.
     #[must_use]
-    pub fn highest_gap(&mut self, low: u64, high: u64, len: u64) -> Option<VirtAddr> {
-        let known = self.full_above.filter(|f| f.high == high && f.len <= len);
-        let from = known.map_or(high, |f| f.from);
-        let above = self.areas.range(from..).next().map_or(u64::MAX, |(_, area)| area.guarded_start());
-        let mut top = from.min(above);
-        let mut found = None;
-        for area in self.areas.range(..from).rev().map(|(_, area)| area) {
-            if top >= area.end.0.max(low) && top - area.end.0.max(low) >= len {
-                found = Some(top);
-                break;
-            }
-            top = top.min(area.guarded_start());
-            if top <= low {
-                break;
-            }
-        }
-        let top = found.or_else(|| (top >= low && top - low >= len).then_some(top))?;
-        self.full_above = Some(FullAbove { high, from: top, len });
-        Some(VirtAddr(top - len))
+    pub fn highest_gap(&self, low: u64, high: u64, len: u64) -> Option<VirtAddr> {
+        let above_all = self.top.max(low).saturating_add(len) <= high;
+        let top = if above_all { Some(high) } else { self.areas.highest_gap(low, high, len) };
+        top.map(|top| VirtAddr(top - len))
     }
 
     /// The lowest gap of `len` bytes in `low..high`; the result is its lowest `len` bytes.
     #[must_use]
     pub fn lowest_gap(&self, low: u64, high: u64, len: u64) -> Option<VirtAddr> {
-        let mut at = low;
-        for area in self.overlapping(VirtAddr(low), VirtAddr(high)) {
-            if area.guarded_start().saturating_sub(at) >= len {
-                break;
-            }
-            at = at.max(area.end.0);
+        if let Some(bottom) = self.areas.lowest_gap(low, high, len) {
+            return Some(VirtAddr(bottom));
         }
-        // Also the guard gap of a stack above the window counts.
-        let fits = at + len <= high && self.is_placeable(VirtAddr(at), VirtAddr(at + len));
-        fits.then_some(VirtAddr(at))
+        let last = self.top.max(low);
+        (last.saturating_add(len) <= high).then_some(VirtAddr(last))
     }
 
-    /// Something up to `end` went away.
-    fn forget_gaps(&mut self, end: VirtAddr) {
-        if self.full_above.is_some_and(|f| end.0 > f.from) {
-            self.full_above = None;
-        }
+    /// The last area is gone, or ends lower.
+    fn find_top(&mut self) {
+        self.top = self.areas.at_or_before(u64::MAX).map_or(0, |area| area.end.0);
     }
 }
 
@@ -173,23 +142,52 @@ impl<B: Backing> AreaMap<B> {
     /// # Panics
     /// If the area is empty or overlaps another one.
     pub fn insert(&mut self, area: Area<B>) {
-        assert!(area.start < area.end && self.is_free(area.start, area.end), "areas overlap");
         let (start, end) = (area.start, area.end);
+        let (below, above) = self.areas.around(start.0);
+        assert!(start < end && above.is_none_or(|above| above.start >= end), "areas overlap");
+        debug_assert!(self.is_free(start, end), "areas overlap");
+        let before = below.map_or(0, |below| below.end.0);
+        let continues = below.filter(|below| below.merges_with(&area)).map(|below| below.start.0);
+        let continued = above.filter(|above| area.merges_with(above)).map(|above| (above.start.0, above.end));
         self.bytes += area.len();
-        self.areas.insert(start.0, area);
-        self.merge(start, end);
+        self.top = self.top.max(end.0);
+        match (continues, continued) {
+            (None, None) => self.areas.insert(area, before),
+            (None, Some((next, end))) => {
+                // The area above begins earlier now, with our part of the backing.
+                self.areas.change(next, |above| *above = Area { end, ..area });
+            }
+            (Some(previous), None) => {
+                self.areas.change(previous, |below| below.end = end);
+            }
+            (Some(previous), Some((next, end))) => {
+                self.areas.remove(next);
+                self.areas.change(previous, |below| below.end = end);
+            }
+        }
     }
 
     /// Removes everything in `start..end`, cutting areas that stick out; `sink` gets the pieces in order.
     pub fn remove(&mut self, start: VirtAddr, end: VirtAddr, mut sink: impl FnMut(Area<B>)) {
-        self.split_at(start);
-        self.split_at(end);
-        while let Some(key) = self.areas.range(start.0..end.0).next().map(|(key, _)| *key) {
-            if let Some(area) = self.areas.remove(&key) {
-                self.bytes -= area.len();
-                self.forget_gaps(area.end);
-                sink(area);
+        while let Some(area) = self.areas.ending_after(start.0).filter(|area| area.start < end) {
+            let (first, last) = (area.start, area.end);
+            let piece = if first < start {
+                self.split_at(end);
+                self.areas.change(first.0, |area| area.cut_off(start))
+            } else if last > end {
+                self.areas.change(first.0, |area| {
+                    let upper = area.cut_off(end);
+                    core::mem::replace(area, upper)
+                })
+            } else {
+                self.areas.remove(first.0)
+            };
+            let Some(piece) = piece else { return };
+            self.bytes -= piece.len();
+            if piece.end.0 == self.top {
+                self.find_top();
             }
+            sink(piece);
         }
     }
 
@@ -197,61 +195,53 @@ impl<B: Backing> AreaMap<B> {
     pub fn modify(&mut self, start: VirtAddr, end: VirtAddr, mut change: impl FnMut(&mut Area<B>)) {
         self.split_at(start);
         self.split_at(end);
-        for (_, area) in self.areas.range_mut(start.0..end.0) {
+        let mut at = start;
+        while let Some(area) = self.areas.ending_after(at.0).filter(|area| area.start < end) {
             let range = area.range();
-            change(area);
-            debug_assert_eq!(range, area.range(), "only remove and insert move areas");
+            at = area.end;
+            self.areas.change(range.start, |area| {
+                change(area);
+                debug_assert_eq!(range, area.range(), "only remove and insert move areas");
+            });
+            self.join_at(VirtAddr(range.start));
         }
-        self.full_above = None;
-        self.merge(start, end);
+        self.join_at(at);
     }
 
     /// Moves the start of the area that begins at `start` down to `new_start`; the addresses between are free.
     pub fn grow_down(&mut self, start: VirtAddr, new_start: VirtAddr) {
-        if let Some(mut area) = self.areas.remove(&start.0) {
-            let more = start - new_start;
+        let more = start - new_start;
+        let grown = self.areas.change(start.0, |area| {
             area.backing = area.backing.extended_down(more);
             area.start = new_start;
-            self.bytes += more;
-            self.areas.insert(new_start.0, area);
-        }
+        });
+        self.bytes += if grown.is_some() { more } else { 0 };
     }
 
     /// Moves the end of the area that ends at `end` up to `new_end`; the addresses between are free.
     pub fn grow_up(&mut self, end: VirtAddr, new_end: VirtAddr) {
-        let Some((_, area)) = self.areas.range_mut(..end.0).next_back() else { return };
-        if area.end == end {
-            area.end = new_end;
-            self.bytes += new_end - end;
-            self.merge(end, new_end);
-        }
+        let Some(start) = self.find_before(end).filter(|area| area.end == end).map(|area| area.start) else { return };
+        self.areas.change(start.0, |area| area.end = new_end);
+        self.bytes += new_end - end;
+        self.top = self.top.max(new_end.0);
+        self.join_at(new_end);
     }
 
     /// Cuts the area that contains `at` strictly inside.
     fn split_at(&mut self, at: VirtAddr) {
-        let Some((_, area)) = self.areas.range_mut(..at.0).next_back() else { return };
-        if area.end > at {
-            let upper = area.cut_off(at);
-            self.areas.insert(at.0, upper);
+        let Some(start) = self.find(at).map(|area| area.start).filter(|start| *start < at) else { return };
+        if let Some(upper) = self.areas.change(start.0, |area| area.cut_off(at)) {
+            self.areas.insert(upper, at.0);
         }
     }
 
-    /// Joins neighbours from the area before `start` to the one after `end`.
-    fn merge(&mut self, start: VirtAddr, end: VirtAddr) {
-        let first = self.areas.range(..start.0).next_back().map_or(start.0, |(key, _)| *key);
-        let Some(mut current) = self.areas.range(first..).next().map(|(key, _)| *key) else { return };
-        while let Some(next) = self.areas.range(current + 1..).next().map(|(key, _)| *key).filter(|key| *key <= end.0) {
-            let joined = match (self.areas.get(&current), self.areas.get(&next)) {
-                (Some(a), Some(b)) => a.merges_with(b).then_some(b.end),
-                _ => None,
-            };
-            match (joined, self.areas.get_mut(&current)) {
-                (Some(new_end), Some(area)) => {
-                    area.end = new_end;
-                    self.areas.remove(&next);
-                }
-                _ => current = next,
-            }
+    /// Joins the area that ends at `at` with the one that begins there, if that continues it.
+    fn join_at(&mut self, at: VirtAddr) {
+        let (Some(below), Some(above)) = self.areas.around(at.0) else { return };
+        if below.merges_with(above) {
+            let (first, next, end) = (below.start.0, above.start.0, above.end);
+            self.areas.remove(next);
+            self.areas.change(first, |area| area.end = end);
         }
     }
 }

@@ -1,8 +1,9 @@
-//! `mprotect`, `mlock`.
+//! `mprotect`.
 
 use super::explicit::with_rights;
 use super::map::check_area_count;
 use super::zero::is_own;
+use crate::tlb::Freed;
 use super::{AddressSpace, Areas, InPlace, PAGE, leaf_flags, takes_rights};
 use addr::{VirtAddr, layout};
 use linux_abi::Errno;
@@ -40,39 +41,9 @@ impl AddressSpace {
             });
         }
         if flush {
-            crate::tlb::shootdown(start, end);
+            self.flush(start, end, Freed::PagesOnly);
         }
     }
-
-    /// Marks a range as locked in memory (and brings it in), or not. There is nothing to be paged out to, so this is for the record.
-    ///
-    /// # Errors
-    /// `EINVAL`, `ENOMEM` (a hole, or no memory for the pages).
-    pub fn lock_pages(&self, start: VirtAddr, len: u64, lock: Lock) -> Result<(), Errno> {
-        let from = start.align_down(PAGE);
-        let len = len.checked_add(start - from).ok_or(Errno::EINVAL)?;
-        let Some(end) = aligned_range(from, len)? else { return Ok(()) };
-        {
-            let mut areas = self.areas.write();
-            if !areas.map.is_covered(from, end) {
-                return Err(Errno::ENOMEM);
-            }
-            self.cut(&areas, from, end)?;
-            areas.map.modify(from, end, |area| area.flags.set(AreaFlags::LOCKED, lock != Lock::Unlock));
-        }
-        if lock == Lock::Now { self.populate(from, end).map_err(|_| Errno::ENOMEM) } else { Ok(()) }
-    }
-}
-
-/// What `mlock` and its relatives want.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lock {
-    /// `mlock`: bring all pages in now.
-    Now,
-    /// `mlock2(MLOCK_ONFAULT)`.
-    OnFault,
-    /// `munlock`.
-    Unlock,
 }
 
 /// The end of a range given by a system call, `None` when it is empty.

@@ -18,6 +18,7 @@ use super::zero::{block_of, borrow_block, is_own};
 use super::{AddressSpace, Areas, InPlace, MapFlags, MapRequest, PAGE, leaf_flags};
 use crate::mm::block::Block;
 use crate::mm::kernel_space;
+use crate::tlb::Freed;
 use addr::{PhysAddr, VirtAddr};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI64, Ordering};
@@ -224,7 +225,7 @@ impl AddressSpace {
         if self.tables.compare_exchange(start, size, old, Entry::BUSY).is_err() {
             return Ok(Step::Again);
         }
-        crate::tlb::shootdown(start, start + size.bytes());
+        self.flush(start, start + size.bytes(), Freed::PagesOnly);
         fresh.copy_from(&borrow_block(old, size));
         let new = with_rights(Entry::new(fresh.phys(), old.flags()), leaf_flags(area.prot, InPlace::Writable));
         let set = self.tables.compare_exchange(start, size, Entry::BUSY, new);

@@ -5,6 +5,7 @@ use super::explicit::has_explicit;
 use super::huge::LARGE;
 use super::zero::{frame_of, is_zero_page, references, share_frame, zero_page};
 use super::{AddressSpace, InPlace, PAGE, leaf_flags};
+use crate::tlb::Freed;
 use addr::{PhysAddr, VirtAddr, layout};
 use core::sync::atomic::Ordering;
 use frame::Frame;
@@ -223,7 +224,7 @@ impl AddressSpace {
         if self.tables.compare_exchange(va, PageSize::Size4K, old, Entry::BUSY).is_err() {
             return Ok(Step::Again);
         }
-        crate::tlb::shootdown(va, va + PAGE);
+        self.flush(va, va + PAGE, Freed::PagesOnly);
         let new = Entry::new(fresh.phys(), leaf_flags(area.prot, InPlace::Writable));
         let set = self.tables.compare_exchange(va, PageSize::Size4K, Entry::BUSY, new);
         debug_assert!(set.is_ok(), "nobody replaces a busy entry");

@@ -5,6 +5,7 @@ use super::explicit::{count_entry, is_explicit};
 use super::huge::is_transparent;
 use super::zero::{is_zero_page, share_page};
 use super::{AddressSpace, Areas};
+use crate::tlb::Freed;
 use addr::{VirtAddr, layout};
 use alloc::sync::Arc;
 use core::ops::ControlFlow;
@@ -30,7 +31,7 @@ impl AddressSpace {
         }
         let copied = self.copy_entries(&areas, &child);
         // Our own pages have become read-only, even if the copy failed half-way.
-        crate::tlb::shootdown(VirtAddr(layout::USER_MIN), VirtAddr(layout::USER_MAX));
+        self.flush(VirtAddr(layout::USER_MIN), VirtAddr(layout::USER_MAX), Freed::PagesOnly);
         drop(areas);
         copied.map(|()| child)
     }

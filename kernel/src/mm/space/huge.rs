@@ -24,6 +24,7 @@ use super::{AddressSpace, Areas, InPlace, PAGE, leaf_flags};
 use crate::mm::block::Block;
 use crate::mm::frames::{self, Pool};
 use crate::mm::kernel_space::Tables;
+use crate::tlb::Freed;
 use addr::{PhysAddr, VirtAddr};
 use core::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use linux_abi::Errno;
@@ -290,7 +291,7 @@ impl AddressSpace {
         if present < least || !self.tables.entries(table).all(|entry| joinable(&entry)) || self.tables.hide_table(place).is_none() {
             return false;
         }
-        crate::tlb::shootdown(place, place + LARGE);
+        self.flush(place, place + LARGE, Freed::Tables);
         for (index, entry) in (0..).zip(self.tables.entries(table)) {
             let from = (!entry.is_empty() && !is_zero_page(entry)).then(|| share_frame(entry));
             block.fill(index, from.as_ref());
@@ -332,7 +333,7 @@ impl AddressSpace {
     }
 
     fn split_busy(&self, va: VirtAddr) -> Result<(), page_table::OutOfTables> {
-        if self.tables.split_page(va, &mut crate::tlb::shootdown)? == Split::Done {
+        if self.tables.split_page(va, &mut |from, to| self.flush(from, to, Freed::PagesOnly))? == Split::Done {
             self.count_split();
         }
         Ok(())
@@ -363,7 +364,7 @@ impl AddressSpace {
             }
             self.tables
                 .split_at(at, &mut |from, to| {
-                    crate::tlb::shootdown(from, to);
+                    self.flush(from, to, Freed::PagesOnly);
                     self.count_split();
                 })
                 .map_err(|_| Errno::ENOMEM)?;
@@ -378,7 +379,7 @@ impl AddressSpace {
     pub(super) fn split_everything(&self, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
         self.tables
             .split_all(start, end, &mut |from, to| {
-                crate::tlb::shootdown(from, to);
+                self.flush(from, to, Freed::PagesOnly);
                 self.count_split();
             })
             .map_err(|_| Errno::ENOMEM)

@@ -4,7 +4,7 @@ use super::backing::{AreaBacking, ObjectPart};
 use super::explicit::{SetAside, count_entry, is_explicit};
 use super::huge::{LARGE, is_transparent};
 use super::zero::{free_removed, is_zero_page};
-use super::{Access, AddressSpace, Areas, Backing, FaultError, MapFlags, MapRequest, PAGE, Placement, Sharing, max_areas};
+use super::{Access, AddressSpace, Areas, Backing, FaultError, Lock, MapFlags, MapRequest, PAGE, Placement, Sharing, max_areas};
 use crate::mm::frames;
 use crate::mm::gather::Gather;
 use crate::mm::shared::SharedMemory;
@@ -35,8 +35,7 @@ impl AddressSpace {
     pub fn map(&self, request: MapRequest) -> Result<VirtAddr, Errno> {
         let len = checked_len(request.len)?.checked_next_multiple_of(request.page_size().bytes()).ok_or(Errno::ENOMEM)?;
         check_commit(&request, len)?;
-        let (backing, flags) = area_parts(&request, len)?;
-        let (prot, populate) = (request.prot, request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED));
+        let (backing, mut flags) = area_parts(&request, len)?;
         let fixed = matches!(request.placement, Placement::Fixed | Placement::FixedNoReplace);
         if fixed && !request.hint.is_aligned(request.page_size().bytes()) {
             return Err(Errno::EINVAL);
@@ -45,6 +44,9 @@ impl AddressSpace {
         let areas = self.areas.read();
         check_area_count(&areas)?;
         self.register_with(&backing)?;
+        flags.set(AreaFlags::LOCKED, areas.lock_future != Lock::Unlock || flags.contains(AreaFlags::LOCKED));
+        let populate = request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) || areas.lock_future == Lock::Now;
+        let prot = request.prot;
         let area = |at| Area { start: at, end: at + len, prot, flags, backing };
         let at = if request.placement == Placement::Fixed {
             self.replace(areas, request.hint, len, area)?
@@ -74,8 +76,8 @@ impl AddressSpace {
         let mut dropped = Dropped::new();
         let mut areas = areas.change(at.0..end.0);
         self.split_borders(at, end)?;
-        let room = areas.map.room_around(at, end);
         let any = take_areas(&mut areas, at, end, &mut dropped);
+        let room = areas.map.room_at(at);
         areas.map.insert(area(at));
         let settled = areas.settle();
         if any {
@@ -96,7 +98,8 @@ impl AddressSpace {
             return Err(Errno::EINVAL);
         }
         let areas = self.areas.read();
-        if areas.map.len() >= max_areas() {
+        let middle = areas.map.find(start).is_some_and(|area| area.start < start && area.end.0 > end);
+        if middle && !has_room_for_area(&areas) {
             return Err(Errno::ENOMEM);
         }
         self.remove_for_good(areas, start, VirtAddr(end), |_| {})
@@ -111,8 +114,8 @@ impl AddressSpace {
         let mut dropped = Dropped::new();
         let mut areas = areas.change(start.0..end.0);
         self.split_borders(start, end)?;
-        let room = areas.map.room_around(start, end);
         let any = take_areas(&mut areas, start, end, &mut dropped);
+        let room = areas.map.room_at(start);
         also(&mut areas);
         let settled = areas.settle();
         if any {
@@ -128,8 +131,8 @@ impl AddressSpace {
     /// `ENOMEM` (a large page could not be split); then nothing was removed.
     pub(super) fn remove(&self, areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) -> Result<(), Errno> {
         self.split_borders(start, end)?;
-        let room = areas.map.room_around(start, end);
         if take_areas(areas, start, end, dropped) {
+            let room = areas.map.room_at(start);
             self.remove_pages(start, end, &room);
         }
         Ok(())
@@ -146,7 +149,7 @@ impl AddressSpace {
             if gather.is_empty() {
                 break;
             }
-            crate::tlb::shootdown(from, at.map_or(end, |next| next + PAGE));
+            self.flush(from, at.map_or(end, |next| next + PAGE), gather.freed());
             let (mut pages, mut large) = (0, 0);
             for item in gather.drain() {
                 if let Removed::Page { entry, size, .. } = item
@@ -295,7 +298,11 @@ pub(super) fn checked_len(len: u64) -> Result<u64, Errno> {
 }
 
 pub(super) fn check_area_count(areas: &Areas) -> Result<(), Errno> {
-    if areas.map.len() < max_areas() && !frames::memory_is_scarce() { Ok(()) } else { Err(Errno::ENOMEM) }
+    if has_room_for_area(areas) && !frames::memory_is_scarce() { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
+fn has_room_for_area(areas: &Areas) -> bool {
+    areas.map.len() < max_areas()
 }
 
 /// The end of a fixed mapping.

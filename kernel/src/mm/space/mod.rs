@@ -37,12 +37,14 @@ mod fault;
 mod fork;
 mod huge;
 mod info;
+mod lock;
 mod map;
 mod remap;
 mod truncate;
 mod zero;
 
 use crate::percpu;
+use crate::tlb::{self, Freed};
 use super::kernel_space::{Tables, new_tree, retire_root};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
 use alloc::sync::{Arc, Weak};
@@ -54,12 +56,12 @@ use sync::Mutex;
 use vma::AreaMap;
 
 pub use advise::Advice;
-pub use change::Lock;
 pub use backing::{Backing, MapFlags, MapRequest, Name, Placement, Sharing};
 pub use fault::{Access, FaultError};
 pub use explicit::{ExplicitPages, explicit_pages, has_huge_pages};
 pub use huge::{LargePageCounts, LargePages, LargePagesOff, large_page_counts};
 pub use info::{SharedKey, VmaInfo};
+pub use lock::Lock;
 pub use remap::{RemapRequest, RemapTarget};
 pub use page_table::PageSize;
 pub use vma::{AreaFlags, Prot};
@@ -109,6 +111,8 @@ struct Areas {
     brk: VirtAddr,
     /// Mappings without a hint go below this.
     mmap_base: VirtAddr,
+    /// How later mappings are locked.
+    lock_future: Lock,
 }
 
 impl AddressSpace {
@@ -124,7 +128,7 @@ impl AddressSpace {
         Ok(Arc::new_cyclic(|this| Self {
             this: this.clone(),
             tables,
-            areas: RangeLock::new(Areas { map: AreaMap::new(), brk_start: none, brk: none, mmap_base }, percpu::cpu_count()),
+            areas: RangeLock::new(Areas { map: AreaMap::new(), brk_start: none, brk: none, mmap_base, lock_future: Lock::Unlock }, percpu::cpu_count()),
             replacing: [const { Mutex::new(()) }; REPLACE_LOCKS],
             resident: AtomicI64::new(0),
             peak: AtomicI64::new(0),
@@ -152,6 +156,11 @@ impl AddressSpace {
     /// Looks at the areas, and then holds the block around `addr`.
     fn enter<R>(&self, addr: VirtAddr, look: impl FnOnce(&Areas) -> R) -> (R, Held<'_>) {
         self.areas.enter(percpu::cpu_id(), Block::around(addr.0, BLOCK_SHIFT), look)
+    }
+
+    /// Makes all CPUs forget translations of a range, after entries were changed.
+    fn flush(&self, start: VirtAddr, end: VirtAddr, freed: Freed) {
+        tlb::shootdown_in(Some(self.cr3()), start, end, freed);
     }
 
     /// Counts pages that came or went. The peak is looked for when pages go, and when somebody asks.

@@ -7,6 +7,7 @@ use super::map::{Dropped, check_area_count, checked_len, fixed_range, take_areas
 use super::zero::free_removed;
 use super::{AddressSpace, Areas, PAGE};
 use crate::mm::gather::Gather;
+use crate::tlb::Freed;
 use addr::{VirtAddr, layout};
 use core::ops::Range;
 use linux_abi::Errno;
@@ -127,9 +128,9 @@ impl AddressSpace {
             let _break_when_full = in_the_way.push(Removed::Table(table));
         });
         moved.map_err(|_| Errno::ENOMEM)?;
-        crate::tlb::shootdown(old, old + len);
+        self.flush(old, old + len, Freed::PagesOnly);
         if !in_the_way.is_empty() {
-            crate::tlb::shootdown(to, to + len);
+            self.flush(to, to + len, Freed::Tables);
             in_the_way.drain().for_each(free_removed);
         }
         Ok(())
