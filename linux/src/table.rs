@@ -12,7 +12,7 @@ use syscalls::Sysno;
 use crate::ctx::{Ctx, Handler, to_register};
 use crate::rseq;
 use crate::scarcity;
-use crate::sys::{event, file, futex, info, membarrier, mm, process, sched, signal, thread, time};
+use crate::sys::{event, file, futex, info, membarrier, mm, policy, process, remote, sched, shm, signal, thread, time};
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
 pub const COUNT: usize = 512;
@@ -250,11 +250,29 @@ table! {
     mlock => mm::mlock / 2, full;
     mlock2 => mm::mlock2 / 3, full;
     munlock => mm::munlock / 2, full;
-    mlockall => mm::lock_all / 0, full;
-    munlockall => mm::lock_all / 0, full;
-    get_mempolicy => mm::get_mempolicy / 3, partial("one node");
-    set_mempolicy => mm::set_mempolicy / 0, partial("one node: no effect");
-    mbind => mm::set_mempolicy / 0, partial("one node: no effect");
+    mlockall => mm::mlockall / 1, full;
+    munlockall => mm::munlockall / 0, full;
+
+    // Policies and keys (sys/policy.rs)
+    get_mempolicy => policy::get_mempolicy / 5, partial("one node; the policy set is not told");
+    set_mempolicy => policy::set_mempolicy / 3, partial("one node: no effect");
+    mbind => policy::mbind / 6, partial("one node: no effect");
+    migrate_pages => policy::migrate_pages / 4, partial("one node: no effect");
+    set_mempolicy_home_node => policy::set_mempolicy_home_node / 4, partial("one node: no effect");
+    pkey_alloc => policy::pkey_alloc / 2, partial("no keys: ENOSPC");
+    pkey_free => policy::pkey_free / 1, partial("no keys");
+    pkey_mprotect => policy::pkey_mprotect / 4, partial("no keys");
+
+    // Memory of other processes (sys/remote.rs)
+    process_vm_readv => remote::process_vm_readv / 6, full;
+    process_vm_writev => remote::process_vm_writev / 6, full;
+    move_pages => remote::move_pages / 6, partial("one node");
+
+    // System V shared memory (sys/shm.rs)
+    shmget => shm::shmget / 3, partial("no SHM_HUGETLB");
+    shmat => shm::shmat / 3, full;
+    shmdt => shm::shmdt / 1, full;
+    shmctl => shm::shmctl / 3, full;
 
     // Threads (sys/thread.rs)
     clone => thread::clone / 5, partial("threads, fork and vfork; nothing in between");

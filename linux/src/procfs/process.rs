@@ -390,7 +390,7 @@ fn memory_status(process: &Process, out: &mut String) {
     let resident = space.resident_pages() * PAGE_SIZE as u64;
     let peak = space.peak_resident_pages() * PAGE_SIZE as u64;
     let lines = [
-        ("VmPeak", sizes.total), ("VmSize", sizes.total), ("VmLck", 0), ("VmPin", 0), ("VmHWM", peak.max(resident)),
+        ("VmPeak", sizes.total), ("VmSize", sizes.total), ("VmLck", space.locked_bytes()), ("VmPin", 0), ("VmHWM", peak.max(resident)),
         ("VmRSS", resident), ("RssAnon", resident), ("RssFile", 0), ("RssShmem", 0), ("VmData", sizes.data),
         ("VmStk", sizes.stack), ("VmExe", sizes.executable), ("VmLib", sizes.library), ("VmPTE", 0), ("VmSwap", 0),
     ];

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use core::fmt::Write;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::clock::{monotonic_ns, realtime_ns};
 use kernel::mm::{
@@ -14,12 +15,22 @@ use linux_abi::Errno;
 use vfs::synth::{Entry, Fixed};
 
 use crate::process::{all_processes, task_count};
-use crate::sys::info;
+use crate::sys::{info, shm};
 use crate::{cpuinfo, random};
 
 /// A file whose text `make` gives.
 fn text(make: impl Fn() -> String + Send + Sync + 'static) -> Entry {
     Entry::file(move || Ok(make().into_bytes()))
+}
+
+/// A number that root may change.
+fn knob(value: &'static AtomicU64) -> Entry {
+    let store = |text: &[u8]| {
+        let number = core::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).ok_or(Errno::EINVAL)?;
+        value.store(number, Ordering::Relaxed);
+        Ok(())
+    };
+    Entry::writable(|| Ok(format!("{}\n", value.load(Ordering::Relaxed)).into_bytes()), store)
 }
 
 /// The entries of the root that are not processes.
@@ -36,6 +47,7 @@ pub(super) fn root() -> Fixed {
         ("stat", text(stat)),
         ("swaps", Entry::text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
         ("sys", sys()),
+        ("sysvipc", Entry::fixed(vec![("shm", text(shm::table_text))])),
         ("uptime", text(uptime)),
         ("vmstat", text(vmstat)),
         ("version", text(|| format!("Linux version {} (oxv) {}\n", info::RELEASE, info::version()))),
@@ -264,6 +276,10 @@ fn sys_kernel() -> Entry {
         ("perf_event_paranoid", Entry::text("4\n")),
         ("pid_max", text(|| format!("{}\n", crate::process::PID_MAX))),
         ("random", random),
+        ("shm_rmid_forced", Entry::text("0\n")),
+        ("shmall", knob(&shm::MAX_PAGES)),
+        ("shmmax", knob(&shm::MAX_BYTES)),
+        ("shmmni", knob(&shm::MAX_SEGMENTS)),
         ("randomize_va_space", Entry::text("2\n")),
         ("sched_autogroup_enabled", Entry::text("0\n")),
         ("threads-max", Entry::text("127182\n")),

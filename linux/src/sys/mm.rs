@@ -209,39 +209,64 @@ pub fn mincore(ctx: &Ctx<'_>, address: u64, len: u64, out: UserPtr<u8>) -> SysRe
 /// `msync`.
 ///
 /// # Errors
-/// `EINVAL`, `ENOMEM`, `EIO`.
+/// `EBUSY`, `EINVAL`, `ENOMEM`, `EIO`.
 pub fn msync(ctx: &Ctx<'_>, address: u64, len: u64, flags: u32) -> SysResult {
     const ASYNC: u32 = raw::MS_ASYNC;
     const SYNC: u32 = raw::MS_SYNC;
     if flags & !(ASYNC | SYNC | raw::MS_INVALIDATE) != 0 || flags & (ASYNC | SYNC) == ASYNC | SYNC {
         return Err(Errno::EINVAL);
     }
-    if flags & SYNC == 0 {
-        return if address.is_multiple_of(PAGE) { Ok(0) } else { Err(Errno::EINVAL) };
+    let space = ctx.process().space();
+    if flags & raw::MS_INVALIDATE != 0 && space.has_locked(VirtAddr(address), len) {
+        return Err(Errno::EBUSY);
     }
-    ctx.process().space().sync(VirtAddr(address), len).map(|()| 0)
+    if flags & SYNC != 0 {
+        return space.sync(VirtAddr(address), len).map(|()| 0);
+    }
+    if !address.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    if space.is_covered(VirtAddr(address), len) { Ok(0) } else { Err(Errno::ENOMEM) }
+}
+
+/// Whether the caller may lock memory so that `bytes` are locked then: root may always.
+fn check_lock_limit(ctx: &Ctx<'_>, bytes: u64) -> Result<(), Errno> {
+    let limit = ctx.process().limit(raw::RLIMIT_MEMLOCK).map_or(u64::MAX, |limit| limit.cur);
+    if ctx.process().ids().euid == 0 || bytes <= limit {
+        return Ok(());
+    }
+    Err(if limit == 0 { Errno::EPERM } else { Errno::ENOMEM })
+}
+
+fn lock(ctx: &Ctx<'_>, address: u64, len: u64, how: Lock) -> SysResult {
+    let space = ctx.process().space();
+    if how != Lock::Unlock && ctx.process().ids().euid != 0 {
+        let first = address & !(PAGE - 1);
+        let end = address.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE)).ok_or(Errno::EINVAL)?;
+        check_lock_limit(ctx, space.locked_bytes_with(VirtAddr(first), VirtAddr(end)))?;
+    }
+    space.lock_pages(VirtAddr(address), len, how).map(|()| 0)
 }
 
 /// `mlock`.
 ///
 /// # Errors
-/// `EINVAL`, `ENOMEM`.
+/// `EINVAL`, `ENOMEM`, `EPERM`.
 pub fn mlock(ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
-    ctx.process().space().lock_pages(VirtAddr(address), len, Lock::Now).map(|()| 0)
+    lock(ctx, address, len, Lock::Now)
 }
 
 /// `mlock2`.
 ///
 /// # Errors
-/// `EINVAL`, `ENOMEM`.
+/// As [`mlock`].
 pub fn mlock2(ctx: &Ctx<'_>, address: u64, len: u64, flags: u32) -> SysResult {
     const ONFAULT: u32 = 1;
-    let lock = match flags {
-        0 => Lock::Now,
-        ONFAULT => Lock::OnFault,
-        _ => return Err(Errno::EINVAL),
-    };
-    ctx.process().space().lock_pages(VirtAddr(address), len, lock).map(|()| 0)
+    match flags {
+        0 => lock(ctx, address, len, Lock::Now),
+        ONFAULT => lock(ctx, address, len, Lock::OnFault),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// `munlock`.
@@ -249,33 +274,38 @@ pub fn mlock2(ctx: &Ctx<'_>, address: u64, len: u64, flags: u32) -> SysResult {
 /// # Errors
 /// `EINVAL`, `ENOMEM`.
 pub fn munlock(ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
-    ctx.process().space().lock_pages(VirtAddr(address), len, Lock::Unlock).map(|()| 0)
+    lock(ctx, address, len, Lock::Unlock)
 }
 
-/// `mlockall`, `munlockall`: nothing is ever swapped out, so there is nothing to lock.
+/// `mlockall`.
 ///
 /// # Errors
-/// None.
-pub fn lock_all(_ctx: &Ctx<'_>) -> SysResult {
-    Ok(0)
-}
-
-/// `get_mempolicy`: one node, the default policy.
-///
-/// # Errors
-/// `EFAULT`.
-pub fn get_mempolicy(_ctx: &Ctx<'_>, mode: UserPtr<i32>, nodes: UserPtr<u64>, max: u64) -> SysResult {
-    mode.write_optional(&0)?;
-    if max != 0 {
-        nodes.write_optional(&1)?;
+/// `EINVAL`, `ENOMEM`, `EPERM`.
+pub fn mlockall(ctx: &Ctx<'_>, flags: u32) -> SysResult {
+    const KNOWN: u32 = raw::MCL_CURRENT | raw::MCL_FUTURE | raw::MCL_ONFAULT;
+    if flags & !KNOWN != 0 || flags & (raw::MCL_CURRENT | raw::MCL_FUTURE) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let space = ctx.process().space();
+    let how = if flags & raw::MCL_ONFAULT != 0 { Lock::OnFault } else { Lock::Now };
+    if flags & raw::MCL_CURRENT != 0 {
+        check_lock_limit(ctx, space.mapped_bytes())?;
+    } else {
+        check_lock_limit(ctx, 1)?;
+    }
+    space.lock_future(if flags & raw::MCL_FUTURE != 0 { how } else { Lock::Unlock });
+    if flags & raw::MCL_CURRENT != 0 {
+        space.lock_all(how)?;
     }
     Ok(0)
 }
 
-/// `set_mempolicy`, `mbind`: with one node every policy is the same.
+/// `munlockall`.
 ///
 /// # Errors
 /// None.
-pub fn set_mempolicy(_ctx: &Ctx<'_>) -> SysResult {
-    Ok(0)
+pub fn munlockall(ctx: &Ctx<'_>) -> SysResult {
+    let space = ctx.process().space();
+    space.lock_future(Lock::Unlock);
+    space.lock_all(Lock::Unlock).map(|()| 0)
 }

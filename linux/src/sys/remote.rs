@@ -1,0 +1,150 @@
+//! Other processes' memory: `process_vm_readv`, `process_vm_writev`. And `move_pages`, which asks where pages are.
+//!
+//! Bytes go from one process to the other through a page of the kernel's, since only one of the two spaces is loaded.
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::{Access, AddressSpace};
+use linux_abi::Errno;
+use linux_abi::fs::{IOV_MAX, Iovec};
+use vfs::io::{Sink, Source};
+
+use crate::ctx::{Ctx, SysResult};
+use crate::process::{Process, find_process, find_task};
+use crate::user_ptr::{UserIovecs, UserPtr};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// The process `pid` (0: the caller's), if the caller may look into it.
+fn target(ctx: &Ctx<'_>, pid: i32) -> Result<Arc<AddressSpace>, Errno> {
+    let pid = u32::try_from(pid).map_err(|_| Errno::ESRCH)?;
+    if pid == ctx.process().pid() || pid == 0 {
+        return Ok(ctx.process().space());
+    }
+    let process = find_process(pid).or_else(|| find_task(pid).map(|task| task.process_ref().clone())).ok_or(Errno::ESRCH)?;
+    if may_look(ctx.process(), &process) { Ok(process.space()) } else { Err(Errno::EPERM) }
+}
+
+/// ptrace(2), "Ptrace access mode checking", without the parts about capabilities in namespaces.
+fn may_look(caller: &Process, other: &Process) -> bool {
+    let (caller, target) = (caller.ids(), other.ids());
+    let same_user = [target.ruid, target.euid, target.suid].iter().all(|uid| *uid == caller.ruid);
+    let same_group = [target.rgid, target.egid, target.sgid].iter().all(|gid| *gid == caller.rgid);
+    caller.euid == 0 || same_user && same_group
+}
+
+/// The pieces of the remote vectors, none of which crosses a page.
+fn pieces(vectors: &[Iovec]) -> impl Iterator<Item = (VirtAddr, usize)> {
+    vectors.iter().flat_map(|vector| {
+        let (mut at, end) = (vector.base, vector.base.saturating_add(vector.len));
+        core::iter::from_fn(move || {
+            let piece = (end - at).min(PAGE - at % PAGE);
+            let start = at;
+            at += piece;
+            (piece != 0).then_some((VirtAddr(start), piece as usize))
+        })
+    })
+}
+
+/// What both calls begin with: the local buffers, the remote vectors and the remote space.
+fn arguments(ctx: &Ctx<'_>, pid: i32, local: (UserPtr<Iovec>, usize), remote: (UserPtr<Iovec>, usize), flags: u64) -> Result<(UserIovecs, Vec<Iovec>, Arc<AddressSpace>), Errno> {
+    if flags != 0 || remote.1 > IOV_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let local = UserIovecs::read(local.0, local.1)?;
+    let remote = remote.0.read_vec(remote.1)?;
+    Ok((local, remote, target(ctx, pid)?))
+}
+
+/// What was moved, or the error if that is nothing.
+fn moved(done: usize, result: Result<(), Errno>) -> SysResult {
+    match result {
+        Err(error) if done == 0 => Err(error),
+        _ => Ok(done),
+    }
+}
+
+/// `process_vm_readv`.
+///
+/// # Errors
+/// `EFAULT`, `EINVAL`, `ENOMEM`, `EPERM`, `ESRCH`.
+pub fn process_vm_readv(ctx: &Ctx<'_>, pid: i32, local: UserPtr<Iovec>, local_count: usize, remote: UserPtr<Iovec>, remote_count: usize, flags: u64) -> SysResult {
+    let (mut local, remote, space) = arguments(ctx, pid, (local, local_count), (remote, remote_count), flags)?;
+    let mut page = vec![0; PAGE_SIZE];
+    let mut done = 0;
+    for (at, len) in pieces(&remote) {
+        let len = len.min(Sink::remaining(&local));
+        if len == 0 {
+            break;
+        }
+        let result = space.frame_at(at, Access::Read).map_err(|_| Errno::EFAULT).and_then(|frame| {
+            frame.read(at.page_offset(), &mut page[..len]);
+            Sink::write(&mut local, &page[..len])
+        });
+        done += *result.as_ref().unwrap_or(&0);
+        if result != Ok(len) {
+            return moved(done, result.map(drop));
+        }
+    }
+    Ok(done)
+}
+
+/// `process_vm_writev`.
+///
+/// # Errors
+/// As [`process_vm_readv`].
+pub fn process_vm_writev(ctx: &Ctx<'_>, pid: i32, local: UserPtr<Iovec>, local_count: usize, remote: UserPtr<Iovec>, remote_count: usize, flags: u64) -> SysResult {
+    let (mut local, remote, space) = arguments(ctx, pid, (local, local_count), (remote, remote_count), flags)?;
+    let mut page = vec![0; PAGE_SIZE];
+    let mut done = 0;
+    for (at, len) in pieces(&remote) {
+        let len = len.min(Sink::remaining(&local));
+        if len == 0 {
+            break;
+        }
+        // The frame first: what has been taken from the source must find its place.
+        let result = space.frame_at(at, Access::Write).map_err(|_| Errno::EFAULT).and_then(|frame| {
+            let n = Source::read(&mut local, &mut page[..len])?;
+            frame.write(at.page_offset(), &page[..n]);
+            Ok(n)
+        });
+        done += *result.as_ref().unwrap_or(&0);
+        if result != Ok(len) {
+            return moved(done, result.map(drop));
+        }
+    }
+    Ok(done)
+}
+
+/// `move_pages`: with one node, a page is there or nowhere.
+///
+/// # Errors
+/// `EACCES` and `ENODEV` (other nodes), `EFAULT`, `EINVAL`, `EPERM`, `ESRCH`.
+pub fn move_pages(ctx: &Ctx<'_>, pid: i32, count: usize, pages: UserPtr<u64>, nodes: UserPtr<i32>, status: UserPtr<i32>, flags: u32) -> SysResult {
+    const MOVE: u32 = 2;
+    const MOVE_ALL: u32 = 4;
+    if flags & !(MOVE | MOVE_ALL) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let space = target(ctx, pid)?;
+    for index in 0..count {
+        let at = VirtAddr(pages.add(index).read()?);
+        if !nodes.is_null() && nodes.add(index).read()? != 0 {
+            return Err(Errno::ENODEV);
+        }
+        status.add(index).write(&place(&space, at))?;
+    }
+    Ok(0)
+}
+
+/// The node of a page, or a negated errno.
+fn place(space: &AddressSpace, at: VirtAddr) -> i32 {
+    if space.find(at).is_none() {
+        return Errno::EFAULT.to_ret() as i32;
+    }
+    let there = space.resident_pages_in(at.align_down(PAGE), at.align_down(PAGE) + PAGE) != 0;
+    if there { 0 } else { Errno::ENOENT.to_ret() as i32 }
+}
