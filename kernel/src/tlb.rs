@@ -186,14 +186,14 @@ fn request(request: &Request) {
     }
 }
 
-/// Flushes on this CPU and marks idle ones. Returns whether another one must be interrupted.
+/// Flushes on this CPU and marks idle ones. Returns whether another one must be interrupted; then a round sees to the others.
 fn flush_here_and_mark(request: &Request) -> bool {
     let _here = PreemptGuard::new();
     // The caller's changes of entries, before the states.
     fence(Ordering::SeqCst);
     request.flush();
     let this = percpu::cpu_id();
-    (0..percpu::cpu_count()).filter(|&cpu| cpu != this).fold(false, |any, cpu| must_interrupt(cpu, request) || any)
+    (0..percpu::cpu_count()).filter(|&cpu| cpu != this).any(|cpu| must_interrupt(cpu, request))
 }
 
 /// Whether a CPU must be interrupted for a request; if it is enough to mark it, does that.
@@ -229,7 +229,7 @@ fn make_round(batch: &Batch) {
         let this = percpu::cpu_id();
         requests.iter().for_each(Request::flush);
         for cpu in (0..percpu::cpu_count()).filter(|&cpu| cpu != this) {
-            if requests.iter().fold(false, |any, request| must_interrupt(cpu, request) || any) {
+            if requests.iter().any(|request| must_interrupt(cpu, request)) {
                 PENDING.fetch_add(1, Ordering::AcqRel);
                 CPUS[cpu].asked.store(true, Ordering::Release);
                 apic::send_ipi(percpu::apic_id_of(cpu), FLUSH_VECTOR);

@@ -106,8 +106,8 @@ impl AddressSpace {
         let backing = area.backing.advanced(old - area.start);
         areas.map.insert(Area { start: to, end: to + len.new, prot: area.prot, flags: area.flags - AreaFlags::GROWS_DOWN, backing });
         if !request.keep_old {
-            let room = areas.map.room_around(old, old + len.old);
             take_areas(areas, old, old + len.old, dropped);
+            let room = areas.map.room_at(old);
             for rest in left_behind(old, to, len) {
                 self.remove_pages(rest.start, rest.end, &room);
             }
