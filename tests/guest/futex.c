@@ -178,6 +178,71 @@ static void deadlock(void)
 	printf("both are free: %d\n", load(&one) == 0 && load(&two) == 0);
 }
 
+/* Everything on one CPU: an ordinary thread owns the word, a real-time one takes all the time, and a more urgent one waits for the
+   word. If the owner did not inherit, it would not run before the second has ended, which waits for the third. */
+
+static int create(pthread_t *thread, int policy, int priority, void *(*body)(void *))
+{
+	pthread_attr_t attr;
+	struct sched_param param = { priority };
+	cpu_set_t first;
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	pthread_attr_init(&attr);
+	pthread_attr_setinheritsched(&attr, PTHREAD_EXPLICIT_SCHED);
+	pthread_attr_setschedpolicy(&attr, policy);
+	pthread_attr_setschedparam(&attr, &param);
+	pthread_attr_setaffinity_np(&attr, sizeof first, &first);
+	return pthread_create(thread, &attr, body, NULL);
+}
+
+static void *owns(void *arg)
+{
+	futex(&one, FUTEX_LOCK_PI, 0, NULL, NULL, 0);
+	store(&step, 1);
+	while (!(load(&one) & FUTEX_WAITERS))
+		;
+	futex(&one, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0);
+	return arg;
+}
+
+static void *hogs(void *arg)
+{
+	store(&step, 2);
+	while (load(&step) != 3)
+		;
+	return arg;
+}
+
+static void *needs(void *arg)
+{
+	while (load(&step) != 2)
+		usleep(1000);
+	long result = futex(&one, FUTEX_LOCK_PI, 0, NULL, NULL, 0);
+	futex(&one, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0);
+	store(&step, 3);
+	return arg ? arg : (void *)result;
+}
+
+static void inheritance(void)
+{
+	pthread_t low, middle, high;
+	void *result;
+	store(&one, 0);
+	store(&step, 0);
+	int a = create(&low, SCHED_OTHER, 0, owns);
+	while (load(&step) != 1)
+		usleep(1000);
+	int b = create(&high, SCHED_FIFO, 20, needs);
+	int c = create(&middle, SCHED_FIFO, 10, hogs);
+	pthread_join(high, &result);
+	pthread_join(middle, NULL);
+	pthread_join(low, NULL);
+	printf("created: %d %d %d\n", a, b, c);
+	say("the urgent one locked it", (long)result);
+	printf("it is free: %d\n", load(&one) == 0);
+}
+
 /* --- the C library's mutexes --- */
 
 static pthread_mutex_t mutex;
@@ -411,6 +476,7 @@ int main(void)
 	held_by_another();
 	owner_ends();
 	deadlock();
+	inheritance();
 	inheriting_mutex();
 	robust_mutex(PTHREAD_PRIO_NONE);
 	robust_mutex(PTHREAD_PRIO_INHERIT);

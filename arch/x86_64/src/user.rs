@@ -191,9 +191,9 @@ pub unsafe fn zero(to: *mut u8, len: usize) -> Result<(), usize> {
 macro_rules! word_call {
     ($routine:ident, $a:expr, $b:expr, $c:expr) => {{
         let (value, fault): (u64, u64);
-        // SAFETY: the routines touch only the given address, with faults fixed up, and clobber what `clobber_abi` says.
+        // SAFETY: the routines touch only the given address, with faults fixed up, and change no other register than RAX and RDX.
         unsafe {
-            asm!("call {}", sym $routine, in("rdi") $a, in("rsi") $b, inout("rdx") $c => fault, out("rax") value, clobber_abi("C"));
+            asm!("call {}", sym $routine, in("rdi") $a, in("rsi") $b, inout("rdx") $c => fault, out("rax") value);
         }
         if fault == 0 { Ok(value) } else { Err(UserFault) }
     }};

@@ -186,6 +186,7 @@ impl<P: Parker> WaitRecord<P> {
 
     /// # Safety
     /// As for [`WaitRecord::hand`].
+    #[inline(always)]
     unsafe fn tell(record: *const Self, status: u32) {
         // SAFETY: the record is alive and ours until the store below, after which it is not touched.
         let handle = unsafe {

@@ -27,6 +27,11 @@ impl Completion {
 
     /// Lets everybody go on who waits now or later.
     pub fn complete(&self) {
+        if mistaken!(CompletionWakesTooEarly) {
+            self.queue.wake_all();
+            self.done.store(true, Ordering::Release);
+            return;
+        }
         self.done.store(true, Ordering::Release);
         self.queue.wake_all();
     }

@@ -49,10 +49,16 @@ impl CondVar {
     ) -> (MutexGuard<'a, T>, bool) {
         let mutex = guard.into_mutex();
         let waiter = Waiter::new(ptr::from_ref(mutex.raw()).expose_provenance());
+        if mistaken!(CondVarUnlocksTooEarly) {
+            // SAFETY: the guard was the lock, and is forgotten.
+            unsafe { mutex.raw().unlock() };
+        }
         // SAFETY: ours, on our stack; we stay until it was removed or told.
         self.list.with(|list| unsafe { list.push_back(&waiter) });
-        // SAFETY: the guard was the lock, and is forgotten.
-        unsafe { mutex.raw().unlock() };
+        if !mistaken!(CondVarUnlocksTooEarly) {
+            // SAFETY: the guard was the lock, and is forgotten.
+            unsafe { mutex.raw().unlock() };
+        }
         let timed_out = self.sleep(&waiter, deadline_ns);
         self.relock(mutex, &waiter, timed_out);
         // SAFETY: locked by `relock`.

@@ -28,9 +28,22 @@ macro_rules! const_unless_loom {
     };
 }
 
+/// Whether a model asks for a mistake; never so outside of models.
+macro_rules! mistaken {
+    ($mistake:ident) => {{
+        #[cfg(all(test, loom))]
+        let made = crate::mistake::is_made(crate::mistake::Mistake::$mistake);
+        #[cfg(not(all(test, loom)))]
+        let made = false;
+        made
+    }};
+}
+
 pub mod backend;
 mod completion;
 mod condvar;
+#[cfg(all(test, loom))]
+mod mistake;
 mod mutex;
 mod once;
 mod rwlock;

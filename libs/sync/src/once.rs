@@ -80,6 +80,11 @@ impl<T> OnceCell<T> {
     fn publish(&self, value: T) {
         // SAFETY: we claimed the cell; nobody reads before FULL.
         unsafe { *self.value.get() = Some(value) };
+        if mistaken!(OnceWakesTooEarly) {
+            self.queue.wake_all();
+            self.state.store(FULL, Ordering::Release);
+            return;
+        }
         self.state.store(FULL, Ordering::Release);
         self.queue.wake_all();
     }

@@ -95,7 +95,7 @@ impl RawRwLock {
     #[inline]
     fn leave_read(&self) {
         let before = self.state.fetch_sub(READER, Ordering::Release);
-        if before == READER | QUEUED {
+        if before == READER | QUEUED && !mistaken!(RwLockIsNotPassedOn) {
             self.grant();
         }
     }

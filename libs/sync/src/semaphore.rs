@@ -54,6 +54,11 @@ impl Semaphore {
 
     /// Gives permits.
     pub fn release(&self, permits: usize) {
+        if mistaken!(SemaphoreWakesTooEarly) {
+            self.queue.wake_all();
+            self.permits.fetch_add(permits, Ordering::Release);
+            return;
+        }
         self.permits.fetch_add(permits, Ordering::Release);
         for _ in 0..permits {
             self.queue.wake_one();

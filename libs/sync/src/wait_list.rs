@@ -7,12 +7,14 @@
 //!
 //! `head` may be looked at without the lock ([`WaitList::looks_empty`]): a waker that has changed what waiters look at and passed a
 //! `SeqCst` fence either finds a waiter linked, or that waiter, which links itself before *its* fence and look, sees the change.
+//! One that looks under the lock need not link itself for that: `arriving` says that somebody is about to
+//! ([`WaitList::with_arrival`]). It is taken back after the link (Release; the waker reads it first, Acquire).
 #![expect(unsafe_code, reason = "waiters live on other threads' stacks")]
 
 use core::cell::Cell;
 use core::marker::PhantomPinned;
 use core::ptr;
-use lockfree::shim::atomic::{AtomicPtr, Ordering};
+use lockfree::shim::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 
 use crate::backend::{RawMutex, WaitRecord};
 
@@ -43,6 +45,7 @@ impl<T> Waiter<T> {
 /// The waiters, in order of arrival, behind a lock.
 pub(crate) struct WaitList<T = usize> {
     lock: RawMutex,
+    arriving: AtomicBool,
     list: List<T>,
 }
 
@@ -60,7 +63,7 @@ pub(crate) struct List<T = usize> {
 impl<T> WaitList<T> {
     const_unless_loom! {
         pub(crate) const fn new() -> Self {
-            Self { lock: RawMutex::new(), list: List::new() }
+            Self { lock: RawMutex::new(), arriving: AtomicBool::new(false), list: List::new() }
         }
     }
 
@@ -74,10 +77,23 @@ impl<T> WaitList<T> {
         result
     }
 
+    /// As [`WaitList::with`], for a waiter that looks whether it has to wait before it links itself: to wakers the list does not look
+    /// empty meanwhile.
+    #[inline(always)]
+    pub(crate) fn with_arrival<R>(&self, f: impl FnOnce(&List<T>) -> R) -> R {
+        self.with(|list| {
+            self.arriving.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            let result = f(list);
+            self.arriving.store(false, Ordering::Release);
+            result
+        })
+    }
+
     /// Whether no waiter is linked at this instant. Exact enough for a waker behind a fence; see the module.
     #[inline(always)]
     pub(crate) fn looks_empty(&self) -> bool {
-        self.list.is_empty()
+        !self.arriving.load(Ordering::Acquire) && self.list.is_empty()
     }
 }
 

@@ -197,11 +197,18 @@ impl WaitQueue {
     ) -> Result<T, WaitError> {
         loop {
             let waiter = Waiter::new(0);
+            if mistaken!(QueueLooksTooEarly)
+                && let Some(value) = cond()
+            {
+                return Ok(value);
+            }
             // SAFETY: ours, on our stack, and we do not leave before it was removed or told.
             self.list.with(|list| unsafe { list.push_back(&waiter) });
             fence(Ordering::SeqCst);
             let end = loop {
-                if let Some(value) = cond() {
+                if !mistaken!(QueueLooksTooEarly)
+                    && let Some(value) = cond()
+                {
                     break Some(Ok(value));
                 }
                 if waiter.record.told() != Told::Nothing {

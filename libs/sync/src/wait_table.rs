@@ -4,8 +4,8 @@
 //! A bucket is a list of waiters in order of arrival, behind a mutex. A waiter lies on its thread's stack and says in
 //! `bucket` which list it is in; `bucket` changes only under the lock of that list (of both, when it moves).
 //!
-//! - *wait*: under the lock, link, fence, and check the caller's condition. Whoever changes the condition before waking is thus
-//!   seen, or sees the waiter. Then sleep until told.
+//! - *wait*: under the lock, say so, fence, check the caller's condition and link. Whoever changes the condition before waking is
+//!   thus seen, or sees that somebody arrives. Then sleep until told.
 //! - *wake*: fence; a bucket that looks empty then needs no lock (store-load pair with *wait*). Otherwise, under the lock, take
 //!   waiters onto a list of the waker's own (`bucket` = `TAKEN`). They are told after the lock is released, so that a woken thread
 //!   does not run into it.
@@ -163,16 +163,21 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
 
     /// # Safety
     /// If this returns `Ok`, the waiter stays alive and in place until it was told or [`WaitTable::withdraw`] has returned.
+    #[inline(always)]
     unsafe fn link<E>(&self, waiter: &Entry<K>, check: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let index = waiter.tag.bucket.load(Ordering::Relaxed);
-        self.buckets[index].with(|list| {
+        if mistaken!(TableLooksTooEarly) {
+            check()?;
+            // SAFETY: the caller's promise.
+            self.buckets[index].with(|list| unsafe { list.push_back(waiter) });
+            return Ok(());
+        }
+        // Its fence pairs with the one in `wake`: the bucket does not look empty, or we see what was changed before.
+        self.buckets[index].with_arrival(|list| {
+            check()?;
             // SAFETY: the caller's promise.
             unsafe { list.push_back(waiter) };
-            // Pairs with the fence in `wake`: it finds us linked, or we see what it changed before.
-            fence(Ordering::SeqCst);
-            check().inspect_err(|_| {
-                list.remove(waiter);
-            })
+            Ok(())
         })
     }
 
@@ -200,7 +205,7 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
     #[inline(always)]
     pub fn wake(&self, key: K, count: usize, bits: u32) -> usize {
         let bucket = &self.buckets[key.hash() % N];
-        // Pairs with the fence in `link`.
+        // Pairs with the fence of `with_arrival` in `link`.
         fence(Ordering::SeqCst);
         if bucket.looks_empty() {
             return 0;

@@ -145,7 +145,8 @@ fn the_waker_may_choose_by_the_bits() {
         start(scope, &table, A2, 1, 9, &log);
         assert_eq!(table.wake_chosen(A, |_| Err(5)), Err(5));
         assert_eq!(table.wake_chosen(A, |_| Ok::<_, ()>(None)), Ok(false));
-        assert_eq!(table.wake_chosen(A, |bits| Ok::<_, ()>(bits.position(|bits| bits == 4))), Ok(true));
+        let the_third_bit = |bits: &mut dyn Iterator<Item = u32>| Ok::<_, ()>(bits.zip(0..).find(|(bits, _)| *bits == 4).map(|(_, at)| at));
+        assert_eq!(table.wake_chosen(A, the_third_bit), Ok(true));
         wait_for(&log, &[2]);
         let mut seen = Vec::new();
         let moved = table.requeue(A, B, 9, |bits| {

@@ -143,6 +143,7 @@ fn park_until(deadline_ns: Option<u64>, woken: &Woken<'_, Key>) -> Result<(), Er
     }
 }
 
+#[inline(always)]
 fn expect(word: UserPtr<u32>, expected: u32) -> Result<(), Errno> {
     if word.load()? == expected { Ok(()) } else { Err(Errno::EAGAIN) }
 }
@@ -153,14 +154,14 @@ fn wait(word: UserPtr<u32>, op: u32, expected: u32, timeout: u64, bitset: u32) -
         return Err(Errno::EINVAL);
     }
     let key = key_of(word.address(), Scope::of(op))?;
-    wait_until(word, key, expected, deadline(op, UserPtr::new(timeout))?, bitset)
+    let deadline = deadline(op, UserPtr::new(timeout))?;
+    waited(TABLE.wait(key, bitset, || expect(word, expected), |woken| park_until(deadline, woken)), deadline)
 }
 
+/// What a wait returns.
 #[inline(always)]
-fn wait_until(word: UserPtr<u32>, key: Key, expected: u32, deadline: Option<u64>, bitset: u32) -> SysResult {
-    // Often it has changed already: then the table need not be touched.
-    expect(word, expected)?;
-    match TABLE.wait(key, bitset, || expect(word, expected), |woken| park_until(deadline, woken)) {
+fn waited(result: Result<(), Errno>, deadline: Option<u64>) -> SysResult {
+    match result {
         Ok(()) => Ok(0),
         // A restart would begin a relative wait anew, so a handler always ends a timed wait (as on Linux).
         Err(Errno::ERESTARTSYS) if deadline.is_some() => Err(Errno::ERESTARTNOHAND),

@@ -7,7 +7,7 @@ use linux_abi::raw::{CLOCK_MONOTONIC, CLOCK_REALTIME, FUTEX_BITSET_MATCH_ANY, FU
 use linux_abi::sched::FutexWaitv;
 use linux_abi::time::Timespec;
 
-use super::{Key, Scope, TABLE, expect, key_of, park_until, requeue, wait_until};
+use super::{Key, Scope, TABLE, expect, key_of, park_until, requeue, waited};
 use crate::ctx::{Ctx, SysResult};
 use crate::sys::time;
 use crate::user_ptr::UserPtr;
@@ -72,7 +72,8 @@ pub fn futex_wait(
         return Err(Errno::EINVAL);
     }
     let deadline = deadline(timeout, clock)?;
-    wait_until(word, key_of(word.address(), scope)?, value, deadline, mask)
+    let key = key_of(word.address(), scope)?;
+    waited(TABLE.wait(key, mask, || expect(word, value), |woken| park_until(deadline, woken)), deadline)
 }
 
 /// `futex_requeue`: wakes some waiters of the first word and moves others to the second, if the first has its value.
