@@ -7,7 +7,7 @@
 
 use super::frames::{self, Pool};
 use addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr};
-use frame::{Frame, OutOfMemory};
+use frame::{Fill, Frame, OutOfMemory};
 use frame_alloc::LastReference;
 use page_table::PageSize;
 
@@ -23,6 +23,14 @@ impl Block {
     /// A new block with stale contents, which the caller overwrites before the program can see it.
     pub(super) fn alloc_stale(size: PageSize) -> Result<Self, OutOfMemory> {
         frames::alloc_contiguous(size.pages(), Pool::Program).map(|first| Self::fresh(first, size)).ok_or(OutOfMemory)
+    }
+
+    /// A new block to be filled: full of zeros if one is at hand that was cleared beforehand, else with stale contents.
+    pub(super) fn alloc_to_fill(size: PageSize) -> Result<(Self, Fill), OutOfMemory> {
+        match frames::take_prezeroed(size.pages().ilog2()) {
+            Some(first) => Ok((Self::fresh(first, size), Fill::Zero)),
+            None => Ok((Self::alloc_stale(size)?, Fill::Stale)),
+        }
     }
 
     /// A new block full of zeros.
@@ -80,17 +88,18 @@ impl Block {
         frames::zero_range(self.number(), self.size.pages());
     }
 
-    /// Makes the 4 KiB with this index zero, or a copy of `from`. For blocks that nobody else can see.
-    pub(super) fn fill(&mut self, index: u64, from: Option<&Frame>) {
+    /// Makes the 4 KiB with this index zero. For blocks that nobody else can see.
+    pub(super) fn clear_page(&mut self, index: u64) {
         assert!(index < self.size.pages(), "outside the block");
-        match from {
-            None => frames::zero(self.number() + index),
-            Some(from) => {
-                let to = (self.first + (index << PAGE_SHIFT)).to_virt().as_mut_ptr::<u8>();
-                // SAFETY: inside the block (checked), which is ours alone; the other frame is alive and another one.
-                unsafe { to.copy_from_nonoverlapping(from.as_ptr(), PAGE_SIZE) };
-            }
-        }
+        frames::zero(self.number() + index);
+    }
+
+    /// Makes the 4 KiB with this index a copy of `from`. For blocks that nobody else can see.
+    pub(super) fn copy_page(&mut self, index: u64, from: &Frame) {
+        assert!(index < self.size.pages(), "outside the block");
+        let to = (self.first + (index << PAGE_SHIFT)).to_virt().as_mut_ptr::<u8>();
+        // SAFETY: inside the block (checked), which is ours alone; the other frame is alive and another one.
+        unsafe { to.copy_from_nonoverlapping(from.as_ptr(), PAGE_SIZE) };
     }
 
     /// Makes the contents those of another block of the same size. For blocks that nobody else can see.

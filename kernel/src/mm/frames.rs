@@ -258,11 +258,35 @@ pub(super) fn alloc_block(order: u32, pool: Pool) -> Option<u64> {
 
 /// As [`alloc_block`], with all bytes zero: from the blocks zeroed beforehand, else zeroed here.
 pub(super) fn alloc_zeroed(order: u32, pool: Pool) -> Option<u64> {
+    if order == 0 {
+        return alloc_zeroed_frame(pool);
+    }
     take_prezeroed(order).or_else(|| {
         let block = alloc_block(order, pool)?;
         zero_range(block, 1 << order);
         Some(block)
     })
+}
+
+/// One frame, all zero, with one look at what this CPU has at hand: every page fault comes here.
+fn alloc_zeroed_frame(pool: Pool) -> Option<u64> {
+    let found = STOCKS.with(|stocks| {
+        let zeroed = stocks.zeroed.pop().map(|frame| (frame, Fill::Zero));
+        zeroed.or_else(|| if prezero::at_hand(0) == 0 { stocks.stale.pop().map(|frame| (frame, Fill::Stale)) } else { None })
+    });
+    let stale = match found {
+        Some((frame, Fill::Zero)) => return Some(frame),
+        Some((frame, Fill::Stale)) => {
+            prezero::note_demand(0, 1);
+            frame
+        }
+        None => match refill_zeroed() {
+            Some(frame) => return Some(frame),
+            None => alloc_frame(pool)?,
+        },
+    };
+    zero(stale);
+    Some(stale)
 }
 
 /// A block of 2^`order` frames, all zero, if one is at hand (orders 0 and 9). Not counted; costs next to nothing either way.

@@ -287,7 +287,7 @@ impl AddressSpace {
 }
 
 /// What a fault works with while the areas may change elsewhere.
-fn snapshot(area: &Area<AreaBacking>) -> Area<AreaBacking> {
+pub(super) fn snapshot(area: &Area<AreaBacking>) -> Area<AreaBacking> {
     Area { start: area.start, end: area.end, prot: area.prot, flags: area.flags, backing: area.backing.without_name() }
 }
 

@@ -17,7 +17,7 @@
 
 use super::backing::AreaBacking;
 use super::explicit::{has_explicit, is_explicit};
-use super::fault::{FaultError, Step};
+use super::fault::{FaultError, Step, snapshot};
 use super::map::check_area_count;
 use super::zero::{frame_of, is_own, is_zero_page, share_frame};
 use super::{AddressSpace, Areas, InPlace, PAGE, leaf_flags};
@@ -27,9 +27,10 @@ use crate::mm::kernel_space::Tables;
 use crate::tlb::Freed;
 use addr::{PhysAddr, VirtAddr};
 use core::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use frame::{Fill, Frame};
 use linux_abi::Errno;
 use page_table::{Entry, Flags, MapError, PageSize, Split, Spot, TableSource};
-use vma::{Area, AreaFlags};
+use vma::{Area, AreaFlags, Prot};
 
 pub(super) const LARGE: u64 = PageSize::Size2M.bytes();
 const PAGES: u64 = PageSize::Size2M.pages();
@@ -154,13 +155,27 @@ impl AddressSpace {
         {
             return Ok(step);
         }
-        let step = self.install(spot, va, frame::Frame::alloc_zeroed()?, flags)?;
+        let step = self.install(spot, va, Frame::alloc_zeroed()?, flags)?;
         if !matches!(step, Step::Done) || !frames::is_plentiful(PAGES) {
             return Ok(step);
         }
         // The first page of a table made one.
         let spot = if spot.small_table().is_some() { spot } else { self.tables.find(va).1 };
         Ok(self.after_touch(area, va, place, spot))
+    }
+
+    /// Brings in the 2 MiB at `at` as a large page, if they are part of `at..end` and nothing is there yet: all of it will be touched. Returns whether
+    /// they need no more touches.
+    pub(super) fn populate_large(&self, at: VirtAddr, end: VirtAddr) -> bool {
+        if !at.is_aligned(LARGE) || end - at < LARGE {
+            return false;
+        }
+        let (area, _held) = self.enter(at, |areas| areas.map.find(at).map(snapshot));
+        let Some(area) = area.filter(|area| area.prot.contains(Prot::WRITE) && self.large_place(area, at) == Some(at)) else { return false };
+        let entry = self.tables.middle_entry(at);
+        let wanted = entry.is_empty() && frames::is_plentiful(PAGES);
+        entry.is_large() && entry.is_writable()
+            || wanted && matches!(self.install_large(at, leaf_flags(area.prot, InPlace::Writable)), Some(Step::Done))
     }
 
     /// Whether a first touch should get a large page at once.
@@ -202,7 +217,7 @@ impl AddressSpace {
         let end = (index + 1 + ahead(run as u64)).min(PAGES);
         let mut next = index + 1;
         while next < end && self.tables.entry(table, next).is_empty() {
-            let Ok(frame) = frame::Frame::alloc_zeroed() else { break };
+            let Ok(frame) = Frame::alloc_zeroed() else { break };
             let Ok(Step::Done) = self.install(spot, place + next * PAGE, frame, flags) else { break };
             next += 1;
         }
@@ -245,7 +260,7 @@ impl AddressSpace {
         if self.tables.small_table(place).is_none_or(|table| !self.is_dense(table)) {
             return;
         }
-        match Block::alloc_stale(PageSize::Size2M) {
+        match Block::alloc_to_fill(PageSize::Size2M) {
             Ok(block) => _ = self.join(&areas, place, block, JOIN_AT),
             Err(_) => count(&JOIN_FAILED),
         }
@@ -265,7 +280,7 @@ impl AddressSpace {
                 return Err(Errno::EINVAL);
             }
             if !self.tables.middle_entry(place).is_large() {
-                let block = Block::alloc_stale(PageSize::Size2M).map_err(|_| Errno::ENOMEM)?;
+                let block = Block::alloc_to_fill(PageSize::Size2M).map_err(|_| Errno::ENOMEM)?;
                 if !self.join(&areas, place, block, 0) {
                     return Err(Errno::EAGAIN);
                 }
@@ -277,12 +292,14 @@ impl AddressSpace {
 
     /// Puts `block` in the place of the small pages at `place`, with their contents, if at least `least` are present and all are this
     /// space's alone. The caller has the 2 MiB to itself.
-    fn join(&self, areas: &Areas, place: VirtAddr, mut block: Block, least: u64) -> bool {
+    fn join(&self, areas: &Areas, place: VirtAddr, (mut block, contents): (Block, Fill), least: u64) -> bool {
         let Some(area) = areas.map.find(place).filter(|area| !area.prot.is_empty()) else { return false };
         let flags = leaf_flags(area.prot, InPlace::Writable);
         let Some(table) = self.tables.small_table(place) else {
             return least == 0 && {
-                block.clear();
+                if contents == Fill::Stale {
+                    block.clear();
+                }
                 self.set_joined(place, block, flags, 0)
             };
         };
@@ -293,8 +310,11 @@ impl AddressSpace {
         }
         self.flush(place, place + LARGE, Freed::Tables);
         for (index, entry) in (0..).zip(self.tables.entries(table)) {
-            let from = (!entry.is_empty() && !is_zero_page(entry)).then(|| share_frame(entry));
-            block.fill(index, from.as_ref());
+            if !entry.is_empty() && !is_zero_page(entry) {
+                block.copy_page(index, &share_frame(entry));
+            } else if contents == Fill::Stale {
+                block.clear_page(index);
+            }
         }
         self.tables.show_large(place, Entry::new(block.into_raw(), flags));
         self.count_joined(PAGES as i64 - present as i64);

@@ -186,6 +186,10 @@ impl AddressSpace {
     pub(super) fn populate_as(&self, start: VirtAddr, end: VirtAddr, access: Access) -> Result<(), FaultError> {
         let mut at = start;
         while at < end {
+            if access == Access::Write && self.populate_large(at, end) {
+                at = at + LARGE;
+                continue;
+            }
             self.handle_fault(at, access)?;
             at = at + PAGE;
         }
