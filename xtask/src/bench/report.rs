@@ -116,7 +116,7 @@ pub(super) fn json(table: &Table) -> Result<()> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
     let rows: Vec<_> = table.rows.iter().map(row_json).collect();
     let series: Vec<_> = table.curves.iter().map(|c| json!({"series": c.series.name, "sizes": c.series.sizes, "verdict": word(c.verdict()), "oxv": c.oxv, "linux": c.linux})).collect();
-    let document = json!({"time": seconds, "qemu": emulator(), "rows": rows, "series": series, "remarks": table.remarks});
+    let document = json!({"time": seconds, "commit": commit(), "qemu": emulator(), "rows": rows, "series": series, "remarks": table.remarks});
     let path = dir.join(format!("{seconds}.json"));
     std::fs::write(&path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))
 }
@@ -143,6 +143,11 @@ fn emulator() -> String {
     version.lines().next().unwrap_or("unknown").to_owned()
 }
 
+fn commit() -> String {
+    let name = run::output(Command::new("git").current_dir(paths::root()).args(["describe", "--always", "--exclude=*"]));
+    name.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
 /// Replaces the tables in `doc/performance.md` of which every metric was measured, and the plots.
 ///
 /// # Errors
@@ -152,7 +157,7 @@ pub(super) fn page(table: &Table) -> Result<()> {
     let mut text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     for kind in KINDS.into_iter().chain(["growth"]).filter(|kind| is_whole(table, kind)) {
         let body = if kind == "growth" { growth(table) } else { section(table, kind) };
-        text = replace(&text, kind, &format!("Measured with {}, command `cargo xtask bench {kind}`.\n\n{}", emulator(), body.unwrap_or_default()))?;
+        text = replace(&text, kind, &format!("`cargo xtask bench {kind}` at commit {}, {}.\n\n{}", commit(), emulator(), body.unwrap_or_default()))?;
     }
     if is_whole(table, "growth") {
         plots::draw(&table.curves)?;

@@ -14,7 +14,7 @@ pub(super) fn min_memory(guest: &dyn Guest) -> Result<f64> {
     let program = programs::compile("boot_to_output")?;
     let boots = |mib: u64| -> Result<bool> {
         let mut command = guest.command(&program, Machine::one_cpu(mib, Clock::Real))?;
-        Ok(result_line(&mut command, "boot_to_output", Duration::from_secs(20)).is_ok())
+        Ok(result_line(&mut command, "boot_to_output", Duration::from_secs(40)).is_ok())
     };
     let (mut fails, mut works) = (1, 256);
     if !boots(works)? {
