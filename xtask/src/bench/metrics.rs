@@ -147,7 +147,14 @@ pub(super) const FOLDERS: &[Folder] = &[
     counts("thread_create", &[instructions("thread_create", 8000.0)]),
     counts(
         "mutex_contended",
-        &[instructions("mutex_contended_2", 150.0), instructions("mutex_contended_4", 150.0), instructions("mutex_contended_8", 150.0), of_linux("mutex_blocked_2"), of_linux("mutex_blocked_4"), of_linux("mutex_blocked_8")],
+        &[
+            instructions("mutex_contended_2", 150.0),
+            instructions("mutex_contended_4", 150.0),
+            instructions("mutex_contended_8", 150.0),
+            of_linux("mutex_blocked_2"),
+            of_linux("mutex_blocked_4"),
+            of_linux("mutex_blocked_8"),
+        ],
     ),
     counts("anon_fault", &[instructions("anon_fault", 1000.0)]),
     counts("huge_fault", &[instructions("huge_fault", 265_000.0), instructions("huge_fault_idle", 10_000.0)]),

@@ -4,7 +4,9 @@ use super::table::Curve;
 use crate::paths;
 use anyhow::{Context, Result, anyhow};
 use plotters::coord::combinators::IntoLogRange;
-use plotters::prelude::{BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, IntoFont, LineSeries, PathElement, RGBColor, SVGBackend, SeriesLabelPosition, WHITE};
+use plotters::prelude::{
+    BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, IntoFont, LineSeries, PathElement, RGBColor, SVGBackend, SeriesLabelPosition, WHITE,
+};
 use std::path::Path;
 
 const SIZE_PX: (u32, u32) = (760, 420);
@@ -21,7 +23,6 @@ pub(super) fn draw(curves: &[Curve]) -> Result<()> {
     let dir = paths::root().join("doc/plots");
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let mut plots: Vec<&str> = curves.iter().map(|curve| curve.series.plot).collect();
-    plots.dedup();
     plots.sort_unstable();
     plots.dedup();
     for plot in plots {
@@ -48,14 +49,29 @@ fn one(curves: &[&Curve], path: &Path) -> Result<(), Box<dyn std::error::Error>>
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(70)
-        .build_cartesian_2d((10.0..largest_size as f64).log_scale(), (least.min(most) / 2.0..most * 2.0).log_scale())?;
-    chart.configure_mesh().x_desc(sizes).y_desc("guest instructions").label_style(("sans-serif", 13).into_font()).x_label_formatter(&|x| format!("{x:.0}")).y_label_formatter(&|y| format!("{y:.0}")).draw()?;
+        .build_cartesian_2d((10.0..largest_size as f64).log_scale(), (least.min(most) / 2.0..most * 10.0).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc(sizes)
+        .y_desc("guest instructions")
+        .y_labels(6)
+        .label_style(("sans-serif", 13).into_font())
+        .x_label_formatter(&|size| format!("{size:.0}"))
+        .y_label_formatter(&|cost| format!("{cost:.0}"))
+        .draw()?;
     for (label, colour, points) in lines() {
         let at = || points.iter().map(|(size, cost)| (*size as f64, *cost));
-        chart.draw_series(LineSeries::new(at(), colour.stroke_width(2)))?.label(label).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        let line = chart.draw_series(LineSeries::new(at(), colour.stroke_width(2)))?;
+        line.label(label).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         chart.draw_series(at().map(|point| Circle::new(point, 3, colour.filled())))?;
     }
-    chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).label_font(("sans-serif", 13).into_font()).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .label_font(("sans-serif", 13).into_font())
+        .draw()?;
     area.present()?;
     Ok(())
 }

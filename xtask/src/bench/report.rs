@@ -61,7 +61,8 @@ fn growth(table: &Table) -> Option<String> {
         let sizes = curve.sizes();
         let cells = |cell: &dyn Fn(u64) -> String| sizes.iter().map(|size| format!(" {} |", cell(*size))).collect::<String>();
         let costs = |points: &[(u64, f64)]| cells(&|size| Curve::at(points, size).map_or_else(|| "–".to_owned(), plain));
-        text += &format!("| `{}` |{} largest / smallest |\n|---|{}---:|\n", curve.series.name, cells(&|n| n.to_string()), cells(&|_| "---:".into()).replace(' ', ""));
+        text += &format!("| `{}` |{} largest / smallest |\n", curve.series.name, cells(&|size| size.to_string()));
+        text += &format!("|---|{}---:|\n", "---:|".repeat(sizes.len()));
         let verdict = if curve.oxv.is_empty() { "" } else { verdict(curve.verdict()) };
         text += &format!("| oxv |{} {} {verdict} |\n", costs(&curve.oxv), ratio(Curve::growth(&curve.oxv)));
         text += &format!("| Linux |{} {} |\n\n", costs(&curve.linux), ratio(Curve::growth(&curve.linux)));
@@ -115,7 +116,7 @@ pub(super) fn json(table: &Table) -> Result<()> {
     std::fs::create_dir_all(&dir)?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
     let rows: Vec<_> = table.rows.iter().map(row_json).collect();
-    let series: Vec<_> = table.curves.iter().map(|c| json!({"series": c.series.name, "sizes": c.series.sizes, "verdict": word(c.verdict()), "oxv": c.oxv, "linux": c.linux})).collect();
+    let series: Vec<_> = table.curves.iter().map(curve_json).collect();
     let document = json!({"time": seconds, "commit": commit(), "qemu": emulator(), "rows": rows, "series": series, "remarks": table.remarks});
     let path = dir.join(format!("{seconds}.json"));
     std::fs::write(&path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))
@@ -132,6 +133,11 @@ fn row_json(row: &Row) -> Value {
     }
     value["linux_cached"] = json!(row.linux.cached);
     value
+}
+
+fn curve_json(curve: &Curve) -> Value {
+    let Curve { series, oxv, linux } = curve;
+    json!({"series": series.name, "sizes": series.sizes, "verdict": word(curve.verdict()), "oxv": oxv, "linux": linux})
 }
 
 fn word(verdict: Verdict) -> String {
