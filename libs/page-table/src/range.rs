@@ -64,6 +64,25 @@ fn spans(level: u32, at: u64, room: &Range<u64>) -> bool {
 }
 
 impl<S: TableSource> PageTable<S> {
+    /// Whether nothing is there to be removed in a range that one table of level 1 spans: no page, and no table for it that lies in `room`.
+    /// Quick, for ranges that were never touched.
+    #[must_use]
+    pub fn is_small_hole(&self, range: &Range<VirtAddr>, room: &Range<VirtAddr>) -> bool {
+        if range.start >= range.end || (range.start.0 ^ (range.end.0 - 1)) >= level_span(2) {
+            return false;
+        }
+        let mut table = self.root();
+        for level in (2..=4).rev() {
+            let entry = self.entry_at(table, range.start.table_index(level));
+            if !entry.is_table(level) {
+                return entry.is_empty();
+            }
+            table = entry.address();
+        }
+        let entries = range.start.table_index(1)..=(range.end - 1).table_index(1);
+        !spans(2, range.start.0, &(room.start.0..room.end.0)) && { entries }.all(|index| self.entry_at(table, index).is_empty())
+    }
+
     /// Removes all pages of `start..end` and the tables that lie in it as a whole; large pages that stick out are split.
     /// See [`PageTable::unmap_range_in`].
     ///

@@ -102,6 +102,20 @@ fn a_spot_maps_neighbours_in_its_table_and_walks_where_there_is_none() {
 }
 
 #[test]
+fn a_small_hole_has_neither_pages_nor_tables_to_be_freed() {
+    let heap = Heap::default();
+    let pt = PageTable::new(&heap).unwrap();
+    let range = |start: u64, pages: u64| VirtAddr(start)..VirtAddr(start + pages * 4096);
+    let no_room = range(M2, 0);
+    assert!(pt.is_small_hole(&range(M2, 512), &EVERYWHERE));
+    pt.map_if_empty(VirtAddr(M2), page(7), PageSize::Size4K).unwrap();
+    assert!(!pt.is_small_hole(&range(M2, 1), &no_room) && pt.is_small_hole(&range(M2 + 4096, 511), &no_room));
+    assert!(!pt.is_small_hole(&range(M2 + 4096, 512), &no_room), "two tables");
+    assert!(!pt.is_small_hole(&range(M2 + 4096, 1), &EVERYWHERE), "the table would have to go");
+    assert!(!pt.is_small_hole(&range(M2, 0), &no_room));
+}
+
+#[test]
 fn contiguous_memory_gets_the_largest_pages() {
     let heap = Heap::default();
     let pt = PageTable::new(&heap).unwrap();

@@ -55,6 +55,10 @@ impl Group {
 
     /// Whether `accept` holds for all places that are not free. Sequentially consistent.
     pub(crate) fn all(&self, mut accept: impl FnMut(Taken) -> bool) -> bool {
+        // Mostly all are free. Who comes after this sees the mode.
+        if self.0.iter().fold(FREE, |any, word| any | word.load(Ordering::SeqCst)) == FREE {
+            return true;
+        }
         self.0.iter().all(|word| match word.load(Ordering::SeqCst) {
             FREE => true,
             word => accept(Taken(word)),

@@ -193,10 +193,14 @@ impl<B: Backing> AreaMap<B> {
 
     /// Calls `change` with every piece of an area inside `start..end`. It may change protection, flags and backing.
     pub fn modify(&mut self, start: VirtAddr, end: VirtAddr, mut change: impl FnMut(&mut Area<B>)) {
-        self.split_at(start);
-        self.split_at(end);
+        if !self.find(start).is_some_and(|area| area.start == start && area.end == end) {
+            self.split_at(start);
+            self.split_at(end);
+        }
         let mut at = start;
-        while let Some(area) = self.areas.ending_after(at.0).filter(|area| area.start < end) {
+        while at < end
+            && let Some(area) = self.areas.ending_after(at.0).filter(|area| area.start < end)
+        {
             let range = area.range();
             at = area.end;
             self.areas.change(range.start, |area| {

@@ -127,13 +127,12 @@ impl<B> Tree<B> {
 
     /// Changes the area that begins at `start`, without disturbing the order.
     pub(crate) fn change<R>(&mut self, start: u64, change: impl FnOnce(&mut Area<B>) -> R) -> Option<R> {
-        let mut stale = None;
-        let result = change_at(&mut self.root, start, |area| {
+        let (mut change, mut result, mut stale) = (Some(change), None, None);
+        change_at(&mut self.root, start, &mut |area| {
             let (end, grows) = (area.end, area.flags.contains(AreaFlags::GROWS_DOWN));
-            let result = change(area);
+            result = change.take().map(|change| change(area));
             // A guard gap may hide where the area before ends.
             stale = if grows { Some(area.start.0) } else { (area.end != end).then_some(area.end.0) };
-            result
         });
         if let Some(at) = stale {
             self.refresh(at);
@@ -217,20 +216,25 @@ fn remove<B>(link: &mut Link<B>, start: u64) -> Link<B> {
     removed
 }
 
-fn change_at<B, R>(link: &mut Link<B>, start: u64, change: impl FnOnce(&mut Area<B>) -> R) -> Option<R> {
-    let node = link.as_mut()?;
-    let result = match start.cmp(&node.area.start.0) {
-        Ordering::Less => change_at(&mut node.left, start, change)?,
-        Ordering::Greater => change_at(&mut node.right, start, change)?,
+/// Returns whether the largest gap of the subtree is another one now.
+fn change_at<B>(link: &mut Link<B>, start: u64, change: &mut dyn FnMut(&mut Area<B>)) -> bool {
+    let Some(node) = link else { return false };
+    let changed = match start.cmp(&node.area.start.0) {
+        Ordering::Less => change_at(&mut node.left, start, change),
+        Ordering::Greater => change_at(&mut node.right, start, change),
         Ordering::Equal => {
-            let before = node.area.guarded_start() - node.gap.min(node.area.guarded_start());
-            let result = change(&mut node.area);
+            let old = node.gap;
+            let before = node.area.guarded_start() - old.min(node.area.guarded_start());
+            change(&mut node.area);
             node.gap = node.area.guarded_start().saturating_sub(before);
-            result
+            node.gap != old
         }
     };
-    node.update();
-    Some(result)
+    changed && {
+        let old = node.largest;
+        node.update();
+        node.largest != old
+    }
 }
 
 /// `end_before`: where the last area below the subtree ends. Without an area at or above `at`: where the last one of the subtree ends.

@@ -57,6 +57,10 @@ pub(super) fn aligned_range(start: VirtAddr, len: u64) -> Result<Option<VirtAddr
 }
 
 fn check_protect(areas: &Areas, start: VirtAddr, end: VirtAddr, prot: Prot) -> Result<(), Errno> {
+    if let Some(area) = areas.map.find(start).filter(|area| area.end >= end) {
+        let refused = prot.contains(Prot::WRITE) && area.flags.contains(AreaFlags::NEVER_WRITABLE);
+        return if refused { Err(Errno::EACCES) } else { Ok(()) };
+    }
     if !areas.map.is_covered(start, end) {
         return Err(Errno::ENOMEM);
     }

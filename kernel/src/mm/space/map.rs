@@ -141,6 +141,9 @@ impl AddressSpace {
     /// Removes all pages in a range and frees them after the flush, and the tables that lie as a whole in the range or in `room`, where no
     /// area is. The caller has the range to itself.
     pub(super) fn remove_pages(&self, start: VirtAddr, end: VirtAddr, room: &Range<VirtAddr>) {
+        if self.tables.is_small_hole(&(start..end), room) {
+            return;
+        }
         let mut gather = Gather::new(((end - start) / PAGE).try_into().unwrap_or(usize::MAX));
         let mut at = Some(start);
         while let Some(from) = at {
