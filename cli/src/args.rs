@@ -160,6 +160,15 @@ pub(crate) struct MachineArgs {
     /// Wait for gdb on this TCP port before the first instruction
     #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "1234")]
     pub(crate) gdb: Option<u16>,
+    /// Preempt, delay, migrate and wake at random, so that races show; SEED repeats the mixture
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "random")]
+    pub(crate) torture: Option<String>,
+    /// With --torture: let one in N allocations fail
+    #[arg(long, value_name = "N", requires = "torture")]
+    pub(crate) torture_fail: Option<u32>,
+    /// Report a virtual CPU that makes no headway for so long, and free one that the program blocks
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
+    pub(crate) watchdog: Option<u32>,
     /// Pass further words to the kernel's command line
     #[arg(long, value_name = "WORD")]
     pub(crate) append: Vec<String>,
@@ -196,6 +205,20 @@ impl MachineArgs {
         }
     }
 
+    /// The seed of `--torture`, if it was given; a new one if it has no value.
+    ///
+    /// # Errors
+    /// `BadValue` for anything that is not a number.
+    pub(crate) fn torture_seed(&self) -> Result<Option<u64>> {
+        let parse = |text: &str| match text.strip_prefix("0x") {
+            _ if text == "random" => Some(u64::from(std::process::id()) << 32 ^ since_epoch_ns()),
+            Some(digits) => u64::from_str_radix(digits, 16).ok(),
+            None => text.parse().ok(),
+        };
+        let bad = |text: &str| Error::BadValue { what: "--torture seed", value: text.into(), cause: "a seed is a number".into() };
+        self.torture.as_deref().map(|text| parse(text).ok_or_else(|| bad(text))).transpose()
+    }
+
     /// The memory size in bytes, if one was given.
     ///
     /// # Errors
@@ -203,6 +226,10 @@ impl MachineArgs {
     pub(crate) fn memory_bytes(&self) -> Result<Option<u64>> {
         self.memory.as_deref().map(|text| parse_size("--memory size", text)).transpose()
     }
+}
+
+fn since_epoch_ns() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
 }
 
 /// Reads a size such as `64M`, `2G`, `65536K`; a plain number counts MiB.
@@ -242,6 +269,20 @@ mod tests {
         for bad in ["", "M", "0", "-1", "1.5G", "12X", "99999999999999999999"] {
             assert_eq!(size(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_torture_seed_is_a_number_or_new() {
+        let seed = |options: &[&str]| {
+            let line = ["oxv", "run"].iter().chain(options).chain(&["--", "true"]).copied();
+            let Command::Run(run) = Cli::try_parse_from(line).expect("parses").command else { panic!("not run") };
+            run.machine.torture_seed()
+        };
+        assert!(matches!(seed(&[]), Ok(None)));
+        assert!(matches!(seed(&["--torture=0x1f"]), Ok(Some(0x1f))));
+        assert!(matches!(seed(&["--torture=12"]), Ok(Some(12))));
+        assert!(matches!(seed(&["--torture"]), Ok(Some(_))));
+        assert!(seed(&["--torture=often"]).is_err());
     }
 
     #[test]

@@ -24,6 +24,11 @@ pub(crate) struct Symbols {
 }
 
 impl Symbols {
+    /// What is needed to explain the kernel's log.
+    pub(crate) fn kernel_only(&self) -> Symbols {
+        Symbols { kernel: self.kernel.clone(), files: HashMap::new() }
+    }
+
     /// A kernel log with names behind the addresses.
     pub(crate) fn explain_kernel(&self, log: &str) -> String {
         // Reading symbols takes a moment; most logs have no address.

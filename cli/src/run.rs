@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::args::RunArgs;
+use crate::args::{MachineArgs, RunArgs};
 use crate::build::{Progress, gather_reporting};
 use crate::console::{Terminals, say};
 use crate::error::{Error, Result, size};
@@ -32,6 +32,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     // Values first: they cost nothing to check.
     let cpus = args.machine.cpus()?;
     let memory = args.machine.memory_bytes()?;
+    let seed = args.machine.torture_seed()?;
     let (image, tree) = prepare(args)?;
     let kernel = qemu::kernel()?;
     let memory = choose_memory(memory, &image, &kernel)?;
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         memory,
         cpus,
         accel,
-        command_line: qemu::command_line(terminals, args.verbose, args.boot_times, &args.machine.append),
+        command_line: qemu::command_line(terminals, args.verbose, args.boot_times, &kernel_words(&args.machine, seed)),
         gdb: args.machine.gdb,
         balloon: args.machine.balloon,
         qmp: args.machine.qmp.clone(),
@@ -54,9 +55,22 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         return Ok(0);
     }
     announce(args, &machine, &image, &why, started);
-    let options = session::Options { terminals, verbose: args.verbose, boot_times: args.boot_times, started };
+    let show_log = args.verbose || args.machine.watchdog.is_some();
+    let options = session::Options { terminals, verbose: args.verbose, show_log, boot_times: args.boot_times, started };
     let symbols = Symbols { kernel: machine.kernel.clone(), files: tree.as_ref().map(host_files).unwrap_or_default() };
-    session::run(&machine, options, &symbols)
+    let ending = session::run(&machine, options, &symbols);
+    if let Some(seed) = seed.filter(|_| !matches!(ending, Ok(0))) {
+        say(&format!("this was --torture={seed:#x}"));
+    }
+    ending
+}
+
+/// What the machine's options add to the kernel's command line.
+fn kernel_words(machine: &MachineArgs, torture_seed: Option<u64>) -> Vec<String> {
+    let torture = torture_seed.map(|seed| format!("torture={seed:#x}"));
+    let fail = machine.torture_fail.map(|one_in| format!("torture_fail={one_in}"));
+    let watchdog = machine.watchdog.map(|seconds| format!("watchdog={seconds}"));
+    machine.append.iter().cloned().chain(torture).chain(fail).chain(watchdog).collect()
 }
 
 /// The image to boot, and what it was made from.

@@ -59,6 +59,8 @@ pub(crate) enum Event {
 pub(crate) struct Options {
     pub(crate) terminals: Terminals,
     pub(crate) verbose: bool,
+    /// The kernel log is shown as it comes.
+    pub(crate) show_log: bool,
     pub(crate) boot_times: bool,
     pub(crate) started: Instant,
 }
@@ -73,8 +75,8 @@ pub(crate) fn run(machine: &Machine, options: Options, symbols: &Symbols) -> Res
     let (sender, events) = channel();
     let raw = options.terminals.stdin.then(RawMode::enter).transpose().map_err(Error::system("set the terminal to raw mode"))?;
     watch_signals(sender.clone())?;
-    let log = Tail::start(running.com1, options.verbose);
-    let complaints = take_stderr(&mut child).map(|fd| Tail::start(File::from(fd), options.verbose));
+    let log = Tail::start(running.com1, options.show_log.then(|| symbols.kernel_only()));
+    let complaints = take_stderr(&mut child).map(|fd| Tail::start(File::from(fd), options.verbose.then(|| symbols.kernel_only())));
     let to_guest = running.control.try_clone().map_err(Error::system("copy a socket"))?;
     read_control(running.control, sender.clone());
     pump::output(running.stdout, std::io::stdout(), sender.clone());
@@ -220,7 +222,7 @@ impl Session<'_> {
 
 /// After the program's end: shows the kernel's log if the kernel was the cause.
 fn finish(exit: Exit, log: &str, options: Options, symbols: &Symbols) -> u8 {
-    if matches!(exit, Exit::Kernel(_)) && !options.verbose && !log.trim().is_empty() {
+    if matches!(exit, Exit::Kernel(_)) && !options.show_log && !log.trim().is_empty() {
         console::print(&symbols.explain_kernel(log));
     }
     exit.code()
@@ -270,7 +272,7 @@ struct Tail {
 }
 
 impl Tail {
-    fn start(stream: impl Read + Send + 'static, show: bool) -> Tail {
+    fn start(stream: impl Read + Send + 'static, shown_with: Option<Symbols>) -> Tail {
         let lines = Arc::new(Mutex::new(VecDeque::new()));
         let shared = Arc::clone(&lines);
         let reader = thread::spawn(move || {
@@ -279,8 +281,8 @@ impl Tail {
             while matches!(stream.read_until(b'\n', &mut line), Ok(1..)) {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 line.clear();
-                if show {
-                    console::print(&text);
+                if let Some(symbols) = &shown_with {
+                    console::print(symbols.explain_kernel(&text).trim_end());
                 }
                 let mut lines = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 lines.push_back(text);

@@ -7,10 +7,11 @@
 //! No CPU is passed over: an idle one may be about to run a thread, and would go on without having serialised.
 #![expect(unsafe_code, reason = "takes a counted reference out of a global")]
 
+use crate::interrupt::send_ipi;
 use crate::percpu::{self, PreemptGuard};
 use crate::thread;
 use crate::trap::BARRIER_VECTOR;
-use arch_x86_64::{apic, cpu as processor};
+use arch_x86_64::cpu as processor;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
@@ -61,7 +62,7 @@ fn on_cpus(wanted: impl Fn(usize) -> bool, notice: Notice) {
                 tell_running(notice);
             } else {
                 PENDING.fetch_add(1, Ordering::AcqRel);
-                apic::send_ipi(percpu::apic_id_of(cpu), BARRIER_VECTOR);
+                send_ipi(cpu, BARRIER_VECTOR);
             }
         }
     }

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "boot steps that may run only once, and link-time symbols")]
 
 use crate::machine::Machine;
-use crate::{clock, console, interrupt, log as kernel_log, mm, percpu, rcu, smp, thread, trap};
+use crate::{clock, console, interrupt, log as kernel_log, mm, nmi, percpu, rcu, smp, thread, torture, trap, watchdog};
 use addr::{PhysAddr, layout};
 use arch_x86_64::{apic, cpu, fpu, syscall};
 use core::ops::Range;
@@ -52,6 +52,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     let machine = Machine::discover(PhysAddr(start_info), BOOT_DIRECT_MAP); // PVH, command line, ACPI
     mm::init(&machine.memory_regions(), &machine.reserved()); // frames, heap, final page tables
     kernel_log::init(machine.command_line.get("log"));
+    torture::init(&machine.command_line); // only if asked for
     let _first = BOOT_INFO.set(BootInfo { command_line: machine.command_line, initrd: machine.initrd.clone() });
 
     apic::init(smp::map_local_apic());
@@ -60,6 +61,8 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     machine.io_apics.iter().for_each(|io_apic| interrupt::add_io_apic(io_apic.base, io_apic.gsi_base));
     thread::init_cpu(0, smp::boot_stack()); // this context becomes CPU 0's idle thread
     smp::start_others(&machine.apic_ids); // INIT, SIPI; each becomes its CPU's idle thread
+    nmi::init(machine.command_line.is_set("panic_on_nmi")); // reports of where every CPU is
+    watchdog::init(&machine.command_line, machine.pit_gsi); // only if asked for
 
     thread::start_reaper().and_then(|()| rcu::start()).and_then(|()| thread::start_balancers()).expect("memory for the first threads");
     kernel_log::start_thread();
@@ -67,6 +70,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
         mm::drop_identity_map(); // in a thread: it may wait for other CPUs
         crate::devices::init(&machine);
         assert!(machine.command_line.get("panic") != Some("test"), "asked for by panic=test on the command line");
+        torture::start_failing(&machine.command_line);
         linux_start();
         crate::devices::init_late();
     });

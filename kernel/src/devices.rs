@@ -28,6 +28,8 @@ const DEVICE_BALLOON: u32 = 5;
 const DEFLATE_LIMIT_NS: u64 = 1_000_000_000;
 /// Smaller machines do without a balloon: its buffers and threads take 100 KiB.
 const LEAST_FOR_BALLOON: u64 = 16 << 20;
+/// The CPU of devices that one CPU can serve.
+const SLOW_DEVICES: usize = 0;
 /// How long the host may take to announce a port it has promised.
 const PORT_LIMIT_NS: u64 = 5_000_000_000;
 
@@ -100,7 +102,7 @@ fn start(slot: &VirtioMmio, transport: DynTransport) {
 fn start_console(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartError> {
     let console = Console::new(transport, Box::new(Dma))?;
     let serviced = console.clone();
-    interrupt::spawn_irq_thread(gsi, line, "virtio-console", move || serviced.service())?;
+    interrupt::spawn_irq_thread(gsi, line, SLOW_DEVICES, "virtio-console", move || serviced.service())?;
     let _first = CONSOLE.set(console);
     Ok(())
 }
@@ -108,7 +110,7 @@ fn start_console(gsi: u32, line: Line, transport: DynTransport) -> Result<(), St
 fn start_rng(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartError> {
     let rng = Arc::new(Rng::new(transport, &Dma)?);
     let serviced = rng.clone();
-    interrupt::spawn_irq_thread(gsi, line, "virtio-rng", move || serviced.service())?;
+    interrupt::spawn_irq_thread(gsi, line, SLOW_DEVICES, "virtio-rng", move || serviced.service())?;
     let _first = RNG.set(rng);
     Ok(())
 }
@@ -129,7 +131,7 @@ pub(crate) fn init_late() {
 fn start_balloon(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartError> {
     let balloon = Arc::new(Balloon::new(transport, &Dma, Box::new(mm::Lender))?);
     let serviced = balloon.clone();
-    interrupt::spawn_irq_thread(gsi, line, "virtio-balloon", move || serviced.service())?;
+    interrupt::spawn_irq_thread(gsi, line, SLOW_DEVICES, "virtio-balloon", move || serviced.service())?;
     if balloon.can_report() {
         let reporting = balloon.clone();
         crate::thread::spawn("page-reporting", crate::thread::Class::Normal, move || report_free_pages(&reporting))?;

@@ -18,12 +18,15 @@ mod log;
 mod machine;
 pub mod mm;
 mod panic;
+mod nmi;
 pub mod percpu;
 pub mod power;
 pub mod rcu;
 mod smp;
 pub mod thread;
 pub mod tlb;
+pub mod torture;
 pub mod trap;
+mod watchdog;
 
 pub use boot::boot_info;

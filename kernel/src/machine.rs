@@ -20,6 +20,8 @@ use platform::virtio_mmio::{self, VirtioMmio};
 const MAX_IO_APICS: usize = 8;
 const MAX_VIRTIO: usize = 32;
 const LOW_MEMORY: u64 = 1 << 20;
+/// Where the PIT is connected on every PC (its ISA interrupt 0 is not), unless ACPI says otherwise.
+const PIT_GSI: u32 = 2;
 
 /// The machine as the loader and ACPI describe it.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Machine {
     pub(crate) io_apics: ArrayVec<madt::IoApic, MAX_IO_APICS>,
     pub(crate) virtio_mmio: ArrayVec<VirtioMmio, MAX_VIRTIO>,
     pub(crate) fadt: Option<Fadt>,
+    /// The line of the PIT.
+    pub(crate) pit_gsi: u32,
     memory: platform::MemoryMap,
 }
 
@@ -50,6 +54,7 @@ impl Machine {
             io_apics: ArrayVec::new(),
             virtio_mmio: ArrayVec::new(),
             fadt: None,
+            pit_gsi: PIT_GSI,
             memory: info.memory,
         };
         machine.add_cpu(initial_apic_id());
@@ -70,6 +75,7 @@ impl Machine {
                 self.add_cpu(cpu.apic_id);
             }
             self.io_apics.extend(madt.io_apics().take(MAX_IO_APICS));
+            self.pit_gsi = madt.source_overrides().find(|source| source.irq == 0).map_or(PIT_GSI, |source| source.gsi);
         }
         if let Some(dsdt) = tables.dsdt() {
             self.virtio_mmio.extend(platform::acpi::dsdt::virtio_mmio_devices(dsdt).take(MAX_VIRTIO));

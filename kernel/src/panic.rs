@@ -3,6 +3,7 @@
 //! The host program turns the addresses into names (it has the kernel's symbols).
 #![expect(unsafe_code, reason = "walks frame pointers")]
 
+use arch_x86_64::TrapFrame;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -85,6 +86,20 @@ fn end_without_memory(message: fmt::Arguments<'_>, rbp: u64) -> ! {
     crate::power::off_without_memory()
 }
 
+/// Reports a trap that the kernel cannot go on from.
+pub(crate) fn die(frame: &TrapFrame, message: fmt::Arguments<'_>) -> ! {
+    stop(format_args!("{message}\n{}", Registers(frame)), frame.rbp)
+}
+
+struct Registers<'a>(&'a TrapFrame);
+
+impl fmt::Display for Registers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crate::nmi::write_registers(f, self.0)?;
+        write!(f, " #0 {:#018x}", self.0.rip)
+    }
+}
+
 /// Reports a fatal error with a backtrace that starts at the frame pointer `rbp`, and powers off.
 pub(crate) fn stop(message: fmt::Arguments<'_>, rbp: u64) -> ! {
     arch_x86_64::cpu::disable_interrupts();
@@ -100,6 +115,9 @@ pub(crate) fn stop(message: fmt::Arguments<'_>, rbp: u64) -> ! {
     let thread = crate::thread::current_name();
     let _infallible = writeln!(out, "\nkernel panic on CPU {} in thread {thread}: {message}", crate::percpu::cpu_id());
     backtrace(&mut out, rbp);
+    if let Some(seed) = crate::torture::seed() {
+        let _infallible = writeln!(out, "torture seed {seed:#x}");
+    }
     crate::power::off_after_panic()
 }
 
@@ -111,12 +129,13 @@ pub(crate) fn is_stopping() -> bool {
 /// Makes the other CPUs halt, so that the report is not disturbed.
 fn stop_others(this: usize) {
     for cpu in (0..crate::percpu::cpu_count()).filter(|&cpu| cpu != this) {
-        arch_x86_64::apic::send_ipi(crate::percpu::apic_id_of(cpu), crate::trap::STOP_VECTOR);
+        // Not an ordinary interrupt: a CPU that has them off must stop, too. `nmi::arrived` halts it.
+        arch_x86_64::apic::send_nmi(crate::percpu::apic_id_of(cpu));
     }
 }
 
 /// Follows the chain of frame pointers; stops at the first value that is not a kernel stack address.
-fn backtrace(out: &mut Emergency, mut rbp: u64) {
+pub(crate) fn backtrace(out: &mut dyn Write, mut rbp: u64) {
     let Some(stack) = crate::thread::current_stack() else { return };
     for number in 0..MAX_FRAMES {
         if !stack.contains(&rbp) || !rbp.is_multiple_of(8) || rbp + 16 > stack.end {

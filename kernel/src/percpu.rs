@@ -48,16 +48,16 @@ pub(crate) fn current_of(cpu: usize) -> *const block::ThreadBlock {
     unsafe { block::current_of(BLOCKS.0.get().cast::<CpuBlock>().wrapping_add(cpu % MAX_CPUS)) }
 }
 
-/// Gives this CPU its number and block.
+/// Gives this CPU its number and block, and a stack for the worst case.
 ///
 /// # Safety
 /// Once per CPU, by that CPU, before anything else of this module; no two CPUs get one number.
-pub(crate) unsafe fn install(cpu: usize, apic_id: u32) {
+pub(crate) unsafe fn install(cpu: usize, apic_id: u32, emergency_stack: u64) {
     assert!(cpu < MAX_CPUS, "more CPUs than blocks");
     APIC_IDS[cpu].store(apic_id, Ordering::Relaxed);
     let block = BLOCKS.0.get().cast::<CpuBlock>().wrapping_add(cpu);
     // SAFETY: the caller gives this CPU a number of its own, so the block is used by it alone.
-    unsafe { block::install(block, cpu as u32, apic_id) };
+    unsafe { block::install(block, cpu as u32, apic_id, emergency_stack) };
 }
 
 /// Notes a CPU's APIC id, once its APIC is on.

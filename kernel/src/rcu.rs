@@ -9,13 +9,13 @@
 //! Theory: `libs/rcu/src/grace.rs`.
 #![expect(unsafe_code, reason = "nodes of an intrusive list")]
 
+use crate::interrupt::send_ipi;
 use crate::percpu::{self, MAX_CPUS, PreemptGuard};
 use crate::thread::{self, Class};
 use crate::trap::RESCHEDULE_VECTOR;
 use crate::clock;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use arch_x86_64::apic;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use lockfree::mpsc::{MpscLink, MpscList, MpscNode, Push};
 use rcu::grace::{GracePeriods, Outcome};
@@ -194,7 +194,7 @@ fn wait(number: u64) {
 fn interrupt_lagging(number: u64) {
     let here = PreemptGuard::new();
     let this = percpu::cpu_id();
-    PERIODS.lagging(number).filter(|&cpu| cpu != this).for_each(|cpu| apic::send_ipi(percpu::apic_id_of(cpu), RESCHEDULE_VECTOR));
+    PERIODS.lagging(number).filter(|&cpu| cpu != this).for_each(|cpu| send_ipi(cpu, RESCHEDULE_VECTOR));
     // This CPU passes it when the driver parks.
     drop(here);
 }

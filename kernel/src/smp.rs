@@ -52,8 +52,10 @@ pub(crate) fn boot_stack() -> u64 {
 pub(crate) fn init_this_cpu(number: usize) {
     // SAFETY: the first CPU calls this once, first thing; `start_others` gives every other CPU tables of its own.
     unsafe {
-        (*BOOT_TABLES.0.get()).load();
-        percpu::install(number, 0);
+        let tables = &mut *BOOT_TABLES.0.get();
+        let emergency_stack = tables.emergency_stack();
+        tables.load();
+        percpu::install(number, 0, emergency_stack);
     }
 }
 
@@ -118,8 +120,9 @@ extern "C" fn ap_main(argument: usize) -> ! {
     cpu::init();
     // SAFETY: the tables and the number are this CPU's own.
     unsafe {
+        let emergency_stack = new.tables.emergency_stack();
         new.tables.load();
-        percpu::install(new.number, 0);
+        percpu::install(new.number, 0, emergency_stack);
     }
     trap::load();
     syscall::init();

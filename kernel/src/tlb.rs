@@ -20,11 +20,12 @@
 //! execute `int 0xf2` in ring 0) counts nobody out twice.
 #![expect(unsafe_code, reason = "takes a counted reference out of a global, loads CR3")]
 
+use crate::interrupt::send_ipi;
 use crate::mm::kernel_cr3;
 use crate::percpu::{self, MAX_CPUS, PreemptGuard};
 use crate::trap::FLUSH_VECTOR;
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
-use arch_x86_64::{apic, paging, percpu as block};
+use arch_x86_64::{paging, percpu as block};
 use core::mem::{self, ManuallyDrop};
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
@@ -232,7 +233,7 @@ fn make_round(batch: &Batch) {
             if requests.iter().any(|request| must_interrupt(cpu, request)) {
                 PENDING.fetch_add(1, Ordering::AcqRel);
                 CPUS[cpu].asked.store(true, Ordering::Release);
-                apic::send_ipi(percpu::apic_id_of(cpu), FLUSH_VECTOR);
+                send_ipi(cpu, FLUSH_VECTOR);
             }
         }
     }

@@ -6,8 +6,9 @@
 #![expect(unsafe_code, reason = "entry points called from assembly")]
 
 use crate::mm::{Access, FaultError};
-use crate::percpu::{self, PreemptGuard};
-use crate::{interrupt, thread, tlb};
+use crate::percpu::PreemptGuard;
+use crate::panic::die;
+use crate::{interrupt, nmi, thread, tlb, watchdog};
 use addr::{VirtAddr, layout};
 use arch_x86_64::idt::{self, Idt, SyscallExit};
 use arch_x86_64::percpu::WORK_RESTORE;
@@ -42,9 +43,7 @@ pub(crate) const RESCHEDULE_VECTOR: u8 = 0xf1;
 /// Vector that asks a CPU to flush translations.
 pub(crate) const FLUSH_VECTOR: u8 = 0xf2;
 /// Vector that makes a CPU pass a memory barrier.
-pub(crate) const BARRIER_VECTOR: u8 = 0xf4;
-/// Vector that stops a CPU for good (another one panicked).
-pub(crate) const STOP_VECTOR: u8 = 0xf3;
+pub(crate) const BARRIER_VECTOR: u8 = 0xf3;
 
 /// What went wrong in program code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,7 +89,7 @@ pub struct Fault {
 
 unsafe extern "Rust" {
     /// Defined by the `linux` crate: turns a fault of program code into a signal.
-    safe fn linux_fault(frame: &mut TrapFrame, fault: Fault);
+    pub(crate) safe fn linux_fault(frame: &mut TrapFrame, fault: Fault);
     /// Defined by the `linux` crate: delivers signals and the like before program code goes on.
     safe fn linux_exit_work(frame: &mut TrapFrame);
     /// Defined by the `linux` crate: there is no page for the running program; whether to try again, since another one dies for it.
@@ -109,6 +108,16 @@ pub(crate) fn init() {
     // SAFETY: only the first CPU runs.
     unsafe { (*IDT.0.get()).fill() };
     load();
+}
+
+/// Causes a double fault, for a test of its report.
+pub(crate) fn double_fault() -> ! {
+    // SAFETY: the table is complete; nobody writes to it any more.
+    let broken = alloc::boxed::Box::leak(alloc::boxed::Box::new(unsafe { &*IDT.0.get() }.broken()));
+    broken.load();
+    // SAFETY: a breakpoint that has no gate, and whose fault has none.
+    unsafe { core::arch::asm!("int3") };
+    cpu::halt_forever()
 }
 
 /// Loads the interrupt descriptor table on this CPU.
@@ -137,13 +146,13 @@ extern "C" fn trap_handler(frame: &mut TrapFrame) {
             apic::end_of_interrupt();
             crate::barrier::requested();
         }
-        STOP_VECTOR if crate::panic::is_stopping() => cpu::halt_forever(),
         apic::SPURIOUS_VECTOR => {}
         vector if interrupt::raise(vector) => apic::end_of_interrupt(),
         vector => unexpected(frame, vector),
     }
     if frame.orig_rax >= u64::from(idt::FIRST_IRQ) && frame.is_user() {
         check_halted(frame);
+        watchdog::check_program(frame);
     }
     leave(frame);
 }
@@ -320,23 +329,17 @@ fn page_fault(frame: &TrapFrame, address: VirtAddr) -> Result<(), FaultError> {
 #[unsafe(no_mangle)]
 extern "C" fn trap_handler_fatal(frame: &mut TrapFrame) {
     match frame.orig_rax {
-        NMI => {}
-        DOUBLE_FAULT => die(frame, format_args!("double fault at {:#x}, stack {:#x}: kernel stack overflow?", frame.rip, frame.rsp)),
-        _ => die(frame, format_args!("machine check at {:#x}", frame.rip)),
+        NMI => nmi::arrived(frame),
+        DOUBLE_FAULT => die(frame, format_args!("double fault at {:#x}, stack {:#x}", frame.rip, frame.rsp)),
+        _ => nmi::machine_check(frame),
     }
 }
 
-fn die(frame: &TrapFrame, message: core::fmt::Arguments<'_>) -> ! {
-    let r = frame;
-    crate::panic::stop(
-        format_args!(
-            "{message}\n rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}\n rsi {:016x} rdi {:016x} rbp {:016x} rsp {:016x}\n \
-             r8  {:016x} r9  {:016x} r10 {:016x} r11 {:016x}\n r12 {:016x} r13 {:016x} r14 {:016x} r15 {:016x}\n rip {:016x} flags {:x} cpu {}\n #0 {:#018x}",
-            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15,
-            r.rip, r.rflags, percpu::cpu_id(), r.rip
-        ),
-        frame.rbp,
-    )
+/// A trap found no room on the running thread's kernel stack. On the emergency stack, interrupts off.
+#[unsafe(no_mangle)]
+extern "C" fn trap_stack_used_up(frame: &TrapFrame) -> ! {
+    let vector = frame.orig_rax;
+    die(frame, format_args!("kernel stack overflow of thread {} (trap {vector} at {:#x}, stack {:#x})", thread::current_name(), frame.rip, frame.rsp))
 }
 
 /// A `hlt` in program code really halts, since the program runs in ring 0. Every interrupt out of program code asks
@@ -365,7 +368,7 @@ fn check_halted(frame: &mut TrapFrame) {
 }
 
 /// The `N` bytes before `rip`, if they can be read without sleeping.
-fn code_before<const N: usize>(rip: u64) -> Option<[u8; N]> {
+pub(crate) fn code_before<const N: usize>(rip: u64) -> Option<[u8; N]> {
     let start = rip.checked_sub(N as u64)?;
     let mut bytes = [0; N];
     let _no_sleep = PreemptGuard::new();

@@ -9,7 +9,7 @@ use vfs::types::make_dev;
 use vfs::{File, FileKind, Inode, NewInode};
 
 use crate::sys::file::now;
-use crate::{random, terminal};
+use crate::{random, terminal, torture};
 
 /// Device number of the file system.
 const DEV: u64 = 6;
@@ -49,6 +49,9 @@ fn add_memory_devices(root: &Node) -> Result<(), Errno> {
     add(root, "zero", (1, 5), 0o666, Arc::new(|_| Ok(Device::Zero.open())))?;
     add(root, "full", (1, 7), 0o666, Arc::new(|_| Ok(Device::Full.open())))?;
     add(root, "random", (1, 8), 0o666, Arc::new(|_| Ok(Device::Random(random::fill).open())))?;
+    if kernel::torture::has_device() {
+        add(root, "oxv-torture", (10, 255), 0o600, Arc::new(|_| Ok(Arc::new(torture::Device))))?;
+    }
     add(root, "urandom", (1, 9), 0o666, Arc::new(|_| Ok(Device::Random(random::fill).open())))
 }
 

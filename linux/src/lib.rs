@@ -31,5 +31,6 @@ pub mod sysfs;
 pub mod table;
 pub mod terminal;
 pub mod timers;
+mod torture;
 pub mod user_ptr;
 pub mod vdso;

@@ -26,6 +26,9 @@ const BASE_X2APIC: u64 = 1 << 10;
 const LVT_MASKED: u32 = 1 << 16;
 const LVT_TSC_DEADLINE: u32 = 2 << 17;
 const ICR_ASSERT: u32 = 1 << 14;
+const ICR_NMI: u32 = 4 << 8;
+const ICR_TO_SELF: u32 = 1 << 18;
+const LVT_NMI: u32 = 4 << 8;
 const ICR_INIT: u32 = 5 << 8;
 const ICR_STARTUP: u32 = 6 << 8;
 const SVR_ENABLE: u32 = 1 << 8;
@@ -54,7 +57,7 @@ pub fn has_x2apic() -> bool {
     __cpuid(1).ecx & (1 << 21) != 0
 }
 
-/// Enables this CPU's APIC with every local source masked. `mmio` is where the registers are mapped; unused with x2APIC.
+/// Enables this CPU's APIC with every local source masked but the NMI line. `mmio` is where the registers are mapped; unused with x2APIC.
 pub fn init(mmio: VirtAddr) {
     // SAFETY: APIC_BASE exists; switching the mode on is allowed from the reset state and idempotent.
     unsafe {
@@ -67,9 +70,10 @@ pub fn init(mmio: VirtAddr) {
     MMIO.store(mmio.0, Ordering::Relaxed);
     MODE.store(if has_x2apic() { MODE_X2APIC } else { MODE_XAPIC }, Ordering::Relaxed);
     write(REG_TPR, 0);
-    for lvt in [REG_LVT_TIMER, REG_LVT_LINT0, REG_LVT_LINT1, REG_LVT_ERROR] {
+    for lvt in [REG_LVT_TIMER, REG_LVT_LINT0, REG_LVT_ERROR] {
         write(lvt, LVT_MASKED);
     }
+    write(REG_LVT_LINT1, LVT_NMI);
     write(REG_TIMER_DIVIDE, DIVIDE_BY_16);
     write(REG_SVR, SVR_ENABLE | u32::from(SPURIOUS_VECTOR));
 }
@@ -127,6 +131,23 @@ pub fn send_ipi(apic_id: u32, vector: u8) {
     // x2APIC writes are not ordered after earlier stores (SDM vol. 3, 11.12.3): the receiver must see what it is woken for.
     core::sync::atomic::fence(Ordering::SeqCst);
     send(apic_id, u32::from(vector) | ICR_ASSERT);
+}
+
+/// Sends an NMI to the CPU with `apic_id`. Context: any, NMI handlers included.
+pub fn send_nmi(apic_id: u32) {
+    if is_x2apic() {
+        return send(apic_id, ICR_NMI | ICR_ASSERT);
+    }
+    // An NMI may have come between the two writes of a `send`, which must find its destination again.
+    let destination = read(REG_ICR_HIGH);
+    send(apic_id, ICR_NMI | ICR_ASSERT);
+    write(REG_ICR_HIGH, destination);
+}
+
+/// Sends `vector` to this CPU. Context: any, NMI handlers included.
+pub fn send_to_self(vector: u8) {
+    const REG_SELF_IPI: u32 = 0x3f0;
+    if is_x2apic() { write(REG_SELF_IPI, u32::from(vector)) } else { write(REG_ICR, u32::from(vector) | ICR_ASSERT | ICR_TO_SELF) }
 }
 
 /// Sends INIT to the CPU with `apic_id`.

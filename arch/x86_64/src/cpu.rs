@@ -27,7 +27,7 @@ pub fn is_tcg() -> bool {
     [leaf.ebx, leaf.ecx, leaf.edx] == [u32::from_le_bytes(*b"TCGT"), u32::from_le_bytes(*b"CGTC"), u32::from_le_bytes(*b"GTCG")]
 }
 
-/// Enables what the kernel relies on in CR4 of this CPU. FPU state components are enabled by [`crate::fpu::init`].
+/// Enables what the kernel relies on in CR4 of this CPU, and machine-check exceptions. FPU state components are enabled by [`crate::fpu::init`].
 pub fn init() {
     let fsgsbase = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx & 1 != 0;
     // SAFETY: only features that CPUID reports are switched on; SSE is required by the compiler's target.
@@ -41,6 +41,7 @@ pub fn init() {
         asm!("mov cr4, {}", in(reg) cr4, options(nostack, preserves_flags));
     }
     FSGSBASE.store(fsgsbase, Ordering::Relaxed);
+    crate::machine_check::init();
 }
 
 /// The program's TLS pointer as it is in the CPU now (the program may have written it itself).

@@ -125,6 +125,7 @@ syscall_exit_jump:
 // Common part of all vectors but NMI, #DF and #MC. On the CPU's bounce stack, interrupts off:
 //   0 vector, 8 error code, 16 rip, 24 cs, 32 rflags, 40 rsp, 48 ss
 // Moves the frame to the thread's kernel stack: below the red zone of RSP if RSP already lies there, at its top otherwise.
+// A kernel stack without room for the frame, or left at its lower end, is used up: that is reported from the emergency stack.
 trap_common:
     push %rax
     push %rcx
@@ -133,9 +134,13 @@ trap_common:
     sub %gs:G_KERNEL_STACK, %rcx
     cmp $KERNEL_STACK_SIZE, %rcx
     jbe 1f
+    cmp $-GUARD_SIZE, %rcx
+    jae trap_stack_overflow
     mov %gs:G_KERNEL_FRAME, %rax
     jmp 2f
-1:  sub $(FRAME_SIZE + 128), %rax
+1:  cmp $(FRAME_SIZE + 128 + 16), %rcx
+    jb trap_stack_overflow
+    sub $(FRAME_SIZE + 128), %rax
     and $-16, %rax
 2:  MOVE_FRAME
     mov %rsp, %rdi
@@ -196,6 +201,14 @@ trap_fatal:
     cld
     call trap_handler_fatal
     jmp trap_return
+
+trap_stack_overflow:
+    mov %gs:G_EMERGENCY_FRAME, %rax
+    MOVE_FRAME
+    mov %rsp, %rdi
+    cld
+    call trap_stack_used_up
+    ud2
 
 // The vectors: 16 bytes apart. A vector without a hardware error code pushes 0 in its place.
 .balign 16

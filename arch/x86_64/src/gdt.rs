@@ -71,6 +71,12 @@ impl CpuTables {
         }
     }
 
+    /// Where the stack for double faults begins; the entry code also uses it when a thread's kernel stack is used up.
+    #[must_use]
+    pub fn emergency_stack(&self) -> u64 {
+        top(&self.double_fault)
+    }
+
     /// Loads GDT, segment registers and TSS on this CPU.
     ///
     /// # Safety

@@ -26,6 +26,8 @@ entry_asm! {
     G_CURRENT = percpu::CURRENT,
     G_KERNEL_FRAME = percpu::KERNEL_FRAME,
     G_KERNEL_STACK = percpu::KERNEL_STACK,
+    G_EMERGENCY_FRAME = percpu::EMERGENCY_FRAME,
+    GUARD_SIZE = addr::PAGE_SIZE,
     T_WORK = percpu::THREAD_WORK,
     F_R15 = offset_of!(TrapFrame, r15),
     F_R14 = offset_of!(TrapFrame, r14),
@@ -103,6 +105,15 @@ impl Idt {
                 reserved: 0,
             };
         }
+    }
+
+    /// A table that has only the gate of double faults: with it, any other trap becomes one.
+    #[must_use]
+    pub fn broken(&self) -> Self {
+        const DOUBLE_FAULT: usize = 8;
+        let mut table = Self::new();
+        table.0[DOUBLE_FAULT] = self.0[DOUBLE_FAULT];
+        table
     }
 
     /// Loads the table on this CPU.

@@ -61,6 +61,20 @@ impl IoApic {
         self.write(register, u32::from(vector) | flags);
     }
 
+    /// Delivers `gsi` to nobody.
+    pub fn mask(&self, gsi: u32) {
+        self.write(REG_REDIRECTION + (gsi - self.gsi_base) * 2, MASKED);
+    }
+
+    /// Delivers `gsi`, edge-triggered, as an NMI to the CPU with `apic_id`.
+    pub fn route_nmi(&self, gsi: u32, apic_id: u32) {
+        const DELIVER_NMI: u32 = 4 << 8;
+        let register = REG_REDIRECTION + (gsi - self.gsi_base) * 2;
+        self.write(register, MASKED);
+        self.write(register + 1, apic_id << 24);
+        self.write(register, DELIVER_NMI);
+    }
+
     fn read(&self, register: u32) -> u32 {
         // SAFETY: `new`'s caller vouched for the mapping.
         unsafe {

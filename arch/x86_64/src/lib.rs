@@ -12,6 +12,7 @@ pub mod fpu;
 pub mod gdt;
 pub mod idt;
 pub mod ioapic;
+pub mod machine_check;
 pub mod msr;
 pub mod paging;
 pub mod percpu;

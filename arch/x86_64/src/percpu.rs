@@ -32,6 +32,8 @@ pub struct CpuBlock {
     root: u64,
     /// This CPU's part of the scheduler, for the kernel.
     scheduler: *const (),
+    /// Where the frame of a trap goes that finds the thread's kernel stack used up.
+    emergency_frame: u64,
 }
 
 /// The first fields of every thread, at fixed offsets for the entry code.
@@ -63,6 +65,7 @@ const PREEMPT_COUNT: usize = offset_of!(CpuBlock, preempt_count);
 const NEED_RESCHED: usize = offset_of!(CpuBlock, need_resched);
 /// Offset of the CPU's number in its block: the vDSO reads it there.
 pub const CPU_ID: usize = offset_of!(CpuBlock, cpu_id);
+pub(crate) const EMERGENCY_FRAME: usize = offset_of!(CpuBlock, emergency_frame);
 const APIC_ID: usize = offset_of!(CpuBlock, apic_id);
 const ROOT: usize = offset_of!(CpuBlock, root);
 const SCHEDULER: usize = offset_of!(CpuBlock, scheduler);
@@ -82,6 +85,7 @@ impl CpuBlock {
             apic_id: 0,
             root: 0,
             scheduler: core::ptr::null(),
+            emergency_frame: 0,
         }
     }
 }
@@ -92,14 +96,15 @@ impl Default for CpuBlock {
     }
 }
 
-/// Makes `block` this CPU's block. Preemption starts disabled (count 1).
+/// Makes `block` this CPU's block, with the stack that ends at `emergency_stack` for the worst case. Preemption starts disabled (count 1).
 ///
 /// # Safety
 /// Once per CPU, by that CPU, before anything uses GS; `block` is used by no one else and lives for ever.
-pub unsafe fn install(block: *mut CpuBlock, cpu_id: u32, apic_id: u32) {
+pub unsafe fn install(block: *mut CpuBlock, cpu_id: u32, apic_id: u32, emergency_stack: u64) {
+    let emergency_frame = emergency_stack - FRAME_SIZE as u64;
     // SAFETY: the caller gives the block to this CPU alone; GS_BASE exists on every x86-64 CPU.
     unsafe {
-        block.write(CpuBlock { this: block, cpu_id, apic_id, ..CpuBlock::new() });
+        block.write(CpuBlock { this: block, cpu_id, apic_id, emergency_frame, ..CpuBlock::new() });
         msr::write(msr::GS_BASE, block as u64);
     }
 }

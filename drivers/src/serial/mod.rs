@@ -7,12 +7,19 @@
 #![expect(unsafe_code, reason = "port I/O")]
 
 use arch_x86_64::port::{inb, outb};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// The last wait was in vain.
+static STUCK: AtomicBool = AtomicBool::new(false);
 
 /// I/O port of COM1.
 pub const COM1: u16 = 0x3f8;
 
-/// Looks at the line status before a byte is given up: far more than a real UART needs at 115200 baud.
-const MAX_LOOKS: u32 = 100_000;
+/// Looks at the line status before bytes are given up: far more than a real UART needs at 115200 baud, and some seconds of an emulated one whose
+/// reader is late.
+const MAX_LOOKS: u32 = 3_000_000;
+/// Looks, once it has been found stuck.
+const FEW_LOOKS: u32 = 100;
 const LINE_STATUS: u16 = 5;
 const TRANSMITTER_EMPTY: u8 = 0x20;
 /// Bytes the transmit FIFO takes once it is empty.
@@ -86,8 +93,11 @@ impl Serial {
 
     /// Waits until the transmitter has room for a FIFO's worth of bytes; `false` when it does not get there.
     fn wait_empty(&self) -> bool {
+        let looks = if STUCK.load(Ordering::Relaxed) { FEW_LOOKS } else { MAX_LOOKS };
         // SAFETY: as in `write`.
-        (0..MAX_LOOKS).any(|_| unsafe { inb(self.port + LINE_STATUS) } & TRANSMITTER_EMPTY != 0)
+        let is_empty = (0..looks).any(|_| unsafe { inb(self.port + LINE_STATUS) } & TRANSMITTER_EMPTY != 0);
+        STUCK.store(!is_empty, Ordering::Relaxed);
+        is_empty
     }
 }
 

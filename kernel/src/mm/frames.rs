@@ -16,6 +16,7 @@ use super::boot::BootCell;
 use super::prezero::{self, Zeroed};
 use super::reporting;
 use crate::percpu::{MAX_CPUS, PerCpu};
+use crate::torture;
 use addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -140,6 +141,9 @@ impl Central {
 
     /// How many frames `pool` may have.
     fn available(&self, pool: Pool) -> u64 {
+        if pool == Pool::Program && torture::fails_allocation() {
+            return 0;
+        }
         let kept = if pool == Pool::Program { reserve() } else { 0 };
         self.free_frames().saturating_sub(kept)
     }
@@ -477,14 +481,25 @@ pub(super) fn is_below_limit() -> bool {
 
 #[cold]
 fn stays_scarce() -> bool {
+    if torture::refuses_memory() {
+        return torture::fails_allocation();
+    }
     super::shrink::reclaim(SCARCE.load(Ordering::Relaxed).saturating_sub(FREE.load(Ordering::Relaxed)));
     is_below_limit()
+}
+
+/// Lets torture decide whenever [`memory_is_scarce`] or [`has_memory_for`] is asked.
+pub(crate) fn let_torture_decide() {
+    SCARCE.store(u64::MAX / 2, Ordering::Relaxed);
 }
 
 /// Whether the kernel may take `bytes` for a temporary or permanent object of the program's.
 #[must_use]
 pub fn has_memory_for(bytes: usize) -> bool {
     let frames = addr::pages_for(bytes) as u64;
+    if torture::refuses_memory() {
+        return !torture::fails_allocation();
+    }
     FREE.load(Ordering::Relaxed) >= SCARCE.load(Ordering::Relaxed).saturating_add(frames)
 }
 

@@ -23,12 +23,16 @@
 //! schedules. A balancer thread on each CPU evens out lasting differences every 100 ms while more than one thread is runnable.
 #![expect(unsafe_code, reason = "state that belongs to one CPU by discipline")]
 
+mod mischief;
+
 use super::switch::{self, Departure, Leaving};
 use super::{Class, Stack, Thread, ThreadRef};
+use mischief::Fate;
 use crate::mm::KernelStack;
 use crate::percpu::{self, MAX_CPUS, PreemptGuard};
+use crate::interrupt::send_ipi;
 use crate::trap::{RESCHEDULE_VECTOR, TIMER_VECTOR};
-use crate::{clock, mm, rcu, tlb};
+use crate::{clock, mm, rcu, tlb, torture};
 use alloc::boxed::Box;
 use arch_x86_64::percpu as block;
 use arch_x86_64::{apic, cpu as processor};
@@ -227,6 +231,9 @@ fn schedule(current: &Thread, why: Why) {
     rcu::quiescent(local.cpu);
     let now = local.account(shared, current);
     let is_idle = local.is_idle(current);
+    if torture::is_on() {
+        mischief::pass(local, current);
+    }
     hand_over(local, shared);
     wake_expired(local, now);
     take_incoming(local, shared);
@@ -304,7 +311,11 @@ fn depart(local: &mut Local, current: &Thread, why: Why, is_idle: bool) -> Optio
     }
     let stays = if why == Why::Yielded { local.queue.is_empty() } else { !local.queue.should_preempt(current) };
     if stays {
-        return None;
+        match if torture::is_on() { mischief::fate() } else { Fate::Stays } {
+            Fate::Stays => return None,
+            Fate::Preempted => {}
+            Fate::Migrates => return Some(Departure::Migrates),
+        }
     }
     let why = if why == Why::Yielded { Enqueue::Yielded } else { Enqueue::Preempted };
     // SAFETY: the running thread's scheduler reference is this CPU's, so it is ours to link.
@@ -349,8 +360,16 @@ fn wake_expired(local: &mut Local, now: u64) {
 /// Makes the threads runnable that were woken for this CPU.
 fn take_incoming(local: &mut Local, shared: &Shared) {
     for thread in shared.incoming.take_all() {
-        accept(local, thread);
+        if let Some(thread) = let_in(local, thread) {
+            accept(local, thread);
+        }
     }
+}
+
+/// A woken thread, unless torture holds it back.
+#[inline(always)]
+fn let_in(local: &Local, thread: ThreadRef) -> Option<ThreadRef> {
+    if torture::is_on() { mischief::sift(local.cpu, thread) } else { Some(thread) }
 }
 
 /// Puts a woken or new thread in the queue, or sends it on if it may not run here.
@@ -396,6 +415,9 @@ fn rearm_timer(local: &mut Local, running: &Thread, timer: u64, now: u64) {
     if running.space.is_some() {
         deadline = deadline.min(now + LONGEST_RUN_NS);
     }
+    if torture::is_on() {
+        deadline = deadline.min(now + torture::interval_ns());
+    }
     if local.armed_ns > deadline {
         local.armed_ns = deadline;
         clock::arm_timer(deadline);
@@ -421,6 +443,9 @@ fn allows(thread: &Thread, cpu: usize) -> bool {
 
 /// The least loaded CPU that the thread may run on.
 fn allowed_cpu(thread: &Thread) -> usize {
+    if torture::is_on() {
+        return mischief::any_of(thread.affinity() & u64::MAX >> (64 - percpu::cpu_count()));
+    }
     (0..percpu::cpu_count())
         .filter(|&cpu| allows(thread, cpu))
         .min_by_key(|&cpu| shared(cpu).load.load(Ordering::Relaxed))
@@ -438,7 +463,7 @@ fn send(target: usize, thread: ThreadRef) {
     if target == percpu::cpu_id() {
         block::set_need_resched(true);
     } else if push == Push::WasEmpty {
-        apic::send_ipi(percpu::apic_id_of(target), RESCHEDULE_VECTOR);
+        send_ipi(target, RESCHEDULE_VECTOR);
     }
 }
 
@@ -462,6 +487,9 @@ fn wake_target(thread: &Thread) -> usize {
 
 #[inline(never)]
 fn idle_target(thread: &Thread, home: usize, idle: u64) -> usize {
+    if torture::is_on() && mischief::misplaces() {
+        return allowed_cpu(thread);
+    }
     let idle = idle & thread.affinity();
     if idle == 0 {
         return if allows(thread, home) { home } else { allowed_cpu(thread) };
@@ -503,6 +531,7 @@ fn make_runnable(thread: ThreadRef) {
 fn accept_now(thread: ThreadRef) {
     // SAFETY: interrupts are off, and no pass of the scheduler is under way.
     let (local, shared) = unsafe { this_cpu() };
+    let Some(thread) = let_in(local, thread) else { return };
     super::with_current(|current| {
         let tsc = processor::rdtsc();
         thread.ready_tsc.store(tsc, Ordering::Relaxed);
@@ -557,7 +586,7 @@ pub(super) fn kick(thread: &Thread) {
     if cpu == percpu::cpu_id() {
         block::set_need_resched(true);
     } else if !thread.state.is_sleeping() {
-        apic::send_ipi(percpu::apic_id_of(cpu), RESCHEDULE_VECTOR);
+        send_ipi(cpu, RESCHEDULE_VECTOR);
     }
 }
 
@@ -734,6 +763,30 @@ pub(crate) fn init_ap(cpu: usize, stack: KernelStack) {
     tlb::enter_idle(cpu);
 }
 
+/// Threads that this CPU could run, as of its last look. Context: any.
+pub(super) fn runnable_here() -> usize {
+    shared(percpu::cpu_id()).load.load(Ordering::Relaxed)
+}
+
+/// Whether this CPU runs its idle thread. Context: any.
+pub(super) fn runs_idle() -> bool {
+    IDLE.load(Ordering::Relaxed) & 1 << percpu::cpu_id() != 0
+}
+
+/// When this CPU's accounts were last brought up to date, in monotonic nanoseconds. Context: any.
+pub(super) fn last_pass_ns() -> u64 {
+    match shared(percpu::cpu_id()).since_tsc.load(Ordering::Relaxed) {
+        0 => clock::monotonic_ns(),
+        tsc => clock::at_tsc(tsc),
+    }
+}
+
+/// Whether a thread waits for this CPU besides the running one. Context: any.
+pub(super) fn others_wait_here() -> bool {
+    let shared = shared(percpu::cpu_id());
+    shared.load.load(Ordering::Relaxed) >= 2 || !shared.incoming.is_empty()
+}
+
 /// The idle thread's work: wait for interrupts; ask loaded CPUs for a thread.
 pub(crate) fn run_idle() -> ! {
     processor::disable_interrupts();
@@ -764,7 +817,7 @@ fn ask_for_work() {
     let loads = (0..percpu::cpu_count()).filter(|&cpu| cpu != this).map(|cpu| (shared(cpu).load.load(Ordering::Relaxed), cpu));
     let Some((load, victim)) = loads.max() else { return };
     if load >= IMBALANCE && shared(victim).wanted_by.fetch_or(1 << this, Ordering::Release) & 1 << this == 0 {
-        apic::send_ipi(percpu::apic_id_of(victim), RESCHEDULE_VECTOR);
+        send_ipi(victim, RESCHEDULE_VECTOR);
     }
 }
 

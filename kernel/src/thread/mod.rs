@@ -257,6 +257,13 @@ impl Thread {
         Ok(())
     }
 
+    /// A thread that a program thread makes may run where its maker may, as on Linux.
+    fn inherit_affinity(&self, maker: &Thread) {
+        if maker.space.is_some() {
+            self.affinity.store(maker.affinity(), Ordering::Relaxed);
+        }
+    }
+
     /// How it is scheduled.
     #[must_use]
     pub fn policy(&self) -> Policy {
@@ -316,6 +323,7 @@ pub fn spawn_program(new: ProgramThread) -> Result<ThreadRef, Errno> {
     if new.wants_rseq {
         thread.block.begin_rseq();
     }
+    with_current(|maker| thread.inherit_affinity(maker));
     switch::prepare_program(&mut thread, &new.frame, new.fs_base)?;
     Ok(start(thread))
 }
@@ -359,6 +367,26 @@ pub(crate) fn current_name() -> &'static str {
 pub(crate) fn current_stack() -> Option<Range<u64>> {
     let bottom = try_current()?.stack.bottom();
     Some(bottom..bottom + KERNEL_STACK_SIZE as u64)
+}
+
+/// Whether this CPU runs its idle thread. Context: any.
+pub(crate) fn runs_idle() -> bool {
+    cpu::runs_idle()
+}
+
+/// Threads that this CPU could run, as of its last look. Context: any.
+pub(crate) fn runnable_here() -> usize {
+    cpu::runnable_here()
+}
+
+/// When this CPU's scheduler last did its accounts, and whether threads wait besides the running one. Context: any.
+pub(crate) fn last_pass_ns() -> (u64, bool) {
+    (cpu::last_pass_ns(), cpu::others_wait_here())
+}
+
+/// The number of the running thread; 0 before there are threads.
+pub(crate) fn current_id() -> u64 {
+    try_current().map_or(0, |thread| thread.id)
 }
 
 /// The running thread's address space.

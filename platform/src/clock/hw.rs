@@ -97,6 +97,43 @@ impl Drop for Pit {
     }
 }
 
+/// The PIT as a timer that raises its line once, after its longest time (55 ms).
+#[derive(Debug)]
+pub struct OneShotPit(());
+
+impl OneShotPit {
+    /// Takes the PIT over; it stays silent until [`Self::start`].
+    ///
+    /// # Safety
+    /// Nobody else uses the PIT from now on.
+    #[must_use]
+    pub const unsafe fn claim() -> Self {
+        Self(())
+    }
+
+    /// Counts down from 65536 once: channel 0, mode 0 (the output rises at the end). Context: any, NMI handlers included.
+    pub fn start(&self) {
+        // SAFETY: the device is ours since `claim`.
+        unsafe {
+            port::outb(PIT_COMMAND, 0x30);
+            port::outb(PIT_CHANNEL_0, 0);
+            port::outb(PIT_CHANNEL_0, 0);
+        }
+    }
+
+    /// Whether it has counted to its end since it was started. Context: as `start`.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        const READ_BACK_STATUS: u8 = 0xe2;
+        const OUTPUT: u8 = 0x80;
+        // SAFETY: the device is ours since `claim`. Read-back command: latch the status of channel 0, which holds the output's level.
+        unsafe {
+            port::outb(PIT_COMMAND, READ_BACK_STATUS);
+            port::inb(PIT_CHANNEL_0) & OUTPUT != 0
+        }
+    }
+}
+
 /// ACPI's power management timer.
 #[derive(Debug)]
 pub struct AcpiPmTimer(PmTimer);
