@@ -78,11 +78,28 @@ pub fn guest_command(case: &Case, cpus: u32) -> Result<Command, toolchain::Unava
     Ok(command)
 }
 
+/// Adds options to an `oxv run` before its program.
+pub fn insert_options(command: &mut Command, options: &[String]) {
+    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let environment: Vec<_> = command.get_envs().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect();
+    let mut changed = Command::new(command.get_program());
+    changed.args(&arguments[..1]).args(options).args(&arguments[1..]).envs(environment);
+    *command = changed;
+}
+
 /// Runs a command to its end or to the time limit.
 ///
 /// # Panics
 /// When it cannot be started.
 pub fn outcome(command: &mut Command, stdin: &Stdin, limit: Duration) -> Outcome {
+    outcome_or(command, stdin, limit, || ())
+}
+
+/// As [`outcome`]; `late` is called when the time limit has passed, before the command is ended.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn outcome_or(command: &mut Command, stdin: &Stdin, limit: Duration, late: impl FnOnce()) -> Outcome {
     let start = Instant::now();
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command
@@ -91,7 +108,7 @@ pub fn outcome(command: &mut Command, stdin: &Stdin, limit: Duration) -> Outcome
     feed(&mut child, stdin);
     let stdout = collect(child.stdout.take().expect("was piped"));
     let stderr = collect(child.stderr.take().expect("was piped"));
-    let status = wait(&mut child, start + limit);
+    let status = wait(&mut child, start + limit, late);
     Outcome {
         exit: status.map(exit_code),
         stdout: stdout.join().unwrap_or_default(),
@@ -124,10 +141,11 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 }
 
 /// Waits until the deadline, then ends the whole process group: `oxv` gets time to end its emulator.
-fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+fn wait(child: &mut Child, deadline: Instant, late: impl FnOnce()) -> Option<ExitStatus> {
     if let Some(status) = poll(child, deadline) {
         return Some(status);
     }
+    late();
     let group = Pid::from_child(child);
     let _gone = kill_process_group(group, Signal::TERM);
     if poll(child, Instant::now() + Duration::from_secs(5)).is_none() {

@@ -5,10 +5,14 @@
 use guest_tests::case::Case;
 use guest_tests::run::{self, Outcome};
 use guest_tests::toolchain::Unavailable;
-use guest_tests::{bad_input, cases, compare, memory, tty};
+use guest_tests::{bad_input, cases, compare, memory, mishaps, torture, tty};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Torture among the other tests.
+const SHORT_TORTURE: Duration = Duration::from_secs(75);
 
 /// A case and what its program did on the host.
 struct Subject {
@@ -19,15 +23,32 @@ struct Subject {
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(2);
-    let trials = match soak_count() {
-        Some(count) => soak(count),
-        None => compared(cases::all()).chain(checks()).collect(),
+    let trials = match (soak_count(), number("OXV_TORTURE")) {
+        (Some(count), _) => soak(count),
+        (None, Some(seconds)) => tortures(Duration::from_secs(seconds)).collect(),
+        (None, None) => compared(cases::all()).chain(checks()).chain(tortures(SHORT_TORTURE)).collect(),
     };
     libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn soak_count() -> Option<usize> {
-    std::env::var("OXV_SOAK").ok()?.parse().ok()
+    number("OXV_SOAK").map(|count| count as usize)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// One trial per number of virtual CPUs, which together take `time` when two run at once.
+fn tortures(time: Duration) -> impl Iterator<Item = Trial> {
+    let seed = number("OXV_TORTURE_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let smp = std::env::var("OXV_TORTURE_SMP").unwrap_or_else(|_| "1,2,4".to_owned());
+    let cpus: Vec<u32> = if is_set("OXV_HOST_ONLY") { Vec::new() } else { smp.split(',').filter_map(|n| n.parse().ok()).collect() };
+    let each = time * 2 / cpus.len().max(2) as u32;
+    cpus.into_iter().map(move |cpus| {
+        let run = move || torture::torture(cpus, each, seed).map(drop).map_err(Failed::from);
+        Trial::test(format!("torture/{cpus}cpu"), run)
+    })
 }
 
 fn is_set(variable: &str) -> bool {
@@ -52,7 +73,11 @@ fn trial(name: String, subject: &Arc<Subject>, cpus: u32) -> Trial {
 
 fn checks() -> impl Iterator<Item = Trial> {
     let host_only = is_set("OXV_HOST_ONLY");
-    let checks = if host_only { tty::all() } else { bad_input::all().into_iter().chain(tty::all()).chain(memory::all()).collect() };
+    let checks = if host_only {
+        tty::all()
+    } else {
+        bad_input::all().into_iter().chain(tty::all()).chain(memory::all()).chain(mishaps::all()).collect()
+    };
     checks.into_iter().map(|check| Trial::test(check.name, move || (check.run)().map_err(Failed::from)))
 }
 

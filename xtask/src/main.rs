@@ -12,6 +12,7 @@ mod paths;
 mod run;
 mod soak;
 mod test;
+mod torture;
 
 use clap::{Parser, Subcommand};
 
@@ -35,6 +36,8 @@ enum Command {
     Guest(test::Options),
     /// Boot many times with mixed programs and vCPU counts and compare each outcome.
     SoakBoot(soak::Options),
+    /// Run stress programs under `oxv run --torture`, with virtual CPUs stopped from outside.
+    Torture(torture::Options),
     /// Check the rules that clippy and a disassembler can check.
     Lint(lint::Options),
     /// Measure beside a Linux guest; the metrics are the folders of bench/.
@@ -64,6 +67,7 @@ fn command(command: Command) -> anyhow::Result<()> {
         Command::Loom(filter) => test::loom(&filter),
         Command::Guest(options) => test::guest(&options),
         Command::SoakBoot(options) => soak::command(&options),
+        Command::Torture(options) => torture::command(&options),
         Command::Lint(options) => lint::command(&options),
         Command::Bench(options) => bench::command(&options),
         Command::Gdb(options) => gdb::command(&options),

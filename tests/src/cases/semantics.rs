@@ -34,6 +34,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("wild.c"),
         Case::c("malloc.c").memory("1G"),
     ];
+    cases.push(Case::new("c/stress", Program::Source("stress.c", Build::Dynamic)).args(["all"]));
     cases.extend(ways_of_running_out());
     cases.extend(ways_of_linking());
     cases.extend(ways_of_ending());
