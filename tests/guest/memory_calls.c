@@ -102,6 +102,26 @@ static void asking(void)
 	FAILS(msync(p, 4 * P, MS_SYNC), ENOMEM);
 }
 
+/* Which pages are there, as /proc/self/pagemap tells. */
+static void pagemap(void)
+{
+	uint64_t words[4];
+	char *p = anon(4 * P, RW);
+	p[P] = 1;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	off_t at = (uintptr_t)p / P * 8;
+	CHECK(pread(fd, words, sizeof words, at) == sizeof words);
+	CHECK(words[0] >> 63 == 0 && words[1] >> 63 == 1 && words[2] >> 63 == 0 && words[3] >> 63 == 0);
+	CHECK((words[1] >> 61 & 1) == 0 && (words[1] >> 56 & 1) == 1);
+	FAILS(pread(fd, words, 8, at + 1), EINVAL);
+	FAILS(pread(fd, words, 7, at), EINVAL);
+	char *s = mmap(NULL, P, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	s[0] = 1;
+	CHECK(pread(fd, words, 8, (uintptr_t)s / P * 8) == 8 && words[0] >> 63 == 1 && (words[0] >> 61 & 1) == 1);
+	CHECK(munmap(p, 4 * P) == 0 && pread(fd, words, sizeof words, at) == sizeof words && words[1] >> 63 == 0);
+	close(fd);
+}
+
 static void reaching(void)
 {
 	char *p = anon(3 * P, RW), buffer[100], other[3000];
@@ -178,6 +198,7 @@ int main(void)
 	locking();
 	lock_limit();
 	asking();
+	pagemap();
 	reaching();
 	counting();
 	return DONE();

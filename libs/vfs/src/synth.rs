@@ -38,6 +38,13 @@ pub enum Entry {
         /// Takes what is written.
         write: Option<Store>,
     },
+    /// A file with ways of its own to be read and written.
+    Open {
+        /// Permission bits.
+        mode: u16,
+        /// Opens it.
+        open: Arc<dyn Fn() -> Result<Arc<dyn File>> + Send + Sync>,
+    },
     /// A symbolic link with this text.
     Link(Generate),
     /// A link that leads somewhere without going through its text.
@@ -84,7 +91,7 @@ impl Entry {
     fn kind(&self) -> FileKind {
         match self {
             Self::Directory(_) => FileKind::Directory,
-            Self::File { .. } => FileKind::Regular,
+            Self::File { .. } | Self::Open { .. } => FileKind::Regular,
             Self::Link(_) | Self::Magic { .. } => FileKind::Symlink,
         }
     }
@@ -168,7 +175,7 @@ impl SynthInode {
     fn mode(&self) -> u16 {
         match &self.entry {
             Entry::Directory(_) => 0o555,
-            Entry::File { mode, .. } => *mode,
+            Entry::File { mode, .. } | Entry::Open { mode, .. } => *mode,
             Entry::Link(_) | Entry::Magic { .. } => 0o777,
         }
     }
@@ -236,6 +243,7 @@ impl Inode for SynthInode {
     fn open(self: Arc<Self>, _flags: OpenFlags) -> Result<Arc<dyn File>> {
         match &self.entry {
             Entry::Directory(_) => Ok(Arc::new(InodeFile::new(self))),
+            Entry::Open { open, .. } => open(),
             Entry::File { read, write, .. } => {
                 Ok(Arc::new(SynthFile { read: read.clone(), write: write.clone(), snapshot: Mutex::new(Vec::new()) }))
             }

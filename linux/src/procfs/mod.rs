@@ -4,6 +4,7 @@
 //! network.
 
 mod maps;
+mod pagemap;
 mod process;
 pub(crate) mod system;
 

@@ -18,7 +18,7 @@ use vfs::synth::{Directory, Entry, Fixed, Joined};
 use vfs::types::{Name, dev_major, dev_minor};
 use vfs::{FileKind, Location, OpenFile};
 
-use super::{maps, named, number};
+use super::{maps, named, number, pagemap};
 use crate::entry::with_task;
 use crate::oom;
 use crate::process::{Process, Task};
@@ -71,6 +71,7 @@ fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Opt
         ("mounts", about(&process, mounts)),
         ("oom_score", about(&process, |p| Ok(format!("{}\n", oom::score(p)).into_bytes()))),
         ("oom_score_adj", oom_score_adj(&process)),
+        ("pagemap", pagemap::entry(&process)),
         ("personality", Entry::text("00000000\n")),
         ("root", place_link(&process, |p| Ok(p.fs.root.read().clone()))),
         ("sched", about_task(&process, &task, sched)),

@@ -60,7 +60,7 @@ pub use backing::{Backing, MapFlags, MapRequest, Name, Placement, Sharing};
 pub use fault::{Access, FaultError};
 pub use explicit::{ExplicitPages, explicit_pages, has_huge_pages};
 pub use huge::{LargePageCounts, LargePages, LargePagesOff, large_page_counts};
-pub use info::{SharedKey, VmaInfo};
+pub use info::{PageState, SharedKey, VmaInfo};
 pub use lock::Lock;
 pub use remap::{RemapRequest, RemapTarget};
 pub use page_table::PageSize;
