@@ -101,10 +101,11 @@ int main(void)
 
 	/* timerfd */
 	int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
-	struct itimerspec spec = { { 0, 20000000 }, { 0, 20000000 } };
+	struct itimerspec later = { { 0, 0 }, { 1000, 0 } }, spec = { { 0, 20000000 }, { 0, 20000000 } };
 	uint64_t ticks;
-	CHECK(timer >= 0 && timerfd_settime(timer, 0, &spec, NULL) == 0 && control(EPOLL_CTL_ADD, timer, EPOLLIN, 7) == 0);
+	CHECK(timer >= 0 && timerfd_settime(timer, 0, &later, NULL) == 0 && control(EPOLL_CTL_ADD, timer, EPOLLIN, 7) == 0);
 	FAILS(read(timer, &ticks, 8), EAGAIN);
+	CHECK(timerfd_settime(timer, 0, &spec, NULL) == 0);
 	CHECK(wait_for(5000) == 1 && got[0].data.u64 == 7 && read(timer, &ticks, 8) == 8 && ticks >= 1);
 	sleep_ms(70);
 	CHECK(read(timer, &ticks, 8) == 8 && ticks >= 3);

@@ -171,7 +171,8 @@ static void barriers(void)
 static void bad_section(void)
 {
 	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO };
-	struct itimerval soon = { { 0, 0 }, { 0, 20000 } };
+	/* Again and again: the first may come before the section. */
+	struct itimerval soon = { { 0, 20000 }, { 0, 20000 } };
 	sigaction(SIGALRM, &action, NULL);
 	rseq(mine(), sizeof own, 1, SIGNATURE);
 	rseq(&own, sizeof own, 0, SIGNATURE + 1);

@@ -1,4 +1,5 @@
 //! Starting a program on the host or under `oxv run`, with a time limit.
+#![expect(unsafe_code, reason = "the disposition of a signal is the whole process's")]
 
 use crate::case::{Case, Stderr, Stdin};
 use crate::{paths, toolchain};
@@ -32,6 +33,15 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ("TZ", "UTC"),
     ("GREETING", "good day"),
 ];
+
+/// Gives this process, and so the programs it starts, the default actions of the signals that whoever started it may have had
+/// ignored: a shell does so for what runs in the background, and Python then installs no handler.
+pub fn default_signals() {
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+        // SAFETY: a default action is no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
 
 /// Runs the case's program on the host.
 ///

@@ -21,6 +21,7 @@ struct Subject {
 }
 
 fn main() {
+    run::default_signals();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(2);
     let trials = match (soak_count(), number("OXV_TORTURE")) {
