@@ -53,7 +53,7 @@ static inline double best_turn(void (*give)(int), void (*take)(int))
 static inline double cross_cpu_turn(void (*give)(int), void (*take)(int))
 {
 	uint64_t batches[BATCHES];
-	struct way way = {give, take, 1, 200};
+	struct way way = {give, take, 1, 50};
 	pin(0);
 	take_turns(&way, now_ns, batches);
 	return (double)percentile(batches, BATCHES, 0) / (2 * way.turns);
