@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 use kernel::mm::{AddressSpace, AreaFlags, Prot, VmaInfo};
+use linux_abi::Errno;
 use vfs::types::{dev_major, dev_minor};
 
 /// Column at which names start.
@@ -42,9 +43,20 @@ fn line(area: &VmaInfo) -> Vec<u8> {
     bytes
 }
 
+/// Whether there is memory for a text with `bytes` bytes for each area, and the list of areas beside it: a program may have a great
+/// many, and a `Vec` that grows has twice what it needs.
+fn check_room(space: &AddressSpace, bytes: usize) -> Result<(), Errno> {
+    let needed = space.area_count() * (2 * size_of::<VmaInfo>() + 3 * bytes);
+    if kernel::mm::has_memory_for(needed) { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
 /// The content of `maps`.
-pub(super) fn maps(space: &AddressSpace) -> Vec<u8> {
-    space.areas().iter().flat_map(line).collect()
+///
+/// # Errors
+/// `ENOMEM`.
+pub(super) fn maps(space: &AddressSpace) -> Result<Vec<u8>, Errno> {
+    check_room(space, 128)?;
+    Ok(space.areas().iter().flat_map(line).collect())
 }
 
 fn kb(bytes: u64) -> u64 {
@@ -52,7 +64,11 @@ fn kb(bytes: u64) -> u64 {
 }
 
 /// The content of `smaps`: what is resident is known, who shares it is not told.
-pub(super) fn smaps(space: &AddressSpace) -> Vec<u8> {
+///
+/// # Errors
+/// `ENOMEM`.
+pub(super) fn smaps(space: &AddressSpace) -> Result<Vec<u8>, Errno> {
+    check_room(space, 768)?;
     let mut out = Vec::new();
     for area in space.areas() {
         out.extend(line(&area));
@@ -65,13 +81,17 @@ pub(super) fn smaps(space: &AddressSpace) -> Vec<u8> {
         }
         out.push(b'\n');
     }
-    out
+    Ok(out)
 }
 
 /// The content of `smaps_rollup`.
-pub(super) fn smaps_rollup(space: &AddressSpace) -> Vec<u8> {
+///
+/// # Errors
+/// `ENOMEM`.
+pub(super) fn smaps_rollup(space: &AddressSpace) -> Result<Vec<u8>, Errno> {
+    check_room(space, 0)?;
     let areas = space.areas();
-    let (Some(first), Some(last)) = (areas.first(), areas.last()) else { return Vec::new() };
+    let (Some(first), Some(last)) = (areas.first(), areas.last()) else { return Ok(Vec::new()) };
     let resident = areas.iter().map(|area| rss(space, area)).sum();
     let large = areas.iter().map(|area| space.large_page_bytes_in(area.start, area.end)).sum();
     let mut text = String::new();
@@ -79,7 +99,7 @@ pub(super) fn smaps_rollup(space: &AddressSpace) -> Vec<u8> {
     let counters = counters(0, resident, large);
     // The first line is the size of one area, which a sum does not have.
     text.push_str(counters.split_once('\n').map_or("", |(_, rest)| rest));
-    text.into_bytes()
+    Ok(text.into_bytes())
 }
 
 fn rss(space: &AddressSpace, area: &VmaInfo) -> u64 {

@@ -55,6 +55,12 @@ impl AddressSpace {
         self.areas.read().map.find(addr).map(describe)
     }
 
+    /// How many areas there are.
+    #[must_use]
+    pub fn area_count(&self) -> usize {
+        self.areas.read().map.len()
+    }
+
     /// All areas in ascending order.
     #[must_use]
     pub fn areas(&self) -> Vec<VmaInfo> {
