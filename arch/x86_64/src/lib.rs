@@ -24,4 +24,5 @@ mod mem;
 mod trap_frame;
 pub mod user;
 
+pub use mem::zero_pages;
 pub use trap_frame::{FRAME_SIZE, TrapFrame};

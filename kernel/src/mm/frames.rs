@@ -17,7 +17,7 @@ use super::prezero::{self, Zeroed};
 use super::reporting;
 use crate::percpu::{MAX_CPUS, PerCpu};
 use crate::torture;
-use addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr};
+use addr::{PAGE_SHIFT, PhysAddr};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use frame::{Fill, OutOfMemory};
@@ -463,7 +463,7 @@ pub(super) fn zero(frame: u64) {
 /// Makes contiguous frames all zero.
 pub(super) fn zero_range(first: u64, count: u64) {
     // SAFETY: the frames were just allocated, so they are RAM that nobody else uses, and the direct map has them.
-    unsafe { address(first).to_virt().as_mut_ptr::<u8>().write_bytes(0, count as usize * PAGE_SIZE) };
+    unsafe { arch_x86_64::zero_pages(address(first).to_virt().as_mut_ptr(), count as usize) };
 }
 
 /// Whether so little is free that the kernel should make no new objects for the program: the rest is for the pages that the program

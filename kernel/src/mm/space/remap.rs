@@ -100,9 +100,13 @@ impl AddressSpace {
     fn move_area(&self, areas: &mut Areas, area: &Area<AreaBacking>, len: Lengths, request: RemapRequest, dropped: &mut Dropped) -> Result<VirtAddr, Errno> {
         let old = request.old;
         check_area_count(areas)?;
+        let moved = len.old.min(len.new);
         self.split_borders(old, old + len.old)?;
+        if moved < len.old {
+            self.split_borders(old + moved, old + moved)?;
+        }
         let to = self.target(areas, len.new, (old, len.old), request.target, dropped)?;
-        self.move_pages(old, to, len.old.min(len.new))?;
+        self.move_pages(old, to, moved)?;
         let backing = area.backing.advanced(old - area.start);
         areas.map.insert(Area { start: to, end: to + len.new, prot: area.prot, flags: area.flags - AreaFlags::GROWS_DOWN, backing });
         if !request.keep_old {
@@ -115,21 +119,23 @@ impl AddressSpace {
         Ok(to)
     }
 
-    /// Moves the pages of `len` bytes to a place where nothing is mapped, and flushes.
+    /// Moves the pages of `len` bytes, across whose borders no large page lies, to a place where nothing is mapped, and flushes.
     ///
     /// # Errors
     /// `ENOMEM`; then nothing has moved.
     fn move_pages(&self, old: VirtAddr, to: VirtAddr, len: u64) -> Result<(), Errno> {
-        let alike = (old.0 ^ to.0) & (LARGE - 1) == 0;
-        if alike { self.split_borders(old, old + len)? } else { self.split_everything(old, old + len)? }
-        let mut in_the_way = Gather::new((len / LARGE) as usize);
+        if (old.0 ^ to.0) & (LARGE - 1) != 0 {
+            self.split_everything(old, old + len)?;
+        }
+        let mut in_the_way: Option<Gather> = None;
         let moved = self.tables.move_range(old, to, len, &mut |table| {
             // Without room to note it, the empty table is lost.
-            let _break_when_full = in_the_way.push(Removed::Table(table));
+            let gather = in_the_way.get_or_insert_with(|| Gather::new((len / LARGE) as usize));
+            let _break_when_full = gather.push(Removed::Table(table));
         });
         moved.map_err(|_| Errno::ENOMEM)?;
         self.flush(old, old + len, Freed::PagesOnly);
-        if !in_the_way.is_empty() {
+        if let Some(mut in_the_way) = in_the_way {
             self.flush(to, to + len, Freed::Tables);
             in_the_way.drain().for_each(free_removed);
         }
