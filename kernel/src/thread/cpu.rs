@@ -10,7 +10,11 @@
 //! list was empty, sends an interrupt (a non-empty list means that one is on its way). The target takes the whole list whenever
 //! it schedules. For its own CPU a caller with interrupts on does at once what the next pass of the scheduler would: such a
 //! caller is not inside the scheduler.
-//! A thread whose timer is set can only go to its home CPU, whose queue the timer is in.
+//! A timer that is set stays in its CPU's queue, wherever the thread goes (`sleep.rs`).
+//!
+//! **Placement.** A woken or new thread goes home if that CPU is idle, else to an idle CPU, else home (a new one: to the least
+//! loaded). [`IDLE`] has a bit for every CPU that is idle *and not promised a thread*: whoever sends a thread there takes the bit,
+//! so that a burst of threads spreads. The CPU puts it back before it halts again.
 //!
 //! **Brief turns.** A full pass ([`schedule`]) reads the clock, lets the fairness factor grow, looks at timers, requests and the
 //! incoming list, and sets the hardware timer. Threads that wake each other and wait switch far more often than any of that
@@ -26,13 +30,14 @@
 mod mischief;
 
 use super::switch::{self, Departure, Leaving};
+use super::sleep::{self, AbandonedTimer, SleepTimer};
 use super::{Class, Stack, Thread, ThreadRef};
 use mischief::Fate;
 use crate::mm::KernelStack;
 use crate::percpu::{self, MAX_CPUS, PreemptGuard};
 use crate::interrupt::send_ipi;
 use crate::trap::{RESCHEDULE_VECTOR, TIMER_VECTOR};
-use crate::{clock, mm, rcu, tlb, torture};
+use crate::{clock, rcu, tlb, torture};
 use alloc::boxed::Box;
 use arch_x86_64::percpu as block;
 use arch_x86_64::{apic, cpu as processor};
@@ -41,18 +46,20 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use lockfree::mpsc::{MpscList, Push};
 use runqueue::measure::{BRIEF_NS, HYSTERESIS_NS};
-use runqueue::{Enqueue, RunQueue, SchedEntity, Scheduled, Unpark};
+use runqueue::{Enqueue, PollFlag, PollWindow, RunQueue, SchedEntity, Scheduled, Unpark};
 use sync::{OnceCell, ThreadHandle};
-use timer::{Timed, TimerNode, TimerQueue};
+use timer::TimerQueue;
 
 /// How long program code runs at most before an interrupt looks whether it has halted the CPU.
 const LONGEST_RUN_NS: u64 = 1_000_000_000;
 /// About the length of a turn: when the hardware timer fires within it, a turn's end is not computed.
 const SOON_NS: u64 = 2 * HYSTERESIS_NS;
+/// A timer interrupt so late means that the host had stopped this virtual CPU.
+const LATE_NS: u64 = 10_000_000;
 /// How often a balancer compares its CPU with the others.
 const BALANCE_INTERVAL_NS: u64 = 100_000_000;
 /// Difference of runnable threads from which moving one helps.
-const IMBALANCE: usize = 2;
+pub(super) const IMBALANCE: usize = 2;
 /// Hardware timer not set.
 const NEVER: u64 = u64::MAX;
 
@@ -63,24 +70,22 @@ unsafe impl Scheduled for Thread {
     }
 }
 
-// SAFETY: always the same field.
-unsafe impl Timed for Thread {
-    fn timer_node(&self) -> &TimerNode {
-        &self.timer
-    }
-}
-
 /// What only its own CPU touches, with interrupts off.
 struct Local {
     cpu: usize,
     queue: RunQueue<ThreadRef>,
-    timers: TimerQueue<Thread>,
+    timers: TimerQueue<SleepTimer>,
     /// When the hardware timer fires.
     armed_ns: u64,
+    /// When the hardware timer should have fired that did last; 0 once that is accounted for.
+    missed_ns: u64,
     /// Until when turns are brief, see the module; 0: they are not.
     brief_until_tsc: u64,
     /// How long that is after a full pass.
     brief_ticks: u64,
+    /// When the idle thread began to run last.
+    idle_since_tsc: u64,
+    poll_window: PollWindow,
     /// Nanoseconds per tick of the time-stamp counter, Q32.
     ns_per_tick: u64,
     idle: Option<ThreadRef>,
@@ -97,8 +102,27 @@ impl Local {
         self.armed_ns <= now + SOON_NS
     }
 
+    /// How long this CPU stood still since the last account, because the host ran something else: that is not charged. The
+    /// hardware timer is late by as much (its interrupt is never held up for long: nothing here turns interrupts off for
+    /// milliseconds), so less than [`LATE_NS`] passes unnoticed, and a thread is never charged less than it ran.
+    fn stopped_ns(&self, now: u64) -> u64 {
+        let due = self.missed_ns.max(self.queue.charged_ns());
+        match now.checked_sub(due) {
+            Some(late) if self.missed_ns != 0 && late >= LATE_NS => late,
+            _ => 0,
+        }
+    }
+
     fn is_idle(&self, thread: &Thread) -> bool {
         self.idle_ptr() == NonNull::from(thread)
+    }
+
+    /// Whether `current` should make way now that `woken` was accepted.
+    fn preempted_by(&self, woken: NonNull<Thread>, current: &Thread) -> bool {
+        // Only the first of the queue can preempt, and only it is known to be here.
+        self.queue.first().is_some_and(|first| {
+            if NonNull::from(first) == woken { self.queue.wake_preempts(first, current) } else { self.queue.should_preempt(current) }
+        })
     }
 
     /// Brings the accounts up to date; `current` is the running thread. Returns the time.
@@ -107,8 +131,13 @@ impl Local {
         let now = clock::at_tsc(tsc);
         let is_idle = self.is_idle(current);
         shared.begin_charge();
+        let stopped = self.stopped_ns(now);
+        if stopped != 0 {
+            self.queue.account(None, self.queue.charged_ns() + stopped);
+        }
         self.queue.account((!is_idle).then_some(current), now);
         shared.end_charge(tsc);
+        self.missed_ns = 0;
         // If the timer fires soon, turns may be brief until it does.
         let calm = !is_idle && self.fires_soon(now);
         self.brief_until_tsc = if calm { tsc + self.brief_ticks } else { 0 };
@@ -126,12 +155,17 @@ impl Local {
 }
 
 /// What any CPU may touch.
-struct Shared {
-    incoming: MpscList<ThreadRef>,
+pub(super) struct Shared {
+    pub(super) incoming: MpscList<ThreadRef>,
+    /// Timers of threads that were woken elsewhere.
+    abandoned: MpscList<AbandonedTimer>,
     /// Runnable threads, as of the CPU's last look.
-    load: AtomicUsize,
+    pub(super) load: AtomicUsize,
     /// Idle CPUs that ask for a thread, bit N for CPU N.
-    wanted_by: AtomicU64,
+    pub(super) wanted_by: AtomicU64,
+    /// Whether the idle thread looks at `incoming` without being told, and how long it would.
+    pub(super) poll: PollFlag,
+    pub(super) poll_window_ns: AtomicU64,
     /// Since when (by the time-stamp counter) the running thread is not charged; 0 while it is being charged.
     since_tsc: AtomicU64,
     /// A queued thread may have lost the right to run here, or got another policy.
@@ -168,8 +202,11 @@ impl Scheduler {
             queue: RunQueue::new(0),
             timers: TimerQueue::new(),
             armed_ns: NEVER,
+            missed_ns: 0,
             brief_until_tsc: 0,
             brief_ticks: 0,
+            idle_since_tsc: 0,
+            poll_window: PollWindow::new(),
             ns_per_tick: 0,
             idle: None,
         };
@@ -177,6 +214,9 @@ impl Scheduler {
             local: UnsafeCell::new(local),
             shared: Shared {
                 incoming: MpscList::new(),
+                abandoned: MpscList::new(),
+                poll: PollFlag::new(),
+                poll_window_ns: AtomicU64::new(0),
                 load: AtomicUsize::new(0),
                 wanted_by: AtomicU64::new(0),
                 since_tsc: AtomicU64::new(0),
@@ -188,7 +228,7 @@ impl Scheduler {
     }
 }
 
-/// CPUs that run their idle thread, bit N for CPU N. Each CPU changes its own bit, when it becomes idle and when it no longer is.
+/// CPUs that are idle and not promised a thread, bit N for CPU N. A CPU sets its own bit; whoever sends it a thread clears it.
 static IDLE: AtomicU64 = AtomicU64::new(0);
 
 static SCHEDULERS: [Scheduler; MAX_CPUS] = [const { Scheduler::new() }; MAX_CPUS];
@@ -205,7 +245,7 @@ unsafe fn this_cpu() -> (&'static mut Local, &'static Shared) {
     unsafe { (&mut *(*scheduler).local.get(), &(*scheduler).shared) }
 }
 
-fn shared(cpu: usize) -> &'static Shared {
+pub(super) fn shared(cpu: usize) -> &'static Shared {
     &SCHEDULERS[cpu].shared
 }
 
@@ -231,6 +271,10 @@ fn schedule(current: &Thread, why: Why) {
     rcu::quiescent(local.cpu);
     let now = local.account(shared, current);
     let is_idle = local.is_idle(current);
+    if is_idle {
+        // From here on this CPU looks at its list only when told.
+        shared.poll.end();
+    }
     if torture::is_on() {
         mischief::pass(local, current);
     }
@@ -251,18 +295,21 @@ fn schedule(current: &Thread, why: Why) {
         return;
     }
     let cpu = local.cpu;
+    let tsc = shared.since_tsc.load(Ordering::Relaxed);
     if is_idle {
         IDLE.fetch_and(!(1 << cpu), Ordering::Relaxed);
+        local.poll_window.learn(clock::ticks_to_ns(tsc - local.idle_since_tsc));
+        shared.poll_window_ns.store(local.poll_window.window_ns(), Ordering::Relaxed);
         rcu::leave_idle(cpu);
         tlb::leave_idle(cpu);
     } else if next == local.idle_ptr() {
         local.brief_until_tsc = 0;
-        IDLE.fetch_or(1 << cpu, Ordering::Relaxed);
+        local.idle_since_tsc = tsc;
+        offer_this_cpu();
         tlb::enter_idle(cpu);
         rcu::enter_idle(cpu);
     }
     count_switch(current, departure);
-    let tsc = shared.since_tsc.load(Ordering::Relaxed);
     if departure == Departure::Queued {
         current.ready_tsc.store(tsc, Ordering::Relaxed);
     }
@@ -270,6 +317,14 @@ fn schedule(current: &Thread, why: Why) {
     let leaving = if why == Why::Preempted { Leaving::Preempted } else { Leaving::Voluntarily };
     // SAFETY: as required: interrupts off, count 0; `next` is not running and its context is saved.
     unsafe { switch::switch_to(current, next_thread, leaving, departure) };
+}
+
+/// This CPU is idle: whoever has a thread for it may take it. Context: interrupts off.
+pub(super) fn offer_this_cpu() {
+    let bit = 1 << percpu::cpu_id();
+    if IDLE.load(Ordering::Relaxed) & bit == 0 {
+        IDLE.fetch_or(bit, Ordering::Relaxed);
+    }
 }
 
 /// The first thread of the queue that may run here; those before it, which may not any more, are sent on.
@@ -332,6 +387,10 @@ fn hand_over(local: &mut Local, shared: &Shared) {
             send_elsewhere(thread);
         }
     }
+    for timer in shared.abandoned.take_all() {
+        // SAFETY: it was abandoned to this CPU; interrupts are off.
+        unsafe { timer.give_back(&mut local.timers) };
+    }
     if shared.wanted_by.load(Ordering::Relaxed) == 0 {
         return;
     }
@@ -346,14 +405,24 @@ fn hand_over(local: &mut Local, shared: &Shared) {
 /// Moves one queued thread to `target`, if one may go there.
 fn give(local: &mut Local, target: usize) {
     if let Some(thread) = local.queue.take_for_migration(|thread| allows(thread, target)) {
+        end_ready(&thread, processor::rdtsc());
         send(target, thread);
     }
 }
 
 fn wake_expired(local: &mut Local, now: u64) {
-    while let Some(thread) = local.timers.pop_expired(now) {
-        // SAFETY: a thread with a timer waits for this CPU, which alone can let it go on.
-        unpark(unsafe { thread.as_ref() });
+    while let Some(thread) = sleep::pop_expired(&mut local.timers, now) {
+        // The thread may be the one that is about to sleep: then this leaves a token. It may have been woken elsewhere just now:
+        // then the token is one too many, which does no harm.
+        // SAFETY: alive, see `pop_expired`.
+        let thread = unsafe { thread.as_ref() };
+        if thread.state.unpark() == Unpark::MustEnqueue {
+            // SAFETY: it was set here; interrupts are off, and the wake-up is ours.
+            unsafe { sleep::clear(&mut local.timers, thread) };
+            // SAFETY: the transition gave us the scheduler reference.
+            let thread = unsafe { ThreadRef::from_ptr(NonNull::from(thread)) };
+            send(wake_target(&thread), thread);
+        }
     }
 }
 
@@ -375,8 +444,8 @@ fn let_in(local: &Local, thread: ThreadRef) -> Option<ThreadRef> {
 /// Puts a woken or new thread in the queue, or sends it on if it may not run here.
 #[inline(always)]
 fn accept(local: &mut Local, thread: ThreadRef) {
-    // SAFETY: a timer that is set is in the home CPU's queue, and timed waits go home.
-    unsafe { local.timers.remove(&thread) };
+    // SAFETY: a timer that is still set was set here, else `send` would have abandoned it; interrupts are off.
+    unsafe { sleep::clear(&mut local.timers, &thread) };
     if !allows(&thread, local.cpu) {
         return send_elsewhere(thread);
     }
@@ -431,6 +500,7 @@ fn rearm_timer(local: &mut Local, running: &Thread, timer: u64, now: u64) {
 pub(crate) fn timer_fired() {
     // SAFETY: interrupt handlers run with interrupts off, and `schedule` is not in progress with them on.
     let (local, _) = unsafe { this_cpu() };
+    local.missed_ns = local.armed_ns;
     local.armed_ns = NEVER;
     local.brief_until_tsc = 0;
     block::set_need_resched(true);
@@ -456,13 +526,19 @@ fn allowed_cpu(thread: &Thread) -> usize {
 #[inline(never)]
 fn send(target: usize, thread: ThreadRef) {
     let _here = PreemptGuard::new();
+    if thread.timers.cpu().is_some_and(|cpu| cpu != target)
+        && let Some((cpu, timer)) = sleep::abandon(&thread)
+    {
+        // SAFETY: `abandon` gives each timer out once until it is given back.
+        let _seen_in_its_next_pass = unsafe { shared(cpu).abandoned.push(timer) };
+    }
     thread.home.store(target as u32, Ordering::Relaxed);
     thread.ready_tsc.store(processor::rdtsc(), Ordering::Relaxed);
     // SAFETY: whoever calls holds the scheduler reference of a thread that is nowhere else, and so alone may link it.
     let push = unsafe { shared(target).incoming.push(thread) };
     if target == percpu::cpu_id() {
         block::set_need_resched(true);
-    } else if push == Push::WasEmpty {
+    } else if push == Push::WasEmpty && shared(target).poll.needs_interrupt() {
         send_ipi(target, RESCHEDULE_VECTOR);
     }
 }
@@ -477,74 +553,141 @@ pub(super) fn stay(thread: ThreadRef) {
     send(percpu::cpu_id(), thread);
 }
 
-/// Where a woken thread goes: home if that CPU is idle, else to an idle CPU, else home.
-#[inline(always)]
-fn wake_target(thread: &Thread) -> usize {
-    let home = thread.cpu();
-    let idle = IDLE.load(Ordering::Relaxed);
-    if idle == 0 && allows(thread, home) || thread.timed.load(Ordering::Relaxed) { home } else { idle_target(thread, home, idle) }
+/// Takes an idle CPU that the thread may run on: `home` if it can be had.
+fn claim_idle(thread: &Thread, home: usize) -> Option<usize> {
+    let mut idle = IDLE.load(Ordering::Relaxed) & thread.affinity();
+    while idle != 0 {
+        let cpu = if idle & 1 << home != 0 { home } else { idle.trailing_zeros() as usize };
+        if IDLE.fetch_and(!(1 << cpu), Ordering::Relaxed) & 1 << cpu != 0 {
+            return Some(cpu);
+        }
+        idle &= !(1 << cpu);
+    }
+    None
 }
 
-#[inline(never)]
-fn idle_target(thread: &Thread, home: usize, idle: u64) -> usize {
+/// Where a woken thread goes: home if that CPU is idle, else to an idle CPU, else home.
+fn wake_target(thread: &Thread) -> usize {
+    let home = thread.cpu();
     if torture::is_on() && mischief::misplaces() {
         return allowed_cpu(thread);
     }
-    let idle = idle & thread.affinity();
-    if idle == 0 {
-        return if allows(thread, home) { home } else { allowed_cpu(thread) };
-    }
-    if idle & 1 << home != 0 { home } else { idle.trailing_zeros() as usize }
+    claim_idle(thread, home).unwrap_or_else(|| if allows(thread, home) { home } else { allowed_cpu(thread) })
 }
 
-/// See [`Thread::unpark`].
+/// See [`Thread::unpark`]. Interrupts are off from before the thread is woken until it is in a queue or on a list, so that it never
+/// waits for a preempted waker.
 pub(super) fn unpark(thread: &Thread) {
+    let in_thread = processor::interrupts_enabled();
+    processor::disable_interrupts();
+    if !in_thread {
+        return unpark_inside(thread);
+    }
+    if IDLE.load(Ordering::Relaxed) != 0 || torture::is_on() || !thread.state.wake() {
+        return unpark_anywhere(thread);
+    }
+    // SAFETY: the transition gave us the scheduler reference.
+    let thread = unsafe { ThreadRef::from_ptr(NonNull::from(thread)) };
+    // SAFETY: interrupts are off. They were on, so no pass of the scheduler is under way.
+    match unsafe { accept_briefly(thread) } {
+        Ok(()) => leave_scheduler(),
+        Err(thread) => make_runnable(thread),
+    }
+}
+
+/// [`unpark`], by a handler or the scheduler itself. Context: interrupts off, before and after.
+#[inline(never)]
+fn unpark_inside(thread: &Thread) {
     if thread.state.unpark() == Unpark::MustEnqueue {
         // SAFETY: the transition gave us the scheduler reference.
-        make_runnable(unsafe { ThreadRef::from_ptr(NonNull::from(thread)) });
+        let thread = unsafe { ThreadRef::from_ptr(NonNull::from(thread)) };
+        send(wake_target(&thread), thread);
     }
 }
 
-/// Makes a thread runnable that is nowhere, where it is best.
-#[inline(always)]
+/// [`unpark`], if there is a choice, or if the thread was seen awake. Context: interrupts off; on when this returns.
+#[inline(never)]
+fn unpark_anywhere(thread: &Thread) {
+    match thread.state.unpark() {
+        // SAFETY: the transition gave us the scheduler reference.
+        Unpark::MustEnqueue => make_runnable(unsafe { ThreadRef::from_ptr(NonNull::from(thread)) }),
+        Unpark::TokenSet | Unpark::Exited => leave_scheduler(),
+    }
+}
+
+/// Makes a thread runnable that is nowhere, where it is best. Context: interrupts off, not in the scheduler; on when this returns.
+#[inline(never)]
 fn make_runnable(thread: ThreadRef) {
-    let enabled = processor::interrupts_enabled();
-    processor::disable_interrupts();
-    let target = wake_target(&thread);
-    // SAFETY: interrupts are off. With interrupts on before, no pass of the scheduler is under way.
-    if enabled && target == unsafe { this_cpu() }.0.cpu {
+    place(wake_target(&thread), thread);
+}
+
+/// Makes a thread that is nowhere runnable on `target`. Context: as for [`make_runnable`].
+fn place(target: usize, thread: ThreadRef) {
+    if target == percpu::cpu_id() {
         accept_now(thread);
     } else {
         send(target, thread);
     }
-    if enabled {
-        processor::enable_interrupts();
-        if block::need_resched() {
-            super::reschedule();
-        }
+    leave_scheduler();
+}
+
+/// Interrupts on again, and the switch that became due meanwhile.
+#[inline(always)]
+fn leave_scheduler() {
+    processor::enable_interrupts();
+    if block::need_resched() {
+        super::reschedule();
     }
 }
 
-/// Makes a woken thread runnable on this CPU, and asks for a switch if it should run at once.
-/// Context: interrupts off, not in the scheduler.
+/// Makes a woken thread runnable here in the simplest case: here is its home, turns are brief, the queue is empty. Else nothing
+/// has happened.
+///
+/// # Safety
+/// Interrupts are off, and no pass of the scheduler is under way.
 #[inline(always)]
+unsafe fn accept_briefly(thread: ThreadRef) -> Result<(), ThreadRef> {
+    // SAFETY: per the contract.
+    let (local, shared) = unsafe { this_cpu() };
+    let tsc = processor::rdtsc();
+    if tsc >= local.brief_until_tsc || thread.cpu() != local.cpu || thread.timers.is_armed() || !allows(&thread, local.cpu) {
+        return Err(thread);
+    }
+    let woken = thread.as_ptr();
+    // SAFETY: the scheduler reference of a woken thread makes it this CPU's to link.
+    unsafe { local.queue.enqueue_first(thread) }?;
+    // SAFETY: it is in the queue.
+    let woken = unsafe { woken.as_ref() };
+    woken.ready_tsc.store(tsc, Ordering::Relaxed);
+    shared.load.store(local.queue.load(), Ordering::Relaxed);
+    super::with_current(|current| {
+        if local.queue.wake_preempts(woken, current) {
+            block::set_need_resched(true);
+        }
+    });
+    Ok(())
+}
+
+/// Makes a thread runnable on this CPU, and asks for a switch if it should run at once.
+/// Context: interrupts off, not in the scheduler.
 fn accept_now(thread: ThreadRef) {
     // SAFETY: interrupts are off, and no pass of the scheduler is under way.
     let (local, shared) = unsafe { this_cpu() };
+    if thread.timers.cpu().is_some_and(|cpu| cpu != local.cpu) {
+        return send(local.cpu, thread);
+    }
     let Some(thread) = let_in(local, thread) else { return };
     super::with_current(|current| {
         let tsc = processor::rdtsc();
         thread.ready_tsc.store(tsc, Ordering::Relaxed);
-        if tsc >= local.brief_until_tsc || thread.timed.load(Ordering::Relaxed) {
+        thread.home.store(local.cpu as u32, Ordering::Relaxed);
+        if tsc >= local.brief_until_tsc {
             return accept_late(local, shared, current, thread);
         }
         let woken = thread.as_ptr();
-        thread.home.store(local.cpu as u32, Ordering::Relaxed);
-        // SAFETY: the scheduler reference of a woken thread makes it this CPU's to link.
-        unsafe { local.queue.enqueue(thread, Enqueue::Woken) };
-        shared.load.store(local.queue.load(), Ordering::Relaxed);
-        // SAFETY: it is in the queue.
-        if local.queue.wake_preempts(unsafe { woken.as_ref() }, current) {
+        accept(local, thread);
+        publish_load(local, shared);
+        if local.preempted_by(woken, current) {
             block::set_need_resched(true);
         }
     });
@@ -554,26 +697,33 @@ fn accept_now(thread: ThreadRef) {
 #[inline(never)]
 fn accept_late(local: &mut Local, shared: &Shared, current: &Thread, thread: ThreadRef) {
     let now = local.account(shared, current);
-    thread.home.store(local.cpu as u32, Ordering::Relaxed);
+    let woken = thread.as_ptr();
     accept(local, thread);
     publish_load(local, shared);
-    if local.is_idle(current) || local.queue.should_preempt(current) {
+    if local.is_idle(current) || local.preempted_by(woken, current) {
         block::set_need_resched(true);
     } else {
         arm_timer(local, current, now);
     }
 }
 
-/// Puts a new thread on the least loaded CPU.
+/// Puts a new thread on an idle CPU, or else the least loaded one.
 pub(super) fn start(thread: ThreadRef) {
     if block::current().is_null() {
         return send(0, thread);
     }
-    super::with_current(|creator| thread.entity.inherit(&creator.entity));
-    let target = allowed_cpu(&thread);
-    // Until the target looks itself, so that the next of a burst of new threads goes elsewhere.
-    shared(target).load.fetch_add(1, Ordering::Relaxed);
-    send(target, thread);
+    let home = super::with_current(|creator| {
+        thread.entity.inherit(&creator.entity);
+        creator.cpu()
+    });
+    let in_thread = processor::interrupts_enabled();
+    processor::disable_interrupts();
+    let target = claim_idle(&thread, home).unwrap_or_else(|| allowed_cpu(&thread));
+    if target != percpu::cpu_id() {
+        // Until the target looks itself, so that the next of a burst of new threads goes elsewhere.
+        shared(target).load.fetch_add(1, Ordering::Relaxed);
+    }
+    if in_thread { place(target, thread) } else { send(target, thread) }
 }
 
 /// Makes the CPU that `thread` runs on, or will run on next, pass through the exit path of a trap.
@@ -625,20 +775,17 @@ pub(super) fn wait(thread: &Thread, deadline_ns: u64) {
     processor::disable_interrupts();
     if !thread.state.take_token() {
         // SAFETY: interrupts are off; the borrow ends before the switch.
-        let next = if deadline_ns == NEVER { unsafe { next_at_once(thread) } } else { None };
+        let next = if deadline_ns == NEVER || set_timer(thread, deadline_ns) { unsafe { next_at_once(thread) } } else { None };
         match next {
             Some(next) => {
                 count_switch(thread, Departure::Parked);
                 // SAFETY: as required; the queue has given the scheduler reference of `next` to this CPU.
                 unsafe { switch::switch_to(thread, next.as_ref(), Leaving::Voluntarily, Departure::Parked) };
             }
-            None => wait_long(thread, deadline_ns),
+            None => schedule(thread, Why::Parking),
         }
     }
-    processor::enable_interrupts();
-    if block::need_resched() {
-        super::reschedule();
-    }
+    leave_scheduler();
 }
 
 /// The thread that runs after `current`, which waits, if turns are brief and one is ready.
@@ -661,16 +808,22 @@ unsafe fn next_at_once(current: &Thread) -> Option<NonNull<Thread>> {
     Some(next)
 }
 
+/// Sets a timer for the running thread. Returns whether the hardware timer fires in time for it. Context: interrupts off.
 #[inline(never)]
-fn wait_long(thread: &Thread, deadline_ns: u64) {
-    if deadline_ns != NEVER {
-        thread.timed.store(true, Ordering::Relaxed);
-        // SAFETY: interrupts are off; the thread stays alive and in place while it waits, and only this CPU's
-        // `accept` or `wake_expired`, which unlink it, let it go on.
-        unsafe { this_cpu().0.timers.insert(deadline_ns, NonNull::from(thread)) };
+fn set_timer(thread: &Thread, deadline_ns: u64) -> bool {
+    // SAFETY: interrupts are off.
+    let (local, _) = unsafe { this_cpu() };
+    // SAFETY: this is the thread's CPU, with interrupts off.
+    if unsafe { sleep::set(&mut local.timers, local.cpu, thread, deadline_ns) } {
+        return deadline_ns >= local.armed_ns;
     }
-    schedule(thread, Why::Parking);
-    thread.timed.store(false, Ordering::Relaxed);
+    // Both timers are still in queues of other CPUs. Rather than without one the thread waits for one to come back; whoever
+    // waits tolerates being woken for nothing.
+    match sleep::want(thread) {
+        Some(cpu) => send_ipi(cpu, RESCHEDULE_VECTOR),
+        None => thread.unpark(),
+    }
+    false
 }
 
 /// See [`super::yield_now`].
@@ -699,10 +852,7 @@ pub(super) fn yield_now() {
             unsafe { switch::switch_to(current, next.as_ref(), Leaving::Voluntarily, Departure::Queued) };
         }
     });
-    processor::enable_interrupts();
-    if block::need_resched() {
-        super::reschedule();
-    }
+    leave_scheduler();
 }
 
 /// A switch is due in a trap handler. Context: interrupts off (and off again on return), preemption enabled.
@@ -737,8 +887,11 @@ fn adopt_idle(cpu: usize, stack: Stack) {
         queue: RunQueue::new(cpu as u32),
         timers: TimerQueue::new(),
         armed_ns: NEVER,
+        missed_ns: 0,
         brief_until_tsc: 0,
         brief_ticks: ticks(BRIEF_NS / 2) as u64,
+        idle_since_tsc: processor::rdtsc(),
+        poll_window: PollWindow::new(),
         ns_per_tick: ((1_000_000_000 << 32) / u128::from(clock::tsc_hz())) as u64,
         idle: Some(thread.clone()),
     };
@@ -770,7 +923,9 @@ pub(super) fn runnable_here() -> usize {
 
 /// Whether this CPU runs its idle thread. Context: any.
 pub(super) fn runs_idle() -> bool {
-    IDLE.load(Ordering::Relaxed) & 1 << percpu::cpu_id() != 0
+    // SAFETY: the idle thread is set before anything else runs and never changes.
+    let idle = unsafe { (*SCHEDULERS[percpu::cpu_id()].local.get()).idle_ptr() };
+    idle.as_ptr().cast_const() == block::current().cast()
 }
 
 /// When this CPU's accounts were last brought up to date, in monotonic nanoseconds. Context: any.
@@ -785,40 +940,6 @@ pub(super) fn last_pass_ns() -> u64 {
 pub(super) fn others_wait_here() -> bool {
     let shared = shared(percpu::cpu_id());
     shared.load.load(Ordering::Relaxed) >= 2 || !shared.incoming.is_empty()
-}
-
-/// The idle thread's work: wait for interrupts; ask loaded CPUs for a thread.
-pub(crate) fn run_idle() -> ! {
-    processor::disable_interrupts();
-    let _due = block::preempt_enable();
-    loop {
-        if block::need_resched() || !shared(percpu::cpu_id()).incoming.is_empty() {
-            reschedule_voluntarily();
-            continue;
-        }
-        ask_for_work();
-        if mm::has_idle_work() && do_idle_work() {
-            continue;
-        }
-        processor::enable_and_halt();
-    }
-}
-
-/// A few microseconds of `mm`'s work, interruptible. Context: interrupts off, and off again on return.
-fn do_idle_work() -> bool {
-    processor::enable_interrupts();
-    let progress = mm::idle_work();
-    processor::disable_interrupts();
-    progress
-}
-
-fn ask_for_work() {
-    let this = percpu::cpu_id();
-    let loads = (0..percpu::cpu_count()).filter(|&cpu| cpu != this).map(|cpu| (shared(cpu).load.load(Ordering::Relaxed), cpu));
-    let Some((load, victim)) = loads.max() else { return };
-    if load >= IMBALANCE && shared(victim).wanted_by.fetch_or(1 << this, Ordering::Release) & 1 << this == 0 {
-        send_ipi(victim, RESCHEDULE_VECTOR);
-    }
 }
 
 /// Starts the balancer thread of every CPU.

@@ -15,7 +15,9 @@
 
 mod backend;
 mod cpu;
+mod idle;
 mod reference;
+mod sleep;
 mod switch;
 
 use crate::mm::{AddressSpace, KernelStack};
@@ -32,9 +34,10 @@ use linux_abi::Errno;
 use lockfree::mpsc::MpscLink;
 pub use runqueue::{Policy, RR_QUANTUM_NS};
 use runqueue::{SchedEntity, ThreadState};
-use timer::TimerNode;
+use sleep::SleepTimers;
 
-pub(crate) use cpu::{init_ap, init_cpu, preempt, run_idle, start_balancers, timer_fired};
+pub(crate) use cpu::{init_ap, init_cpu, preempt, start_balancers, timer_fired};
+pub(crate) use idle::run_idle;
 pub use reference::ThreadRef;
 pub(crate) use reference::start_reaper;
 
@@ -77,7 +80,7 @@ pub struct Thread {
     /// Links the thread into an incoming list, or into the reaper's list after its end.
     link: MpscLink,
     entity: SchedEntity,
-    timer: TimerNode,
+    timers: SleepTimers,
     home: AtomicU32,
     /// How often it gave the CPU up to wait, and how often it lost it otherwise. Written by the CPU it leaves.
     waits: AtomicU64,
@@ -85,8 +88,6 @@ pub struct Thread {
     /// When (by the time-stamp counter) it became ready last, and how long it was ready without running before.
     ready_tsc: AtomicU64,
     ready_ticks: AtomicU64,
-    /// It waits with a deadline, so its timer is in its home CPU's queue and it must be woken there.
-    timed: AtomicBool,
     /// It is in an exception of program code, where vector and x87 registers are live whatever it does.
     trapped: AtomicBool,
     affinity: AtomicU64,
@@ -156,13 +157,12 @@ impl Thread {
             state: ThreadState::new(),
             link: MpscLink::new(),
             entity: SchedEntity::new(policy),
-            timer: TimerNode::new(),
+            timers: SleepTimers::new(),
             home: AtomicU32::new(0),
             waits: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
             ready_tsc: AtomicU64::new(0),
             ready_ticks: AtomicU64::new(0),
-            timed: AtomicBool::new(false),
             trapped: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),

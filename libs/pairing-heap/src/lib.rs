@@ -100,7 +100,7 @@ impl<T: HeapNode> PairingHeap<T> {
     /// Whether it has none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.root.is_null()
     }
 
     /// The node that comes out next.

@@ -3,6 +3,7 @@
 //! - [`RunQueue`]: the ready threads of one CPU, ordered by class and by the measure R.
 //! - [`SchedEntity`]: the scheduler's part of a thread; [`Policy`]: what `sched_setscheduler` and `nice` choose.
 //! - [`ThreadState`]: the atomic word that decides, across CPUs, who enqueues a thread that is woken.
+//! - [`PollFlag`], [`PollWindow`]: whether and how long an idle CPU looks for work before it halts.
 //! - [`measure`]: R in fixed point.
 //!
 //! Neighbours: `kernel::thread` wires it to timers, interrupts and the context switch. The idea is in
@@ -13,10 +14,12 @@ extern crate alloc;
 
 mod entity;
 pub mod measure;
+mod poll;
 mod queue;
 mod state;
 
 pub use entity::{Policy, QUANTUM_NS as RR_QUANTUM_NS, SchedEntity};
+pub use poll::{PollFlag, PollWindow};
 pub use queue::{Enqueue, RunQueue, Scheduled};
 pub use state::{FallAsleep, ThreadState, Unpark};
 

@@ -1,4 +1,4 @@
-//! Loom models of the state word: no lost wake-up, no double enqueue; and a broken twin.
+//! Loom models of the state word (no lost wake-up, no double enqueue) and of the poll flag, each with broken twins.
 
 use std::sync::Arc as StdArc;
 use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
@@ -8,7 +8,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use loom::thread;
 
-use crate::{FallAsleep, ThreadState, Unpark};
+use crate::{FallAsleep, PollFlag, ThreadState, Unpark};
 
 fn explore(model: impl Fn() + Sync + Send + 'static) -> usize {
     let count = StdArc::new(StdAtomicUsize::new(0));
@@ -145,5 +145,43 @@ fn loom_broken_twin_enqueues_twice() {
         unpark(&word, &winners);
         waker.join().expect("it does not panic");
         assert!(winners.load(Ordering::Relaxed) < 2, "enqueued twice");
+    });
+}
+
+/// A waker pushes and asks whether to interrupt; a poller lowers its flag, looks once more and halts. `lower` is how it does.
+fn push_against_halt(lower: fn(&PollFlag, &AtomicUsize) -> usize) -> usize {
+    explore(move || {
+        let shared = Arc::new((PollFlag::new(), AtomicUsize::new(0)));
+        shared.0.begin();
+        let waker = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.1.fetch_add(1, Ordering::Release);
+                shared.0.needs_interrupt()
+            })
+        };
+        let seen = lower(&shared.0, &shared.1);
+        let interrupted = waker.join().expect("it does not panic");
+        assert!(seen != 0 || interrupted, "halted with work on the list");
+    })
+}
+
+#[test]
+fn loom_no_work_is_missed_by_a_poller_that_halts() {
+    let explored = push_against_halt(|flag, list| {
+        flag.end();
+        list.load(Ordering::Relaxed)
+    });
+    assert!(explored > 5, "{explored}");
+}
+
+/// A poller that looks first and lowers its flag then.
+#[test]
+#[should_panic(expected = "halted with work")]
+fn loom_broken_twin_halts_on_work() {
+    push_against_halt(|flag, list| {
+        let seen = list.load(Ordering::Acquire);
+        flag.end();
+        seen
     });
 }

@@ -138,10 +138,10 @@ where
         self.heap.first().map(|first| &first.0)
     }
 
-    /// The time of the last [`RunQueue::account`].
+    /// Until when the running threads have been charged.
     #[must_use]
-    pub const fn now_ns(&self) -> u64 {
-        self.now_ns
+    pub fn charged_ns(&self) -> u64 {
+        self.charged_ns.max(self.now_ns)
     }
 
     /// Lets time pass: charges the running thread for it (`None`: the CPU was idle).
@@ -234,8 +234,31 @@ where
         unsafe { self.heap.insert(thread.cast::<ByKey<P::Target>>()) };
     }
 
+    /// [`RunQueue::enqueue`] of a woken thread in the simplest case: the queue is empty and the thread up to date. Else
+    /// nothing is done, and the thread given back.
+    ///
+    /// # Errors
+    /// The thread.
+    ///
+    /// # Safety
+    /// As for [`RunQueue::enqueue`].
+    #[inline(always)]
+    pub unsafe fn enqueue_first(&mut self, thread: P) -> Result<(), P> {
+        let raw = thread.into_raw();
+        // SAFETY: alive as long as the reference given up here.
+        let entity = unsafe { &*raw }.sched_entity();
+        if !self.heap.is_empty() || entity.epoch() != self.epoch || entity.policy_changed() {
+            // SAFETY: given up above.
+            return Err(unsafe { P::from_raw(raw) });
+        }
+        self.number(entity, Enqueue::Woken);
+        // SAFETY: not linked, by the caller's promise.
+        unsafe { self.heap.insert(raw.cast::<ByKey<P::Target>>()) };
+        Ok(())
+    }
+
     /// Chooses the place among equals. POSIX: a preempted FIFO thread, or RR thread with quantum left, stays first.
-    #[inline]
+    #[inline(always)]
     fn number(&mut self, entity: &SchedEntity, why: Enqueue) {
         let keeps_place = why == Enqueue::Preempted
             && match entity.effective() {

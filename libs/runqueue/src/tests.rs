@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::measure::{Factor, HYSTERESIS_NS, PRICE_ONE, TAU_NS, price_of_nice};
 use crate::{
-    Enqueue, FallAsleep, Policy, RunQueue, SchedEntity, Scheduled, ThreadState, Unpark,
+    Enqueue, FallAsleep, Policy, PollFlag, PollWindow, RunQueue, SchedEntity, Scheduled, ThreadState, Unpark,
 };
 
 const MS: u64 = 1_000_000;
@@ -273,4 +273,80 @@ fn state_transitions_follow_the_table() {
     state.exit();
     assert!(state.is_exited());
     assert_eq!(state.unpark(), Unpark::Exited);
+}
+
+#[test]
+fn polling_is_learnt_bounded_and_forgotten() {
+    let mut window = PollWindow::new();
+    window.learn(10 * MS);
+    assert_eq!(window.window_ns(), 0, "idle for long: no polling");
+    for _ in 0..10 {
+        window.learn(3_000);
+        assert!((1..=PollWindow::LONGEST_NS).contains(&window.window_ns()));
+    }
+    assert_eq!(window.window_ns(), PollWindow::LONGEST_NS);
+    for _ in 0..5 {
+        window.learn(10 * MS);
+    }
+    assert_eq!(window.window_ns(), 0, "forgotten after a few long idle times");
+}
+
+#[test]
+fn a_poller_needs_no_interrupt() {
+    let flag = PollFlag::new();
+    assert!(flag.needs_interrupt());
+    flag.begin();
+    assert!(!flag.needs_interrupt());
+    flag.end();
+    assert!(flag.needs_interrupt());
+}
+
+#[test]
+fn brief_charges_are_what_an_account_charges() {
+    let (mut brief, mut exact) = (RunQueue::<Arc<Thread>>::new(0), RunQueue::<Arc<Thread>>::new(0));
+    let (a, b) = (thread(0, Policy::Normal(3)), thread(1, Policy::Normal(3)));
+    let mut now = 700 * MS;
+    brief.account(None, now);
+    exact.account(None, now);
+    for _ in 0..500 {
+        for _ in 0..10 {
+            brief.charge_briefly(&a, 9_000);
+        }
+        now += 100_000;
+        brief.account(Some(&*a), now);
+        exact.account(Some(&*b), now);
+    }
+    assert_eq!(a.entity.cpu_time_ns(), b.entity.cpu_time_ns());
+    let log = |factor: Factor| (factor.c() as f64).log2() + factor.shift() as f64;
+    assert!((log(brief.factor()) - log(exact.factor())).abs() < 1e-3);
+    let ratio = a.entity.runtime() as f64 / b.entity.runtime() as f64;
+    assert!((ratio - 1.0).abs() < 1e-3, "{ratio}");
+}
+
+#[test]
+fn batch_work_preempts_nobody_when_woken() {
+    let mut queue = RunQueue::new(0);
+    let (hog, batch) = (thread(0, Policy::Normal(0)), thread(1, Policy::Batch(0)));
+    enqueue(&mut queue, &hog, Enqueue::Woken);
+    let hog = queue.pick_next().expect("the hog is queued");
+    queue.account(Some(&*hog), 50 * MS);
+    enqueue(&mut queue, &batch, Enqueue::Woken);
+    assert!(!queue.wake_preempts(&batch, &hog));
+    assert!(queue.should_preempt(&hog), "but it gets its turn");
+    hog.entity.set_policy(Policy::Idle(0));
+    queue.account(Some(&*hog), 51 * MS);
+    assert!(queue.wake_preempts(&batch, &hog), "a higher class is another matter");
+}
+
+#[test]
+fn a_fallen_priority_goes_first_a_risen_one_last() {
+    let mut queue = RunQueue::new(0);
+    let all: Vec<_> = [20, 20, 50, 10].into_iter().enumerate().map(|(n, p)| thread(n as u32, Policy::Fifo(p))).collect();
+    for thread in &all {
+        enqueue(&mut queue, thread, Enqueue::Woken);
+    }
+    all[2].entity.set_policy(Policy::Fifo(20));
+    all[3].entity.set_policy(Policy::Fifo(20));
+    queue.requeue_changed();
+    assert_eq!(drain(&mut queue), [2, 0, 1, 3]);
 }

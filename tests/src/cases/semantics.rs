@@ -24,6 +24,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("futex.c"),
         Case::c("rseq.c"),
         Case::c("scheduling.c"),
+        Case::c("spread.c"),
         Case::c("pipes.c"),
         Case::c("epoll.c"),
         Case::c("files.c"),
