@@ -24,7 +24,7 @@
 //! timer) comes with an interrupt, which asks for a full pass.
 //!
 //! **Balance.** An idle CPU asks the most loaded one for a thread (`wanted_by`); the owner hands one over the next time it
-//! schedules. A balancer thread on each CPU evens out lasting differences every 100 ms while more than one thread is runnable.
+//! schedules. A balancer thread on each CPU evens out lasting differences every 50 ms while more than one thread is runnable.
 #![expect(unsafe_code, reason = "state that belongs to one CPU by discipline")]
 
 mod mischief;
@@ -46,7 +46,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use lockfree::mpsc::{MpscList, Push};
 use runqueue::measure::{BRIEF_NS, HYSTERESIS_NS};
-use runqueue::{Enqueue, PollFlag, PollWindow, RunQueue, SchedEntity, Scheduled, Unpark};
+use runqueue::{Balance, Enqueue, IMBALANCE, PollFlag, PollWindow, RunQueue, SchedEntity, Scheduled, Unpark};
 use sync::{OnceCell, ThreadHandle};
 use timer::TimerQueue;
 
@@ -57,9 +57,7 @@ const SOON_NS: u64 = 2 * HYSTERESIS_NS;
 /// A timer interrupt so late means that the host had stopped this virtual CPU.
 const LATE_NS: u64 = 10_000_000;
 /// How often a balancer compares its CPU with the others.
-const BALANCE_INTERVAL_NS: u64 = 100_000_000;
-/// Difference of runnable threads from which moving one helps.
-pub(super) const IMBALANCE: usize = 2;
+const BALANCE_INTERVAL_NS: u64 = 50_000_000;
 /// Hardware timer not set.
 const NEVER: u64 = u64::MAX;
 
@@ -952,8 +950,9 @@ pub(crate) fn start_balancers() -> Result<(), linux_abi::Errno> {
     Ok(())
 }
 
-/// A balancer's life: while more than one thread is runnable here, look every 100 ms whether another CPU has less to do.
+/// A balancer's life: while more than one thread is runnable here, look every 50 ms whether another CPU has less to do.
 fn balance(cpu: usize) {
+    let mut balance = Balance::new();
     loop {
         let shared = shared(cpu);
         if shared.load.load(Ordering::Relaxed) < IMBALANCE {
@@ -962,12 +961,12 @@ fn balance(cpu: usize) {
         } else {
             super::park(clock::monotonic_ns() + BALANCE_INTERVAL_NS);
         }
-        move_one(cpu);
+        move_one(cpu, &mut balance);
     }
 }
 
-/// Moves one thread to the CPU with the least to do, if the difference is worth it. The balancer itself does not count.
-fn move_one(cpu: usize) {
+/// Moves one thread to the CPU with the least to do, if that is due. The balancer itself does not count.
+fn move_one(cpu: usize, balance: &mut Balance) {
     processor::without_interrupts(|| {
         if percpu::cpu_id() != cpu {
             return;
@@ -975,10 +974,11 @@ fn move_one(cpu: usize) {
         // SAFETY: interrupts are off.
         let (local, _) = unsafe { this_cpu() };
         let load = local.queue.load() - 1;
-        let others = (0..percpu::cpu_count()).filter(|&other| other != cpu);
-        let least = others.map(|other| (shared(other).load.load(Ordering::Relaxed), other)).min();
+        // Of several with as little to do, the next one: so what moves comes round all of them.
+        let others = (1..percpu::cpu_count()).map(|step| (cpu + step) % percpu::cpu_count());
+        let least = others.map(|other| (shared(other).load.load(Ordering::Relaxed), other)).min_by_key(|&(load, _)| load);
         if let Some((other_load, other)) = least
-            && load >= other_load + IMBALANCE
+            && balance.look(load, other_load)
         {
             give(local, other);
         }

@@ -5,7 +5,7 @@
 //! the waits that doc/locking.md lists: at most [`runqueue::PollWindow::LONGEST_NS`], never with a single CPU, and not at all on a
 //! machine that is really idle.
 
-use super::cpu::{self, IMBALANCE, shared};
+use super::cpu::{self, shared};
 use crate::interrupt::send_ipi;
 use crate::percpu;
 use crate::trap::RESCHEDULE_VECTOR;
@@ -13,6 +13,7 @@ use crate::{clock, mm};
 use arch_x86_64::percpu as block;
 use arch_x86_64::cpu as processor;
 use core::sync::atomic::Ordering;
+use runqueue::IMBALANCE;
 
 /// The idle thread's life.
 pub(crate) fn run_idle() -> ! {

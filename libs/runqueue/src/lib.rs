@@ -4,6 +4,7 @@
 //! - [`SchedEntity`]: the scheduler's part of a thread; [`Policy`]: what `sched_setscheduler` and `nice` choose.
 //! - [`ThreadState`]: the atomic word that decides, across CPUs, who enqueues a thread that is woken.
 //! - [`PollFlag`], [`PollWindow`]: whether and how long an idle CPU looks for work before it halts.
+//! - [`Balance`]: when a thread moves to another CPU.
 //! - [`measure`]: R in fixed point.
 //!
 //! Neighbours: `kernel::thread` wires it to timers, interrupts and the context switch. The idea is in
@@ -12,12 +13,14 @@
 
 extern crate alloc;
 
+mod balance;
 mod entity;
 pub mod measure;
 mod poll;
 mod queue;
 mod state;
 
+pub use balance::{Balance, IMBALANCE};
 pub use entity::{Policy, QUANTUM_NS as RR_QUANTUM_NS, SchedEntity};
 pub use poll::{PollFlag, PollWindow};
 pub use queue::{Enqueue, RunQueue, Scheduled};

@@ -1,4 +1,4 @@
-//! Deterministic simulation of one CPU: who gets how much, as snapshots.
+//! Deterministic simulation of one CPU, and of several with their balancers: who gets how much, as snapshots.
 //!
 //! The simulated CPU does what a kernel does: account, enqueue the woken, preempt if asked to, run until the next
 //! event. Nothing depends on the host.
@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::{Enqueue, Policy, RunQueue, SchedEntity, Scheduled};
+use crate::{Balance, Enqueue, Policy, RunQueue, SchedEntity, Scheduled};
 
 const MS: u64 = 1_000_000;
 
@@ -51,17 +51,22 @@ struct Cpu {
 
 impl Cpu {
     fn new(tasks: Vec<Task>) -> Self {
-        let mut queue = RunQueue::new(0);
         let tasks: Vec<_> = tasks.into_iter().map(Arc::new).collect();
+        let mut cpu = Self::idle(0, &tasks);
         for task in &tasks {
-            put(&mut queue, task, Enqueue::Woken);
+            put(&mut cpu.queue, task, Enqueue::Woken);
         }
+        cpu
+    }
+
+    /// A CPU on which `tasks` may come to run.
+    fn idle(number: u32, tasks: &[Arc<Task>]) -> Self {
         let left = tasks
-            .into_iter()
+            .iter()
             .map(|task| (task.clone(), task.run_ns))
             .collect();
         Self {
-            queue,
+            queue: RunQueue::new(number),
             now: 0,
             current: None,
             left,
@@ -161,6 +166,48 @@ fn simulate(ms: u64, tasks: Vec<Task>) -> (String, usize) {
     let mut cpu = Cpu::new(tasks);
     cpu.run_until(ms * MS);
     (cpu.report(), cpu.switches)
+}
+
+/// The milliseconds that each of `hogs` equal hogs gets in ten seconds on `cpus` CPUs, whose balancers look every 50 ms.
+fn balanced(cpus: usize, hogs: usize) -> Vec<u64> {
+    const LOOK_NS: u64 = 50 * MS;
+    let tasks: Vec<_> = (0..hogs).map(|_| Arc::new(hog("hog", Policy::Normal(0)))).collect();
+    let mut machine: Vec<Cpu> = (0..cpus).map(|number| Cpu::idle(number as u32, &tasks)).collect();
+    for (index, task) in tasks.iter().enumerate() {
+        put(&mut machine[index % cpus].queue, task, Enqueue::Woken);
+    }
+    let mut balancers: Vec<Balance> = (0..cpus).map(|_| Balance::new()).collect();
+    for look in 1..=200 {
+        for cpu in &mut machine {
+            cpu.run_until(look * LOOK_NS);
+        }
+        for (number, balancer) in balancers.iter_mut().enumerate() {
+            look_around(&mut machine, number, balancer);
+        }
+    }
+    tasks.iter().map(|task| (task.entity.cpu_time_ns() + MS / 2) / MS).collect()
+}
+
+/// What a CPU's balancer does; it runs in place of the CPU's thread.
+fn look_around(machine: &mut [Cpu], number: usize, balancer: &mut Balance) {
+    let load = |cpu: &Cpu| cpu.queue.len() + usize::from(cpu.current.is_some());
+    let others = (1..machine.len()).map(|step| (number + step) % machine.len());
+    let Some((least, other)) = others.map(|other| (load(&machine[other]), other)).min_by_key(|&(load, _)| load) else { return };
+    let cpu = &mut machine[number];
+    if let Some(task) = cpu.current.take() {
+        put(&mut cpu.queue, &task, Enqueue::Preempted);
+    }
+    if balancer.look(load(cpu), least) {
+        let task = cpu.queue.take_for_migration(|_| true).expect("there is more than one");
+        put(&mut machine[other].queue, &task, Enqueue::Woken);
+    }
+}
+
+#[test]
+fn hogs_that_are_no_multiple_of_the_cpus_take_turns() {
+    assert_eq!(balanced(2, 3), [6727, 6564, 6709]);
+    assert_eq!(balanced(2, 5), [4117, 4128, 3917, 3924, 3915]);
+    assert_eq!(balanced(4, 6), [6727, 6727, 6564, 6564, 6709, 6709]);
 }
 
 #[test]
