@@ -111,7 +111,7 @@ static void run(int number)
 	case 18: __asm__ volatile("int $0x60"); break;
 	case 19: __asm__ volatile("int $13"); break;
 	case 20: __asm__ volatile("int $14"); break;
-	case 21: __asm__ volatile("int $0xf3"); break;
+	case 21: __asm__ volatile("int $0xe3"); break;
 	case 22: __asm__ volatile("int $0x20"); break;
 	case 23: flags(0x302); break; /* single step */
 	case 24: __asm__ volatile("int3"); break;

@@ -191,7 +191,7 @@ fn crash(how: &str, exit: i32, words: &[&str]) -> Result<(), String> {
 fn kernel_panic() -> Result<(), String> {
     for cpus in ["1", "4"] {
         let mut command = oxv(["run", "--smp", cpus, "--append", "panic=test", "--", "/bin/true"]);
-        expect(&mut command, 125, &["panic", "CPU", "#0", "#1", "kernel::"])?;
+        expect(&mut command, 125, &["panic", "CPU", "#0", "#1", "kernel/src/boot.rs:", "context_start"])?;
     }
     Ok(())
 }
