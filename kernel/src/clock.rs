@@ -9,7 +9,7 @@ use arch_x86_64::{apic, cpu};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use platform::clock::hw::{self, TscFrequency};
 use platform::clock::pvclock::{VcpuTime, WallClock};
-use platform::clock::{Counter, Estimate, Hypervisor, Scale};
+use platform::clock::{Confidence, Counter, Estimate, Hypervisor, Scale};
 
 static BASE_TSC: AtomicU64 = AtomicU64::new(0);
 static MULT: AtomicU64 = AtomicU64::new(1);
@@ -17,7 +17,7 @@ static SHIFT: AtomicU32 = AtomicU32::new(0);
 static HZ: AtomicU64 = AtomicU64::new(0);
 /// Unix time in nanoseconds when the monotonic clock read 0.
 static REALTIME_BASE: AtomicU64 = AtomicU64::new(0);
-/// APIC timer ticks per second; 0 with TSC deadlines.
+/// APIC timer ticks per second; 0 with TSC deadlines, and before it is known.
 static APIC_HZ: AtomicU64 = AtomicU64::new(0);
 
 /// What the vDSO needs to compute the clocks: `(tsc - base_tsc) * mult >> shift` nanoseconds, with a 128-bit product.
@@ -65,14 +65,17 @@ fn kvm_frequency() -> Option<TscFrequency> {
     Some(TscFrequency { estimate: Estimate { hz: snapshot.tsc_hz()?, error: 0 }, source: hw::Source::Cpuid })
 }
 
+/// Ticks per second of the APIC timer that QEMU and KVM emulate.
+const EMULATED_APIC_HZ: u64 = 1_000_000_000 / apic::TIMER_DIVISOR as u64;
+
 /// Measures the TSC against the two best timers of the machine: the ACPI PM timer, the PIT, the APIC's timer where its rate
-/// is known (QEMU and KVM run it at 1 GHz before division).
+/// is known (QEMU and KVM run it at 1 GHz before division). If the PIT confirms that rate, the APIC's timer need not be measured again.
 fn calibrated(machine: &Machine) -> Option<TscFrequency> {
     // SAFETY: nobody else uses these timers.
     let mut pit = unsafe { hw::Pit::start() };
     // SAFETY: as above; ACPI names the port.
     let mut pm = machine.fadt.as_ref().and_then(|fadt| fadt.pm_timer).map(|timer| unsafe { hw::AcpiPmTimer::new(timer) });
-    let apic_counter = Counter { hz: 1_000_000_000 / u64::from(apic::TIMER_DIVISOR), bits: 32 };
+    let apic_counter = Counter { hz: EMULATED_APIC_HZ, bits: 32 };
     let mut apic_timer = hw::Polled::new(apic_counter, || u64::from(u32::MAX - apic::timer_ticks()));
     let apic_known = matches!(hw::hypervisor(), Hypervisor::Tcg | Hypervisor::Kvm);
     match &mut pm {
@@ -81,6 +84,8 @@ fn calibrated(machine: &Machine) -> Option<TscFrequency> {
             apic::set_timer_ticks(u32::MAX);
             let found = hw::tsc_frequency(&mut [&mut pit, &mut apic_timer]);
             apic::set_timer_ticks(0);
+            let is_right = found.as_ref().is_some_and(|found| found.source == hw::Source::Calibration(Confidence::Confirmed));
+            APIC_HZ.store(if is_right { EMULATED_APIC_HZ } else { 0 }, Ordering::Relaxed);
             found
         }
         None => hw::tsc_frequency(&mut [&mut pit]),
@@ -156,9 +161,9 @@ const APIC_CALIBRATION_NS: u64 = 1_000_000;
 /// Readings at each end of the calibration; the one with the tightest TSC bracket counts.
 const APIC_READINGS: usize = 8;
 
-/// Measures the APIC timer against the TSC, if TSC deadlines are not to be had. On the first CPU, before threads.
+/// Measures the APIC timer against the TSC, if it is needed and not known: without TSC deadlines. On the first CPU, before threads.
 pub(crate) fn init_apic_timer() {
-    if apic::has_tsc_deadline() {
+    if apic::has_tsc_deadline() || APIC_HZ.load(Ordering::Relaxed) != 0 {
         return;
     }
     apic::set_timer_ticks(u32::MAX);

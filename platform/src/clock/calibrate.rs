@@ -230,12 +230,17 @@ mod tests {
         }
 
         /// A series of samples 300 µs apart; `stall` gives the stall inside and after sample `i`, in µs.
-        fn series(&mut self, mut stall: impl FnMut(&mut Self, usize) -> (u64, u64)) -> Vec<Sample> {
+        fn series(&mut self, stall: impl FnMut(&mut Self, usize) -> (u64, u64)) -> Vec<Sample> {
+            self.series_of(300, stall)
+        }
+
+        /// As `series`, with samples `step_us` apart.
+        fn series_of(&mut self, step_us: u64, mut stall: impl FnMut(&mut Self, usize) -> (u64, u64)) -> Vec<Sample> {
             (0..MAX_SAMPLES)
                 .map(|i| {
                     let (inside, after) = stall(self, i);
                     let sample = self.sample(inside);
-                    self.pass_us(300 + after);
+                    self.pass_us(step_us + after);
                     sample
                 })
                 .collect()
@@ -257,6 +262,16 @@ mod tests {
                 assert_right(found, hz, 100, "quiet");
                 assert!(found.error_ppm() < 300, "{found:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_short_series_of_slow_readings_is_right_and_says_that_it_is_loose() {
+        for seed in 1..200 {
+            let samples = Host::new(2_399_998_713, PIT, seed).series_of(15, |_, _| (0, 0));
+            let found = estimate(&samples, PIT).expect("consistent");
+            assert!(found.hz.abs_diff(2_399_998_713) <= found.error + 2, "{found:?}");
+            assert!(found.error_ppm() > 300, "a longer one is due: {found:?}");
         }
     }
 

@@ -237,16 +237,26 @@ impl<R: FnMut() -> u64> Reference for Polled<R> {
     }
 }
 
-/// Length of one step of a series, of which the tightest reading is kept.
-const STEPS_PER_SEC: u64 = 6000;
+/// [`MAX_SAMPLES`] steps make a series; of each the tightest reading is kept. Where readings are quick and a timer
+/// is fine-grained, half a millisecond says enough; the bounds tell, so a short series that does not suffice is only followed by longer ones.
+const SERIES: [Series; 5] = [Series { steps_per_sec: 64_000, good_ppm: 100 }, LONG, LONG, LONG, LONG];
+const LONG: Series = Series { steps_per_sec: 6000, good_ppm: 300 };
+
+/// How to read a timer, and how tight an estimate must be to be the last.
+#[derive(Clone, Copy)]
+struct Series {
+    steps_per_sec: u64,
+    good_ppm: u64,
+}
+
 /// So many equal readings in a row mean that the timer stands still.
 const DEAD_AFTER_READS: u32 = 20_000;
 
-/// A series of [`MAX_SAMPLES`] readings over about 5 ms; fewer from a timer that stands still.
-fn series(reference: &mut dyn Reference) -> ArrayVec<Sample, MAX_SAMPLES> {
+/// A series of [`MAX_SAMPLES`] readings; fewer from a timer that stands still.
+fn series(reference: &mut dyn Reference, steps_per_sec: u64) -> ArrayVec<Sample, MAX_SAMPLES> {
     let counter = reference.counter();
     let mask = if counter.bits >= 64 { u64::MAX } else { (1 << counter.bits) - 1 };
-    let step = (counter.hz / STEPS_PER_SEC).max(1);
+    let step = (counter.hz / steps_per_sec).max(1);
     let mut samples = ArrayVec::new();
     let mut step_start = reference.sample();
     let mut best = step_start;
@@ -285,13 +295,9 @@ pub struct TscFrequency {
     pub source: Source,
 }
 
-/// An estimate no looser than this needs no further series.
-const GOOD_PPM: u64 = 300;
-const ATTEMPTS: usize = 5;
-
 /// The TSC's frequency, stated or measured. The first of `timers` is the preferred one, the second confirms it. `None`
-/// when nothing states it and no timer runs. Takes no time when stated, otherwise about 5 ms for each timer, up to
-/// five times that on a busy host.
+/// when nothing states it and no timer runs. Takes no time when stated, otherwise half a
+/// millisecond for each timer, 5 ms where readings are slow, up to 20 ms on a busy host.
 ///
 /// Context: boot, one CPU, interrupts off.
 #[must_use]
@@ -300,21 +306,21 @@ pub fn tsc_frequency(timers: &mut [&mut dyn Reference]) -> Option<TscFrequency> 
         return Some(TscFrequency { estimate: Estimate { hz, error: 0 }, source: Source::Cpuid });
     }
     let mut result = None;
-    for _ in 0..ATTEMPTS {
-        let mut estimates = timers.iter_mut().map(|timer| measure(&mut **timer));
+    for Series { steps_per_sec, good_ppm } in SERIES {
+        let mut estimates = timers.iter_mut().map(|timer| measure(&mut **timer, steps_per_sec));
         let (first, second) = (estimates.next().flatten(), estimates.next().flatten());
         let Some((estimate, confidence)) = calibrate::cross_check(first, second) else { continue };
         let estimate = snap_to_gigahertz(estimate);
         result = better(result, TscFrequency { estimate, source: Source::Calibration(confidence) });
-        if confidence != Confidence::Disputed && estimate.error_ppm() <= GOOD_PPM {
+        if confidence != Confidence::Disputed && estimate.error_ppm() <= good_ppm {
             break;
         }
     }
     result
 }
 
-fn measure(timer: &mut dyn Reference) -> Option<Estimate> {
-    let samples = series(timer);
+fn measure(timer: &mut dyn Reference, steps_per_sec: u64) -> Option<Estimate> {
+    let samples = series(timer, steps_per_sec);
     calibrate::estimate(&samples, timer.counter()).ok()
 }
 

@@ -12,7 +12,7 @@ pub mod pvclock;
 mod scale;
 pub mod wall;
 
-pub use calibrate::{Counter, Estimate, Sample};
+pub use calibrate::{Confidence, Counter, Estimate, Sample};
 pub use cpuid::Hypervisor;
 pub use scale::Scale;
 
