@@ -26,8 +26,9 @@ What goes into the image:
   The program, looked up in PATH, with its ELF interpreter and all shared libraries, found as ld.so finds them
   (RPATH, RUNPATH, LD_LIBRARY_PATH from --env, /etc/ld.so.cache, default directories). For a script: the
   program on its '#!' line, and with '#!/usr/bin/env NAME' also NAME.
-  If a Debian package owns the program: that package's files and those of the packages it depends on (not of
-  'Essential' packages; without documentation and translations). So `python3` and `perl` find their modules.
+  If a Debian package owns the program: that package's files, those of the packages it depends on (not of
+  'Essential' packages; without documentation and translations) and /bin/sh. So `python3` and `perl` find their
+  modules. Other programs that it starts need `--package`, such as `--package coreutils`.
   If no package owns it and it is PREFIX/bin/NAME (as in /usr/local or ~/.pyenv): PREFIX/lib/NAME* where that
   exists, without its test suite, and without site-packages if these are more than 128M.
   Arguments that name existing files, and directories below the current one, unless --no-auto-add is given.

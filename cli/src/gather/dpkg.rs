@@ -13,6 +13,15 @@ use super::tree::{Root, Tree};
 const STATUS: &str = "/var/lib/dpkg/status";
 const INFO: &str = "/var/lib/dpkg/info";
 
+/// Which programs of a package are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Programs {
+    /// All: the user named the package.
+    All,
+    /// All but those of essential packages: the package came along.
+    NotOfEssential,
+}
+
 /// Packages that others depend on for their installation scripts, not for running.
 const ADMINISTRATION: [&str; 14] = [
     "adduser",
@@ -131,15 +140,16 @@ impl Dpkg {
         alternatives.iter().find_map(|name| self.packages.get(name).or_else(|| provided(name)))
     }
 
-    /// Adds the package's files to `tree`; returns the regular ones. Of essential packages (coreutils, perl-base …) only
-    /// what is not a program, as those hold many unrelated ones. Unreadable and missing files are passed over.
-    pub(crate) fn add_files(&self, tree: &mut Tree, name: &str) -> Vec<PathBuf> {
+    /// Adds the package's files to `tree`; returns the regular ones. Essential packages (coreutils, perl-base …) hold
+    /// many unrelated programs, which `programs` may leave out. Unreadable and missing files are passed over.
+    pub(crate) fn add_files(&self, tree: &mut Tree, name: &str, programs: Programs) -> Vec<PathBuf> {
         let (Some(root), Some(package)) = (&self.root, self.packages.get(name)) else { return Vec::new() };
         let info = root.host(Path::new(INFO));
         let qualified = info.join(format!("{name}:{}.list", package.architecture));
         let list = fs::read_to_string(qualified).or_else(|_| fs::read_to_string(info.join(format!("{name}.list"))));
         let mut added = Vec::new();
-        for line in list.unwrap_or_default().lines().filter(|line| is_wanted(line, package.essential)) {
+        let without_programs = package.essential && programs == Programs::NotOfEssential;
+        for line in list.unwrap_or_default().lines().filter(|line| is_wanted(line, without_programs)) {
             let host = root.host(Path::new(line));
             if rustix::fs::access(&host, rustix::fs::Access::READ_OK).is_err() {
                 continue;
@@ -169,10 +179,10 @@ fn add_compiled_python(root: &Root, tree: &mut Tree, path: &Path) {
     }
 }
 
-fn is_wanted(path: &str, essential: bool) -> bool {
+fn is_wanted(path: &str, without_programs: bool) -> bool {
     let in_program_directory = || Path::new(path).parent().is_some_and(|p| PROGRAM_DIRECTORIES.iter().any(|d| p == Path::new(d)));
     let unwanted = UNWANTED.iter().any(|prefix| path.starts_with(prefix));
-    !(unwanted || essential && in_program_directory())
+    !(unwanted || without_programs && in_program_directory())
 }
 
 /// `path` as it stands, and with `/usr` in front or taken off.
@@ -289,11 +299,26 @@ Architecture: amd64
     fn package_files_come_with_byte_code_and_without_documentation() {
         let (_dir, dpkg, root) = database();
         let mut tree = Tree::default();
-        dpkg.add_files(&mut tree, "tool");
+        dpkg.add_files(&mut tree, "tool", Programs::NotOfEssential);
         let has = |path: &str| tree.get(Path::new(path)).is_some();
         assert!(has("/usr/bin/tool") && has("/bin"));
         assert!(has("/usr/share/tool/__pycache__/a.cpython-311.pyc"));
         assert!(!has("/usr/share/doc"));
         assert!(root.metadata(Path::new("/bin/tool")).is_ok());
+    }
+
+    #[test]
+    fn programs_of_essential_packages_come_only_when_named() {
+        let (dir, dpkg, root) = database();
+        fs::write(dir.path().join("usr/bin/ls"), "x").expect("write");
+        fs::write(dir.path().join("var/lib/dpkg/info/coreutils.list"), "/.\n/bin/ls\n").expect("write");
+        let has_ls = |programs| {
+            let mut tree = Tree::default();
+            dpkg.add_files(&mut tree, "coreutils", programs);
+            tree.get(Path::new("/usr/bin/ls")).is_some()
+        };
+        assert!(!has_ls(Programs::NotOfEssential));
+        assert!(has_ls(Programs::All));
+        assert!(root.metadata(Path::new("/usr/bin/ls")).is_ok());
     }
 }

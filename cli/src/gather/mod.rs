@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use self::dpkg::Dpkg;
+use self::dpkg::{Dpkg, Programs};
 use self::elf::ElfError;
 use self::ldso::{Linker, Missing};
 use self::rootfs::Rootfs;
@@ -166,7 +166,7 @@ impl Gatherer {
             if !self.dpkg.is_installed(name) {
                 return Err(Error::PackageMissing { name: name.clone() });
             }
-            self.add_packages(std::slice::from_ref(name));
+            self.add_packages(std::slice::from_ref(name), Programs::All);
         }
         if !args.no_auto_add && self.root.is_host() {
             let arguments = command.get(1..).unwrap_or_default();
@@ -253,7 +253,15 @@ impl Gatherer {
         if packages.is_empty() {
             self.add_prefix_library(real);
         } else {
-            self.add_packages(&packages);
+            self.add_packages(&packages, Programs::NotOfEssential);
+            self.add_shell();
+        }
+    }
+
+    /// What system(3) and popen(3) start. Debian's programs may rely on it without a dependency (Debian Policy §3.8).
+    fn add_shell(&mut self) {
+        if let Ok(real) = self.tree.add(&self.root, Path::new("/bin/sh")) {
+            self.add_library(&real);
         }
     }
 
@@ -271,11 +279,14 @@ impl Gatherer {
         paths
     }
 
-    fn add_packages(&mut self, names: &[String]) {
+    /// Adds packages and what they depend on; `programs` says which programs of the packages named.
+    fn add_packages(&mut self, names: &[String], programs: Programs) {
         let closure = self.dpkg.closure(names);
         for package in closure {
-            if self.packages.insert(package.clone()) {
-                let files = self.dpkg.add_files(&mut self.tree, &package);
+            let programs = if names.contains(&package) { programs } else { Programs::NotOfEssential };
+            // A package may have come along without its programs before the user names it.
+            if self.packages.insert(package.clone()) || programs == Programs::All {
+                let files = self.dpkg.add_files(&mut self.tree, &package, programs);
                 self.details.push(format!("package {package}"));
                 files.iter().for_each(|file| self.add_library(file));
             }
