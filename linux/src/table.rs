@@ -12,7 +12,7 @@ use syscalls::Sysno;
 use crate::ctx::{Ctx, Handler, to_register};
 use crate::rseq;
 use crate::scarcity;
-use crate::sys::{event, file, futex, info, membarrier, mm, policy, process, remote, sched, shm, signal, thread, time};
+use crate::sys::{event, file, futex, info, membarrier, mm, policy, process, remote, sched, shm, signal, socket, thread, time};
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
 pub const COUNT: usize = 512;
@@ -226,17 +226,25 @@ table! {
     signalfd => event::signalfd / 3, full;
     signalfd4 => event::signalfd4 / 4, full;
 
-    // Local sockets (sys/event/sockets.rs)
-    socket => event::socket / 3, partial("no address family yet");
-    socketpair => event::socketpair / 4, partial("AF_UNIX streams");
-    sendto => event::sendto / 6, partial("socket pairs");
-    recvfrom => event::recvfrom / 6, partial("socket pairs; no MSG_PEEK");
-    sendmsg => event::sendmsg / 3, partial("socket pairs; no control messages");
-    recvmsg => event::recvmsg / 3, partial("socket pairs; no control messages");
-    shutdown => event::shutdown / 2, full;
-    getsockopt => event::getsockopt / 5, partial("SO_TYPE, SO_ERROR, SO_DOMAIN of socket pairs");
-    getsockname => event::getsockname / 3, partial("socket pairs");
-    getpeername => event::getsockname / 3, partial("socket pairs");
+    // Sockets (sys/socket)
+    socket => socket::socket / 3, partial("AF_UNIX; no network yet");
+    socketpair => socket::socketpair / 4, full;
+    bind => socket::bind / 3, full;
+    listen => socket::listen / 2, full;
+    accept => socket::accept / 3, full;
+    accept4 => socket::accept4 / 4, full;
+    connect => socket::connect / 3, full;
+    sendto => socket::sendto / 6, partial("no MSG_OOB");
+    recvfrom => socket::recvfrom / 6, partial("no MSG_OOB");
+    sendmsg => socket::sendmsg / 3, partial("no MSG_OOB");
+    recvmsg => socket::recvmsg / 3, partial("no MSG_OOB");
+    sendmmsg => socket::sendmmsg / 4, partial("no MSG_OOB");
+    recvmmsg => socket::recvmmsg / 5, partial("no MSG_OOB");
+    shutdown => socket::shutdown / 2, full;
+    getsockopt => socket::getsockopt / 5, partial("SOL_SOCKET; no SO_PEERPIDFD, no filters");
+    setsockopt => socket::setsockopt / 5, partial("SOL_SOCKET; no filters");
+    getsockname => socket::getsockname / 3, full;
+    getpeername => socket::getpeername / 3, full;
 
     // Memory (sys/mm.rs)
     mmap => mm::mmap / 6, full;

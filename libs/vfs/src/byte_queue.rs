@@ -113,6 +113,44 @@ impl ByteQueue {
         }
     }
 
+    /// Copies bytes from `offset` on to `sink`, until it is full or at the end; they stay. Returns how many.
+    ///
+    /// # Errors
+    /// `EFAULT`, if nothing was copied.
+    pub fn peek(&self, offset: usize, sink: &mut dyn Sink) -> Result<usize> {
+        let mut done = 0;
+        while offset + done < self.len && sink.remaining() > 0 {
+            let at = self.head + offset + done;
+            let run = (self.len - offset - done).min(PAGE_SIZE - at % PAGE_SIZE).min(sink.remaining());
+            match copy_out(&self.frames[at / PAGE_SIZE], at % PAGE_SIZE, run, sink) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Forgets the first `count` bytes, or all.
+    pub fn discard(&mut self, count: usize) {
+        let mut left = count.min(self.len);
+        while left > 0 {
+            let run = left.min(PAGE_SIZE - self.head);
+            self.consume(run);
+            left -= run;
+        }
+    }
+
+    /// Forgets all bytes behind the first `len`: what was appended comes back off.
+    pub fn truncate(&mut self, len: usize) {
+        if len == 0 {
+            return self.clear();
+        }
+        self.len = self.len.min(len);
+        self.frames.truncate((self.head + self.len).div_ceil(PAGE_SIZE));
+    }
+
     /// Forgets everything in it.
     pub fn clear(&mut self) {
         self.len = 0;
@@ -164,6 +202,29 @@ mod tests {
         assert_eq!(queue.fill(&mut b"xyz".as_slice(), 3), Ok(3));
         queue.clear();
         assert!(queue.is_empty() && queue.frames.len() == 1);
+    }
+
+    #[test]
+    fn bytes_can_be_looked_at_and_forgotten_at_both_ends() {
+        let mut queue = ByteQueue::new();
+        let data: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+        assert_eq!(queue.fill(&mut data.as_slice(), usize::MAX), Ok(20_000));
+        queue.discard(5_000);
+        for (offset, len) in [(0, 10), (3_000, 9_000), (14_990, 100), (15_000, 1)] {
+            let mut sink = VecSink::new(len);
+            let expected = &data[5_000 + offset..(5_000 + offset + len).min(20_000)];
+            assert_eq!(queue.peek(offset, &mut sink), Ok(expected.len()));
+            assert_eq!(sink.into_vec(), expected);
+        }
+        queue.truncate(4_000);
+        assert_eq!(queue.fill(&mut b"end".as_slice(), 3), Ok(3));
+        let mut rest = VecSink::new(usize::MAX);
+        assert_eq!(queue.drain(&mut rest), Ok(4_003));
+        let rest = rest.into_vec();
+        assert_eq!((&rest[..4_000], &rest[4_000..]), (&data[5_000..9_000], b"end".as_slice()));
+        queue.fill(&mut b"xyz".as_slice(), 3).unwrap();
+        queue.discard(100);
+        assert!(queue.is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! - [`inode`], [`file`]: the two traits every file implements, and [`OpenFile`];
 //! - [`dentry`], [`mount`], [`walk`], [`ops`]: names: from a path to an inode, and the operations on names;
 //! - file systems: [`tmpfs`] (also the writable layer over a read-only tree), [`erofs_fs`], [`synth`] (procfs, sysfs);
-//! - files that are no file system's: [`pipe`], [`eventfd`], [`timerfd`], [`socketpair`], [`epoll`], [`devices`], [`tty`].
+//! - files that are no file system's: [`pipe`], [`eventfd`], [`timerfd`], [`epoll`], [`devices`], [`tty`].
 //!
 //! The `linux` crate's `sys/file` and `sys/event` are thin callers of this crate.
 
@@ -31,7 +31,6 @@ pub mod ops;
 pub mod page;
 pub mod pipe;
 pub mod poll;
-pub mod socketpair;
 pub mod synth;
 pub mod timerfd;
 pub mod tmpfs;

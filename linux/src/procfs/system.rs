@@ -240,7 +240,20 @@ fn sys() -> Entry {
         ("kernel", sys_kernel()),
         (
             "net",
-            Entry::fixed(vec![("core", Entry::fixed(vec![("somaxconn", Entry::text("4096\n"))]))]),
+            Entry::fixed(vec![
+                (
+                    "core",
+                    Entry::fixed(vec![
+                        ("optmem_max", Entry::text("131072\n")),
+                        ("rmem_default", Entry::text("212992\n")),
+                        ("rmem_max", Entry::text("212992\n")),
+                        ("somaxconn", Entry::text("4096\n")),
+                        ("wmem_default", Entry::text("212992\n")),
+                        ("wmem_max", Entry::text("212992\n")),
+                    ]),
+                ),
+                ("unix", Entry::fixed(vec![("max_dgram_qlen", Entry::text("10\n"))])),
+            ]),
         ),
         (
             "vm",

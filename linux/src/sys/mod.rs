@@ -12,5 +12,6 @@ pub mod remote;
 pub mod sched;
 pub mod shm;
 pub mod signal;
+pub mod socket;
 pub mod thread;
 pub mod time;

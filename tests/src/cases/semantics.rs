@@ -27,6 +27,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("spread.c"),
         Case::c("pipes.c"),
         Case::c("epoll.c"),
+        Case::c("unix_sockets.c"),
         Case::c("files.c"),
         Case::c("system.c"),
         Case::c("clock.c"),

@@ -6,7 +6,6 @@
 //! | `epoll.rs` | epoll_create, epoll_ctl, epoll_wait and relatives |
 //! | `counters.rs` | eventfd, timerfd |
 //! | `signalfd.rs` | signalfd |
-//! | `sockets.rs` | socketpair, and the calls that work on its ends |
 //!
 //! What they do is in the `vfs` crate; these functions turn registers into its terms.
 
@@ -14,13 +13,11 @@ mod counters;
 mod epoll;
 mod poll;
 mod signalfd;
-mod sockets;
 
 pub use counters::*;
 pub use epoll::*;
 pub use poll::*;
 pub use signalfd::*;
-pub use sockets::*;
 
 use linux_abi::Errno;
 use linux_abi::signal::SigSet;

@@ -36,6 +36,7 @@ use vfs::tmpfs::Options;
 use vfs::walk::Follow;
 
 use crate::ctx::Ctx;
+use crate::process::Process;
 use crate::user_ptr::UserPtr;
 
 /// "The working directory", in place of a directory's descriptor.
@@ -80,16 +81,23 @@ fn with_start<R>(
     f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
     let process = ctx.process();
-    let credentials = process.credentials();
-    let umask = process.fs.umask.load(core::sync::atomic::Ordering::Relaxed) as u16;
-    process.fs.with_viewer(&credentials, |viewer, cwd| {
-        let context = Context { viewer, umask };
+    with_caller(process, |context, cwd| {
         if dirfd == AT_FDCWD || path.first() == Some(&b'/') {
             return f(context, cwd);
         }
         let directory = process.files.get(dirfd)?;
         f(context, directory.location())
     })
+}
+
+/// Runs `f` with a process's view of the file tree and its working directory.
+pub(crate) fn with_caller<R>(
+    process: &Process,
+    f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
+) -> Result<R, Errno> {
+    let credentials = process.credentials();
+    let umask = process.fs.umask.load(core::sync::atomic::Ordering::Relaxed) as u16;
+    process.fs.with_viewer(&credentials, |viewer, cwd| f(Context { viewer, umask }, cwd))
 }
 
 /// Runs `f` with the place that `path` names, as the `*at` calls find it.

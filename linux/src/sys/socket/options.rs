@@ -1,0 +1,45 @@
+//! Options of sockets.
+
+use linux_abi::Errno;
+use socket::Value;
+use socket::options::SOL_SOCKET;
+use socket::options::name::{SO_MARK, SO_PEERGROUPS, SO_RCVBUFFORCE, SO_SNDBUFFORCE};
+
+use super::{get, socket_of};
+use crate::ctx::{Ctx, SysResult};
+use crate::user_ptr::{self, UserPtr};
+
+/// No option that can be set is longer.
+const VALUE_MAX: usize = 256;
+
+/// `getsockopt`.
+///
+/// # Errors
+/// `ENOTSOCK`, `ENOPROTOOPT`, `EOPNOTSUPP` for the levels of other families, `EFAULT`, `EINVAL`.
+pub fn getsockopt(ctx: &Ctx<'_>, fd: i32, level: u32, option: u32, value: UserPtr<u8>, len: UserPtr<u32>) -> SysResult {
+    let file = get(ctx, fd)?;
+    let room = i32::try_from(len.read()?).map_err(|_| Errno::EINVAL)? as usize;
+    let bytes = socket_of(&file)?.option(level, option).map(Value::into_bytes)?;
+    if option == SO_PEERGROUPS && room < bytes.len() {
+        len.write(&(bytes.len() as u32))?;
+        return Err(Errno::ERANGE);
+    }
+    let stored = &bytes[..bytes.len().min(room)];
+    user_ptr::copy_out(value.address(), stored)?;
+    len.write(&(stored.len() as u32)).map(|()| 0)
+}
+
+/// `setsockopt`.
+///
+/// # Errors
+/// `ENOTSOCK`, `ENOPROTOOPT`, `EOPNOTSUPP`, `EFAULT`, `EINVAL`, `EDOM`, `EPERM`.
+pub fn setsockopt(ctx: &Ctx<'_>, fd: i32, level: u32, option: u32, value: UserPtr<u8>, len: i32) -> SysResult {
+    let file = get(ctx, fd)?;
+    let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    let value = value.read_vec(len.min(VALUE_MAX))?;
+    let reserved = level == SOL_SOCKET && matches!(option, SO_MARK | SO_SNDBUFFORCE | SO_RCVBUFFORCE);
+    if reserved && ctx.process().ids().euid != 0 {
+        return Err(Errno::EPERM);
+    }
+    socket_of(&file)?.set_option(level, option, &value).map(|()| 0)
+}
