@@ -411,12 +411,15 @@ fn give(local: &mut Local, target: usize) {
 fn wake_expired(local: &mut Local, now: u64) {
     while let Some(thread) = sleep::pop_expired(&mut local.timers, now) {
         // The thread may be the one that is about to sleep: then this leaves a token. It may have been woken elsewhere just now:
-        // then the token is one too many, which does no harm.
+        // then the token, or the wake-up, is one too many, which does no harm. In the second case it may even wait again, with its
+        // other timer set somewhere else: that one is not this CPU's to unlink; `send` abandons it.
         // SAFETY: alive, see `pop_expired`.
         let thread = unsafe { thread.as_ref() };
         if thread.state.unpark() == Unpark::MustEnqueue {
-            // SAFETY: it was set here; interrupts are off, and the wake-up is ours.
-            unsafe { sleep::clear(&mut local.timers, thread) };
+            if thread.timers.cpu() == Some(local.cpu) {
+                // SAFETY: it was set here; interrupts are off, and the wake-up is ours.
+                unsafe { sleep::clear(&mut local.timers, thread) };
+            }
             // SAFETY: the transition gave us the scheduler reference.
             let thread = unsafe { ThreadRef::from_ptr(NonNull::from(thread)) };
             send(wake_target(&thread), thread);

@@ -13,7 +13,8 @@
 //!
 //! The list holds a reference to the thread, so that timers outlive their place in a queue. A CPU empties its list in every full
 //! pass of the scheduler. The second timer is for the thread that waits again before that; only if both are abandoned must it
-//! wait for one. `armed` says which timer is set; like the timer it belongs to the thread while it runs and, from its falling
+//! wait for one. An abandoned timer may expire before its CPU has looked at the list: then the wake-up it causes may be that of a later wait,
+//! whose timer is set elsewhere. `armed` says which timer is set; like the timer it belongs to the thread while it runs and, from its falling
 //! asleep on, to the winner of its wake-up.
 #![expect(unsafe_code, reason = "timers are linked in place")]
 
