@@ -130,7 +130,7 @@ impl Session<'_> {
         while open > 0 {
             let event = match self.next(events) {
                 Some(event) => event,
-                None => return self.kill(self.deadline.map_or(125, |(_, code)| code)),
+                None => return self.time_is_up(),
             };
             match event {
                 Event::ControlEnded | Event::OutputEnded => open -= 1,
@@ -150,6 +150,14 @@ impl Session<'_> {
             }
         }
         Ending::Over
+    }
+
+    /// The program, or the machine, did not end in the time it was given.
+    fn time_is_up(&mut self) -> Ending {
+        if self.exit.is_none() {
+            say(&format!("the program did not end within {} s of being told to; the machine was stopped", GRACE_TIME.as_secs()));
+        }
+        self.kill(self.deadline.map_or(125, |(_, code)| code))
     }
 
     /// The next event, or `None` when the deadline has passed.

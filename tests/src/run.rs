@@ -102,14 +102,14 @@ pub fn insert_options(command: &mut Command, options: &[String]) {
 /// # Panics
 /// When it cannot be started.
 pub fn outcome(command: &mut Command, stdin: &Stdin, limit: Duration) -> Outcome {
-    outcome_or(command, stdin, limit, || ())
+    outcome_or(command, stdin, limit, |_| None)
 }
 
 /// As [`outcome`]; `late` is called when the time limit has passed, before the command is ended.
 ///
 /// # Panics
 /// When it cannot be started.
-pub fn outcome_or(command: &mut Command, stdin: &Stdin, limit: Duration, late: impl FnOnce()) -> Outcome {
+pub fn outcome_or(command: &mut Command, stdin: &Stdin, limit: Duration, late: impl FnOnce(Pid) -> Option<Duration>) -> Outcome {
     let start = Instant::now();
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command
@@ -150,13 +150,17 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// Waits until the deadline, then ends the whole process group: `oxv` gets time to end its emulator.
-fn wait(child: &mut Child, deadline: Instant, late: impl FnOnce()) -> Option<ExitStatus> {
+/// Waits until the deadline, and as much longer as `late` says then; after that it ends the whole process group: `oxv` gets time to end its
+/// emulator.
+fn wait(child: &mut Child, deadline: Instant, late: impl FnOnce(Pid) -> Option<Duration>) -> Option<ExitStatus> {
     if let Some(status) = poll(child, deadline) {
         return Some(status);
     }
-    late();
     let group = Pid::from_child(child);
+    let more = late(group);
+    if let Some(status) = more.and_then(|more| poll(child, Instant::now() + more)) {
+        return Some(status);
+    }
     let _gone = kill_process_group(group, Signal::TERM);
     if poll(child, Instant::now() + Duration::from_secs(5)).is_none() {
         let _gone = kill_process_group(group, Signal::KILL);
