@@ -1,9 +1,9 @@
 //! The `sync` crate's backend: its link-time symbols, defined by kernel threads.
 #![expect(unsafe_code, reason = "counted references cross a link-time interface")]
 
-use super::{Thread, ThreadRef};
+use super::{Thread, ThreadRef, cpu};
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use sync::ThreadHandle;
 
 /// A handle of `thread`.
@@ -27,6 +27,17 @@ unsafe fn sync_thread_clone(thread: NonNull<()>) {
 unsafe fn sync_thread_drop(thread: NonNull<()>) {
     // SAFETY: the caller gives its reference up.
     drop(unsafe { ThreadRef::from_ptr(thread.cast()) });
+}
+
+#[unsafe(no_mangle)]
+fn sync_thread_this() -> NonNull<()> {
+    super::with_current(|thread| NonNull::from(thread).cast())
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_tell(thread: NonNull<()>, word: *const AtomicU32, status: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { cpu::tell(thread.cast(), word, status) }
 }
 
 #[unsafe(no_mangle)]

@@ -12,10 +12,6 @@
 //! caller is not inside the scheduler.
 //! A timer that is set stays in its CPU's queue, wherever the thread goes (`sleep.rs`).
 //!
-//! **Placement.** A woken or new thread goes home if that CPU is idle, else to an idle CPU, else home (a new one: to the least
-//! loaded). [`IDLE`] has a bit for every CPU that is idle *and not promised a thread*: whoever sends a thread there takes the bit,
-//! so that a burst of threads spreads. The CPU puts it back before it halts again.
-//!
 //! **Brief turns.** A full pass ([`schedule`]) reads the clock, lets the fairness factor grow, looks at timers, requests and the
 //! incoming list, and sets the hardware timer. Threads that wake each other and wait switch far more often than any of that
 //! changes. So a full pass leaves a promise, `brief_until_tsc`: until then the factor counts as constant, and the hardware timer
@@ -23,20 +19,27 @@
 //! counter's difference and take the first thread of the queue. Whatever comes from outside (an incoming thread, a request, the
 //! timer) comes with an interrupt, which asks for a full pass.
 //!
-//! **Balance.** An idle CPU asks the most loaded one for a thread (`wanted_by`); the owner hands one over the next time it
-//! schedules. A balancer thread on each CPU evens out lasting differences every 50 ms while more than one thread is runnable.
+//! `brief.rs` has waking, waiting and yielding, `placement.rs` which CPU a thread goes to, `balance.rs` how loads even out.
 #![expect(unsafe_code, reason = "state that belongs to one CPU by discipline")]
 
+mod balance;
+mod brief;
 mod mischief;
+mod placement;
 
+pub(crate) use balance::start_balancers;
+pub(super) use brief::{tell, unpark, wait, yield_now};
+pub(super) use placement::{affinity_changed, kick, offer_this_cpu, policy_changed, send_elsewhere, start, stay};
+
+use balance::give;
+use placement::{IDLE, allows, send, wake_target};
 use super::switch::{self, Departure, Leaving};
 use super::sleep::{self, AbandonedTimer, SleepTimer};
 use super::{Class, Stack, Thread, ThreadRef};
 use mischief::Fate;
 use crate::mm::KernelStack;
-use crate::percpu::{self, MAX_CPUS, PreemptGuard};
-use crate::interrupt::send_ipi;
-use crate::trap::{RESCHEDULE_VECTOR, TIMER_VECTOR};
+use crate::percpu::{self, MAX_CPUS};
+use crate::trap::TIMER_VECTOR;
 use crate::{clock, rcu, tlb, torture};
 use alloc::boxed::Box;
 use arch_x86_64::percpu as block;
@@ -44,9 +47,9 @@ use arch_x86_64::{apic, cpu as processor};
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use lockfree::mpsc::{MpscList, Push};
+use lockfree::mpsc::MpscList;
 use runqueue::measure::{BRIEF_NS, HYSTERESIS_NS};
-use runqueue::{Balance, Enqueue, IMBALANCE, PollFlag, PollWindow, RunQueue, SchedEntity, Scheduled, Unpark};
+use runqueue::{Enqueue, IMBALANCE, PollFlag, PollWindow, RunQueue, SchedEntity, Scheduled, Unpark};
 use sync::{OnceCell, ThreadHandle};
 use timer::TimerQueue;
 
@@ -56,8 +59,6 @@ const LONGEST_RUN_NS: u64 = 1_000_000_000;
 const SOON_NS: u64 = 2 * HYSTERESIS_NS;
 /// A timer interrupt so late means that the host had stopped this virtual CPU.
 const LATE_NS: u64 = 10_000_000;
-/// How often a balancer compares its CPU with the others.
-const BALANCE_INTERVAL_NS: u64 = 50_000_000;
 /// Hardware timer not set.
 const NEVER: u64 = u64::MAX;
 
@@ -137,7 +138,7 @@ impl Local {
         shared.end_charge(tsc);
         self.missed_ns = 0;
         // If the timer fires soon, turns may be brief until it does.
-        let calm = !is_idle && self.fires_soon(now);
+        let calm = !is_idle && self.fires_soon(now) && !(torture::is_on() && mischief::disturbs());
         self.brief_until_tsc = if calm { tsc + self.brief_ticks } else { 0 };
         now
     }
@@ -225,9 +226,6 @@ impl Scheduler {
         }
     }
 }
-
-/// CPUs that are idle and not promised a thread, bit N for CPU N. A CPU sets its own bit; whoever sends it a thread clears it.
-static IDLE: AtomicU64 = AtomicU64::new(0);
 
 static SCHEDULERS: [Scheduler; MAX_CPUS] = [const { Scheduler::new() }; MAX_CPUS];
 
@@ -317,14 +315,6 @@ fn schedule(current: &Thread, why: Why) {
     unsafe { switch::switch_to(current, next_thread, leaving, departure) };
 }
 
-/// This CPU is idle: whoever has a thread for it may take it. Context: interrupts off.
-pub(super) fn offer_this_cpu() {
-    let bit = 1 << percpu::cpu_id();
-    if IDLE.load(Ordering::Relaxed) & bit == 0 {
-        IDLE.fetch_or(bit, Ordering::Relaxed);
-    }
-}
-
 /// The first thread of the queue that may run here; those before it, which may not any more, are sent on.
 fn pick_allowed(local: &mut Local) -> Option<ThreadRef> {
     loop {
@@ -397,14 +387,6 @@ fn hand_over(local: &mut Local, shared: &Shared) {
         if local.queue.load() >= IMBALANCE {
             give(local, target);
         }
-    }
-}
-
-/// Moves one queued thread to `target`, if one may go there.
-fn give(local: &mut Local, target: usize) {
-    if let Some(thread) = local.queue.take_for_migration(|thread| allows(thread, target)) {
-        end_ready(&thread, processor::rdtsc());
-        send(target, thread);
     }
 }
 
@@ -507,251 +489,6 @@ pub(crate) fn timer_fired() {
     block::set_need_resched(true);
 }
 
-#[inline(always)]
-fn allows(thread: &Thread, cpu: usize) -> bool {
-    thread.affinity.load(Ordering::Relaxed) & 1 << cpu != 0
-}
-
-/// The least loaded CPU that the thread may run on.
-fn allowed_cpu(thread: &Thread) -> usize {
-    if torture::is_on() {
-        return mischief::any_of(thread.affinity() & u64::MAX >> (64 - percpu::cpu_count()));
-    }
-    (0..percpu::cpu_count())
-        .filter(|&cpu| allows(thread, cpu))
-        .min_by_key(|&cpu| shared(cpu).load.load(Ordering::Relaxed))
-        .unwrap_or(0)
-}
-
-/// Puts a thread on `target`'s incoming list and makes that CPU look.
-#[inline(never)]
-fn send(target: usize, thread: ThreadRef) {
-    let _here = PreemptGuard::new();
-    if thread.timers.cpu().is_some_and(|cpu| cpu != target)
-        && let Some((cpu, timer)) = sleep::abandon(&thread)
-    {
-        // SAFETY: `abandon` gives each timer out once until it is given back.
-        let _seen_in_its_next_pass = unsafe { shared(cpu).abandoned.push(timer) };
-    }
-    thread.home.store(target as u32, Ordering::Relaxed);
-    thread.ready_tsc.store(processor::rdtsc(), Ordering::Relaxed);
-    // SAFETY: whoever calls holds the scheduler reference of a thread that is nowhere else, and so alone may link it.
-    let push = unsafe { shared(target).incoming.push(thread) };
-    if target == percpu::cpu_id() {
-        block::set_need_resched(true);
-    } else if push == Push::WasEmpty && shared(target).poll.needs_interrupt() {
-        send_ipi(target, RESCHEDULE_VECTOR);
-    }
-}
-
-/// Sends a thread that is nowhere to a CPU that it may run on.
-pub(super) fn send_elsewhere(thread: ThreadRef) {
-    send(allowed_cpu(&thread), thread);
-}
-
-/// Keeps a thread runnable here that was woken while it fell asleep. Context: interrupts off.
-pub(super) fn stay(thread: ThreadRef) {
-    send(percpu::cpu_id(), thread);
-}
-
-/// Takes an idle CPU that the thread may run on: `home` if it can be had.
-fn claim_idle(thread: &Thread, home: usize) -> Option<usize> {
-    let mut idle = IDLE.load(Ordering::Relaxed) & thread.affinity();
-    while idle != 0 {
-        let cpu = if idle & 1 << home != 0 { home } else { idle.trailing_zeros() as usize };
-        if IDLE.fetch_and(!(1 << cpu), Ordering::Relaxed) & 1 << cpu != 0 {
-            return Some(cpu);
-        }
-        idle &= !(1 << cpu);
-    }
-    None
-}
-
-/// Where a woken thread goes: home if that CPU is idle, else to an idle CPU, else home.
-fn wake_target(thread: &Thread) -> usize {
-    let home = thread.cpu();
-    if torture::is_on() && mischief::misplaces() {
-        return allowed_cpu(thread);
-    }
-    claim_idle(thread, home).unwrap_or_else(|| if allows(thread, home) { home } else { allowed_cpu(thread) })
-}
-
-/// See [`Thread::unpark`]. Interrupts are off from before the thread is woken until it is in a queue or on a list, so that it never
-/// waits for a preempted waker.
-pub(super) fn unpark(thread: &Thread) {
-    let in_thread = processor::interrupts_enabled();
-    processor::disable_interrupts();
-    if !in_thread {
-        return unpark_inside(thread);
-    }
-    if IDLE.load(Ordering::Relaxed) != 0 || torture::is_on() || !thread.state.wake() {
-        return unpark_anywhere(thread);
-    }
-    // SAFETY: the transition gave us the scheduler reference.
-    let thread = unsafe { ThreadRef::from_ptr(NonNull::from(thread)) };
-    // SAFETY: interrupts are off. They were on, so no pass of the scheduler is under way.
-    match unsafe { accept_briefly(thread) } {
-        Ok(()) => leave_scheduler(),
-        Err(thread) => make_runnable(thread),
-    }
-}
-
-/// [`unpark`], by a handler or the scheduler itself. Context: interrupts off, before and after.
-#[inline(never)]
-fn unpark_inside(thread: &Thread) {
-    if thread.state.unpark() == Unpark::MustEnqueue {
-        // SAFETY: the transition gave us the scheduler reference.
-        let thread = unsafe { ThreadRef::from_ptr(NonNull::from(thread)) };
-        send(wake_target(&thread), thread);
-    }
-}
-
-/// [`unpark`], if there is a choice, or if the thread was seen awake. Context: interrupts off; on when this returns.
-#[inline(never)]
-fn unpark_anywhere(thread: &Thread) {
-    match thread.state.unpark() {
-        // SAFETY: the transition gave us the scheduler reference.
-        Unpark::MustEnqueue => make_runnable(unsafe { ThreadRef::from_ptr(NonNull::from(thread)) }),
-        Unpark::TokenSet | Unpark::Exited => leave_scheduler(),
-    }
-}
-
-/// Makes a thread runnable that is nowhere, where it is best. Context: interrupts off, not in the scheduler; on when this returns.
-#[inline(never)]
-fn make_runnable(thread: ThreadRef) {
-    place(wake_target(&thread), thread);
-}
-
-/// Makes a thread that is nowhere runnable on `target`. Context: as for [`make_runnable`].
-fn place(target: usize, thread: ThreadRef) {
-    if target == percpu::cpu_id() {
-        accept_now(thread);
-    } else {
-        send(target, thread);
-    }
-    leave_scheduler();
-}
-
-/// Interrupts on again, and the switch that became due meanwhile.
-#[inline(always)]
-fn leave_scheduler() {
-    processor::enable_interrupts();
-    if block::need_resched() {
-        super::reschedule();
-    }
-}
-
-/// Makes a woken thread runnable here in the simplest case: here is its home, turns are brief, the queue is empty. Else nothing
-/// has happened.
-///
-/// # Safety
-/// Interrupts are off, and no pass of the scheduler is under way.
-#[inline(always)]
-unsafe fn accept_briefly(thread: ThreadRef) -> Result<(), ThreadRef> {
-    // SAFETY: per the contract.
-    let (local, shared) = unsafe { this_cpu() };
-    let tsc = processor::rdtsc();
-    if tsc >= local.brief_until_tsc || thread.cpu() != local.cpu || thread.timers.is_armed() || !allows(&thread, local.cpu) {
-        return Err(thread);
-    }
-    let woken = thread.as_ptr();
-    // SAFETY: the scheduler reference of a woken thread makes it this CPU's to link.
-    unsafe { local.queue.enqueue_first(thread) }?;
-    // SAFETY: it is in the queue.
-    let woken = unsafe { woken.as_ref() };
-    woken.ready_tsc.store(tsc, Ordering::Relaxed);
-    shared.load.store(local.queue.load(), Ordering::Relaxed);
-    super::with_current(|current| {
-        if local.queue.wake_preempts(woken, current) {
-            block::set_need_resched(true);
-        }
-    });
-    Ok(())
-}
-
-/// Makes a thread runnable on this CPU, and asks for a switch if it should run at once.
-/// Context: interrupts off, not in the scheduler.
-fn accept_now(thread: ThreadRef) {
-    // SAFETY: interrupts are off, and no pass of the scheduler is under way.
-    let (local, shared) = unsafe { this_cpu() };
-    if thread.timers.cpu().is_some_and(|cpu| cpu != local.cpu) {
-        return send(local.cpu, thread);
-    }
-    let Some(thread) = let_in(local, thread) else { return };
-    super::with_current(|current| {
-        let tsc = processor::rdtsc();
-        thread.ready_tsc.store(tsc, Ordering::Relaxed);
-        thread.home.store(local.cpu as u32, Ordering::Relaxed);
-        if tsc >= local.brief_until_tsc {
-            return accept_late(local, shared, current, thread);
-        }
-        let woken = thread.as_ptr();
-        accept(local, thread);
-        publish_load(local, shared);
-        if local.preempted_by(woken, current) {
-            block::set_need_resched(true);
-        }
-    });
-}
-
-/// [`accept_now`] when turns are not brief.
-#[inline(never)]
-fn accept_late(local: &mut Local, shared: &Shared, current: &Thread, thread: ThreadRef) {
-    let now = local.account(shared, current);
-    let woken = thread.as_ptr();
-    accept(local, thread);
-    publish_load(local, shared);
-    if local.is_idle(current) || local.preempted_by(woken, current) {
-        block::set_need_resched(true);
-    } else {
-        arm_timer(local, current, now);
-    }
-}
-
-/// Puts a new thread on an idle CPU, or else the least loaded one.
-pub(super) fn start(thread: ThreadRef) {
-    if block::current().is_null() {
-        return send(0, thread);
-    }
-    let home = super::with_current(|creator| {
-        thread.entity.inherit(&creator.entity);
-        creator.cpu()
-    });
-    let in_thread = processor::interrupts_enabled();
-    processor::disable_interrupts();
-    let target = claim_idle(&thread, home).unwrap_or_else(|| allowed_cpu(&thread));
-    if target != percpu::cpu_id() {
-        // Until the target looks itself, so that the next of a burst of new threads goes elsewhere.
-        shared(target).load.fetch_add(1, Ordering::Relaxed);
-    }
-    if in_thread { place(target, thread) } else { send(target, thread) }
-}
-
-/// Makes the CPU that `thread` runs on, or will run on next, pass through the exit path of a trap.
-///
-/// A thread that comes to run elsewhere meanwhile travelled there by read-modify-writes that came after the caller's own, on
-/// the word that says what it is kicked for; so it sees that word.
-pub(super) fn kick(thread: &Thread) {
-    let _here = PreemptGuard::new();
-    let cpu = thread.cpu();
-    if cpu == percpu::cpu_id() {
-        block::set_need_resched(true);
-    } else if !thread.state.is_sleeping() {
-        send_ipi(cpu, RESCHEDULE_VECTOR);
-    }
-}
-
-/// Has the thread's CPU look whether it may still run there.
-pub(super) fn affinity_changed(thread: &Thread) {
-    shared(thread.cpu()).review.store(true, Ordering::Release);
-    kick(thread);
-}
-
-/// Has the thread's CPU look where the thread now belongs.
-pub(super) fn policy_changed(thread: &Thread) {
-    affinity_changed(thread);
-}
-
 /// See [`Thread::cpu_time_ns`]. A running thread's share since it was last charged is added, by its CPU's word for that: if the
 /// word stands still while the account is read, both belong together.
 pub(super) fn cpu_time_ns(thread: &Thread) -> u64 {
@@ -768,92 +505,6 @@ pub(super) fn cpu_time_ns(thread: &Thread) -> u64 {
         }
     }
     thread.entity.cpu_time_ns()
-}
-
-/// Waits; `thread` is the running one. Context: thread, preemption count 0.
-#[inline(always)]
-pub(super) fn wait(thread: &Thread, deadline_ns: u64) {
-    processor::disable_interrupts();
-    if !thread.state.take_token() {
-        // SAFETY: interrupts are off; the borrow ends before the switch.
-        let next = if deadline_ns == NEVER || set_timer(thread, deadline_ns) { unsafe { next_at_once(thread) } } else { None };
-        match next {
-            Some(next) => {
-                count_switch(thread, Departure::Parked);
-                // SAFETY: as required; the queue has given the scheduler reference of `next` to this CPU.
-                unsafe { switch::switch_to(thread, next.as_ref(), Leaving::Voluntarily, Departure::Parked) };
-            }
-            None => schedule(thread, Why::Parking),
-        }
-    }
-    leave_scheduler();
-}
-
-/// The thread that runs after `current`, which waits, if turns are brief and one is ready.
-///
-/// # Safety
-/// Interrupts are off and no pass of the scheduler is under way.
-#[inline(always)]
-unsafe fn next_at_once(current: &Thread) -> Option<NonNull<Thread>> {
-    // SAFETY: per the contract.
-    let (local, shared) = unsafe { this_cpu() };
-    let tsc = processor::rdtsc();
-    if tsc >= local.brief_until_tsc || block::need_resched() || !allows(local.queue.first()?, local.cpu) {
-        return None;
-    }
-    local.charge_briefly(shared, current, tsc);
-    let next = local.queue.pick_next()?;
-    end_ready(&next, tsc);
-    let next = next.into_ptr();
-    shared.load.store(local.queue.load(), Ordering::Relaxed);
-    Some(next)
-}
-
-/// Sets a timer for the running thread. Returns whether the hardware timer fires in time for it. Context: interrupts off.
-#[inline(never)]
-fn set_timer(thread: &Thread, deadline_ns: u64) -> bool {
-    // SAFETY: interrupts are off.
-    let (local, _) = unsafe { this_cpu() };
-    // SAFETY: this is the thread's CPU, with interrupts off.
-    if unsafe { sleep::set(&mut local.timers, local.cpu, thread, deadline_ns) } {
-        return deadline_ns >= local.armed_ns;
-    }
-    // Both timers are still in queues of other CPUs. Rather than without one the thread waits for one to come back; whoever
-    // waits tolerates being woken for nothing.
-    match sleep::want(thread) {
-        Some(cpu) => send_ipi(cpu, RESCHEDULE_VECTOR),
-        None => thread.unpark(),
-    }
-    false
-}
-
-/// See [`super::yield_now`].
-pub(super) fn yield_now() {
-    processor::disable_interrupts();
-    super::with_current(|current| {
-        // SAFETY: interrupts are off; the borrow ends before the switch.
-        let (local, shared) = unsafe { this_cpu() };
-        if local.queue.is_empty() && shared.incoming.is_empty() && !block::need_resched() {
-            return;
-        }
-        let tsc = processor::rdtsc();
-        if tsc >= local.brief_until_tsc || block::need_resched() || !local.queue.first().is_some_and(|next| allows(next, local.cpu)) {
-            return schedule(current, Why::Yielded);
-        }
-        local.charge_briefly(shared, current, tsc);
-        // SAFETY: the running thread's scheduler reference is this CPU's, so it is ours to link.
-        unsafe { local.queue.enqueue(ThreadRef::from_ptr(NonNull::from(current)), Enqueue::Yielded) };
-        let next = local.queue.pick_next().expect("one was there, and one was added").into_ptr();
-        if next != NonNull::from(current) {
-            count_switch(current, Departure::Queued);
-            current.ready_tsc.store(tsc, Ordering::Relaxed);
-            // SAFETY: it is this CPU's.
-            end_ready(unsafe { next.as_ref() }, tsc);
-            // SAFETY: as required; the queue has given the scheduler reference of `next` to this CPU.
-            unsafe { switch::switch_to(current, next.as_ref(), Leaving::Voluntarily, Departure::Queued) };
-        }
-    });
-    leave_scheduler();
 }
 
 /// A switch is due in a trap handler. Context: interrupts off (and off again on return), preemption enabled.
@@ -943,47 +594,3 @@ pub(super) fn others_wait_here() -> bool {
     shared.load.load(Ordering::Relaxed) >= 2 || !shared.incoming.is_empty()
 }
 
-/// Starts the balancer thread of every CPU.
-pub(crate) fn start_balancers() -> Result<(), linux_abi::Errno> {
-    for cpu in (0..percpu::cpu_count()).filter(|_| percpu::cpu_count() > 1) {
-        let thread = super::spawn("balancer", Class::Normal, move || balance(cpu))?;
-        thread.set_affinity(1 << cpu)?;
-        let _first = shared(cpu).balancer.set(super::handle(&thread));
-    }
-    Ok(())
-}
-
-/// A balancer's life: while more than one thread is runnable here, look every 50 ms whether another CPU has less to do.
-fn balance(cpu: usize) {
-    let mut balance = Balance::new();
-    loop {
-        let shared = shared(cpu);
-        if shared.load.load(Ordering::Relaxed) < IMBALANCE {
-            shared.balancer_sleeps.store(true, Ordering::Relaxed);
-            super::park(NEVER);
-        } else {
-            super::park(clock::monotonic_ns() + BALANCE_INTERVAL_NS);
-        }
-        move_one(cpu, &mut balance);
-    }
-}
-
-/// Moves one thread to the CPU with the least to do, if that is due. The balancer itself does not count.
-fn move_one(cpu: usize, balance: &mut Balance) {
-    processor::without_interrupts(|| {
-        if percpu::cpu_id() != cpu {
-            return;
-        }
-        // SAFETY: interrupts are off.
-        let (local, _) = unsafe { this_cpu() };
-        let load = local.queue.load() - 1;
-        // Of several with as little to do, the next one: so what moves comes round all of them.
-        let others = (1..percpu::cpu_count()).map(|step| (cpu + step) % percpu::cpu_count());
-        let least = others.map(|other| (shared(other).load.load(Ordering::Relaxed), other)).min_by_key(|&(load, _)| load);
-        if let Some((other_load, other)) = least
-            && balance.look(load, other_load)
-        {
-            give(local, other);
-        }
-    });
-}

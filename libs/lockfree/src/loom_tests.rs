@@ -6,34 +6,16 @@
     reason = "loom checks every access of a model"
 )]
 
-use std::sync::Arc as StdArc;
-use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
-
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use loom::thread;
+use loom_support::explore;
 
 use crate::bag::Bag;
 use crate::mpsc::{MpscLink, MpscList, MpscNode, Push};
 use crate::mutex::{Parker, RawMutex, WaitRecord};
 use crate::spsc::ring_from;
-
-/// Explores `model` and returns how many schedules there were.
-fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) -> usize {
-    let count = StdArc::new(StdAtomicUsize::new(0));
-    let counter = count.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = preemptions;
-    builder.max_branches = 20_000;
-    builder.check(move || {
-        counter.fetch_add(1, StdOrdering::Relaxed);
-        model();
-    });
-    let explored = count.load(StdOrdering::Relaxed);
-    println!("{explored} executions");
-    explored
-}
 
 struct LoomParker<const BROKEN: bool>;
 
@@ -47,8 +29,10 @@ impl<const BROKEN: bool> Parker for LoomParker<BROKEN> {
     fn park(_deadline_ns: u64) {
         thread::park();
     }
-    fn unpark(handle: &thread::Thread) {
-        handle.unpark();
+    unsafe fn tell(thread: thread::Thread, word: *const AtomicU32, status: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { &*word }.store(status, Ordering::Release);
+        thread.unpark();
     }
     fn now_ns() -> u64 {
         0

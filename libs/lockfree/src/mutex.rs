@@ -65,15 +65,18 @@ pub const MAX_WAIT_NS: u64 = 500_000;
 
 /// What a thread can do besides computing: sleep, and be woken.
 pub trait Parker {
-    /// A counted reference to a thread.
-    type Handle;
+    /// Names a thread that waits. It need not keep the thread alive: the thread does not end before it was told.
+    type Handle: Clone;
     /// The calling thread.
     fn current() -> Self::Handle;
     /// Sleeps until unparked, until the monotonic `deadline_ns` (`u64::MAX`: none), or spuriously. An unpark that
     /// came first is remembered and makes the call return at once.
     fn park(deadline_ns: u64);
-    /// Wakes the thread, or makes its next `park` return at once.
-    fn unpark(handle: &Self::Handle);
+    /// Stores `status` in `word` (Release), and wakes the thread, or makes its next `park` return at once.
+    ///
+    /// # Safety
+    /// The thread waits for the store, so it and the word are alive until then; no longer.
+    unsafe fn tell(thread: Self::Handle, word: *const AtomicU32, status: u32);
     /// Monotonic time; read only by threads that were woken and overtaken.
     fn now_ns() -> u64;
     /// Models only: a mistake that loom must find.
@@ -188,13 +191,11 @@ impl<P: Parker> WaitRecord<P> {
     /// As for [`WaitRecord::hand`].
     #[inline(always)]
     unsafe fn tell(record: *const Self, status: u32) {
-        // SAFETY: the record is alive and ours until the store below, after which it is not touched.
-        let handle = unsafe {
-            let handle = (*record).handle.with_mut(|slot| (*slot).take());
-            (*record).status.store(status, Ordering::Release);
-            handle
-        };
-        P::unpark(&handle.expect("an armed record has a thread"));
+        // SAFETY: the record is alive, and ours until its thread is told.
+        unsafe {
+            let thread = (*record).handle.with(|slot| (*slot).clone()).expect("an armed record has a thread");
+            P::tell(thread, &raw const (*record).status, status);
+        }
     }
 }
 

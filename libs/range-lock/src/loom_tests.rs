@@ -1,68 +1,13 @@
 //! Loom models: looks and changes, work and taking away, nobody waits without need; and broken twins.
 #![expect(clippy::undocumented_unsafe_blocks, reason = "models look into cells whose exclusion is what they test")]
 
-use core::ptr::NonNull;
-use std::sync::Arc as StdArc;
-use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
-
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
-use loom::thread::{self, Thread};
+use loom::thread;
+use loom_support::explore;
 
 use crate::{Block, RangeLock};
-
-#[unsafe(no_mangle)]
-fn sync_thread_current() -> NonNull<()> {
-    NonNull::from(Box::leak(Box::new(thread::current()))).cast()
-}
-
-#[unsafe(no_mangle)]
-unsafe fn sync_thread_clone(_: NonNull<()>) {
-    unreachable!("no primitive clones a handle");
-}
-
-#[unsafe(no_mangle)]
-unsafe fn sync_thread_drop(handle: NonNull<()>) {
-    // SAFETY: made by `sync_thread_current`, and never cloned.
-    drop(unsafe { Box::from_raw(handle.cast::<Thread>().as_ptr()) });
-}
-
-#[unsafe(no_mangle)]
-fn sync_thread_park(_: u64) {
-    thread::park();
-}
-
-#[unsafe(no_mangle)]
-unsafe fn sync_thread_unpark(handle: NonNull<()>) {
-    // SAFETY: the caller has the handle.
-    unsafe { handle.cast::<Thread>().as_ref() }.unpark();
-}
-
-#[unsafe(no_mangle)]
-fn sync_thread_interrupted() -> bool {
-    false
-}
-
-#[unsafe(no_mangle)]
-fn sync_monotonic_ns() -> u64 {
-    1
-}
-
-fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) -> usize {
-    let count = StdArc::new(StdAtomicUsize::new(0));
-    let counter = count.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.max_branches = 20_000;
-    builder.check(move || {
-        counter.fetch_add(1, StdOrdering::Relaxed);
-        model();
-    });
-    let explored = count.load(StdOrdering::Relaxed);
-    println!("{explored} executions");
-    explored
-}
 
 fn join<T>(thread: thread::JoinHandle<T>) -> T {
     thread.join().expect("the model's threads do not panic")

@@ -1,29 +1,12 @@
 //! Models: CPUs that read, pass quiescent states and idle, against a driver that frees what it removed.
 
-use std::sync::Arc as StdArc;
-use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
-
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, Thread};
+use loom_support::explore;
 
 use crate::grace::{GracePeriods, Outcome};
-
-fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) -> usize {
-    let count = StdArc::new(StdAtomicUsize::new(0));
-    let counter = count.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.max_branches = 20_000;
-    builder.check(move || {
-        counter.fetch_add(1, StdOrdering::Relaxed);
-        model();
-    });
-    let explored = count.load(StdOrdering::Relaxed);
-    println!("{explored} executions");
-    explored
-}
 
 /// Two objects, of which `current` names the one that can be reached. Freeing the other writes to it: loom reports a reader.
 struct World {

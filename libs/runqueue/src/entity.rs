@@ -170,12 +170,6 @@ impl SchedEntity {
         self.cpu_time_ns.load(Ordering::Relaxed)
     }
 
-    /// Whether the thread is in a run queue. Exact for that queue's CPU, a hint elsewhere.
-    #[must_use]
-    pub fn is_queued(&self) -> bool {
-        self.link.is_linked()
-    }
-
     field!(runtime, set_runtime, runtime, u64);
     field!(rank, set_rank, rank, u32);
     field!(sequence, set_sequence, sequence, i64);

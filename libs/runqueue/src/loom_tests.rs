@@ -1,28 +1,12 @@
 //! Loom models of the state word (no lost wake-up, no double enqueue) and of the poll flag, each with broken twins.
 
-use std::sync::Arc as StdArc;
-use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
-
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use loom::thread;
+use loom_support::explore;
 
 use crate::{FallAsleep, PollFlag, ThreadState, Unpark};
-
-fn explore(model: impl Fn() + Sync + Send + 'static) -> usize {
-    let count = StdArc::new(StdAtomicUsize::new(0));
-    let counter = count.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(move || {
-        counter.fetch_add(1, StdOrdering::Relaxed);
-        model();
-    });
-    let explored = count.load(StdOrdering::Relaxed);
-    println!("{explored} executions");
-    explored
-}
 
 /// A simulated thread, its CPU's incoming list (a count is enough), and what its wakers want to tell it.
 struct World {
@@ -82,7 +66,7 @@ impl World {
 
 #[test]
 fn loom_no_wakeup_is_lost_and_nobody_is_enqueued_twice() {
-    let explored = explore(|| {
+    let explored = explore(3, || {
         let world = Arc::new(World::new());
         let wakers: Vec<_> = (0..2)
             .map(|message| {
@@ -106,7 +90,7 @@ fn loom_no_wakeup_is_lost_and_nobody_is_enqueued_twice() {
 #[test]
 #[should_panic(expected = "slept through")]
 fn loom_broken_twin_loses_a_wakeup() {
-    explore(|| {
+    explore(3, || {
         const AWAKE: u32 = 0;
         const WAITING: u32 = 1;
         const TOKEN: u32 = 4;
@@ -130,7 +114,7 @@ fn loom_broken_twin_loses_a_wakeup() {
 #[test]
 #[should_panic(expected = "enqueued twice")]
 fn loom_broken_twin_enqueues_twice() {
-    explore(|| {
+    explore(3, || {
         const WAITING: u32 = 1;
         let word = Arc::new(AtomicU32::new(WAITING));
         let winners = Arc::new(AtomicUsize::new(0));
@@ -150,7 +134,7 @@ fn loom_broken_twin_enqueues_twice() {
 
 /// A waker pushes and asks whether to interrupt; a poller lowers its flag, looks once more and halts. `lower` is how it does.
 fn push_against_halt(lower: fn(&PollFlag, &AtomicUsize) -> usize) -> usize {
-    explore(move || {
+    explore(3, move || {
         let shared = Arc::new((PollFlag::new(), AtomicUsize::new(0)));
         shared.0.begin();
         let waker = {

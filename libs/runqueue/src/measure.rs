@@ -170,6 +170,13 @@ impl Rate {
         (((ran_ns * self.per_ns) >> 16) * price as u64) >> 16
     }
 
+    /// The R of the hysteresis at price 1.
+    #[inline]
+    #[must_use]
+    pub const fn hysteresis_of_one(self) -> u64 {
+        self.hysteresis
+    }
+
     /// The R of the hysteresis.
     #[inline]
     #[must_use]

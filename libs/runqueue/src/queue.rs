@@ -18,6 +18,10 @@
 //! Every account begins a new *epoch*, a number that no other queue has. An entity that carries the queue's epoch is up to
 //! date there: its R is at this CPU's factor and needs no translation.
 //!
+//! Two threads that wake each other and wait find the queue empty each time. For them there is a place before the heap, `alone`: a
+//! thread that comes into an empty queue within an epoch that it is up to date in is not numbered and not linked. Whatever looks
+//! further than at the first thread puts it in the heap before.
+//!
 //! Hysteresis: a running thread goes on until its R is above the first one's by the R of `HYSTERESIS_NS`; two equal
 //! threads therefore alternate at twice that.
 #![expect(unsafe_code, reason = "queued threads are held as raw references")]
@@ -72,6 +76,8 @@ where
     P::Target: Scheduled,
 {
     cpu: u32,
+    /// The only thread in the queue, if it is not in the heap; null otherwise.
+    alone: *const P::Target,
     heap: PairingHeap<ByKey<P::Target>>,
     factor: Factor,
     rate: Rate,
@@ -99,6 +105,7 @@ where
     pub const fn new(cpu: u32) -> Self {
         Self {
             cpu,
+            alone: core::ptr::null(),
             heap: PairingHeap::new(),
             factor: Factor::new(),
             rate: Rate::new(),
@@ -116,26 +123,46 @@ where
     #[inline]
     #[must_use]
     pub fn load(&self) -> usize {
-        self.heap.len() + usize::from(self.running)
+        self.len() + usize::from(self.running)
     }
 
     /// Threads in the queue.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.heap.len()
+        self.heap.len() + !self.alone.is_null() as usize
     }
 
     /// Whether no thread is in the queue.
+    #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.heap.is_empty()
+        self.alone.is_null() && self.heap.is_empty()
     }
 
     /// The thread that would run next.
     #[inline]
     #[must_use]
     pub fn first(&self) -> Option<&P::Target> {
-        self.heap.first().map(|first| &first.0)
+        // SAFETY: alive by the reference that the queue was given.
+        let alone = unsafe { self.alone.as_ref() };
+        alone.or_else(|| self.heap.first().map(|first| &first.0))
+    }
+
+    /// Puts a thread that is alone in the heap.
+    #[inline]
+    fn settle(&mut self) {
+        if !self.alone.is_null() {
+            self.link_alone();
+        }
+    }
+
+    #[inline(never)]
+    fn link_alone(&mut self) {
+        let thread = core::mem::replace(&mut self.alone, core::ptr::null());
+        // SAFETY: alive by the reference that the queue was given.
+        self.number(unsafe { &*thread }.sched_entity(), Enqueue::Woken);
+        // SAFETY: it was in the queue, but not linked.
+        unsafe { self.heap.insert(thread.cast::<ByKey<P::Target>>()) };
     }
 
     /// Until when the running threads have been charged.
@@ -204,6 +231,7 @@ where
     /// Scales every queued R. Order is kept; sequence numbers are untouched, so new equals may come out in either order.
     #[cold]
     fn renormalise(&mut self, bits: u64) {
+        self.settle();
         for ByKey(thread) in self.heap.iter() {
             let entity = thread.sched_entity();
             entity.set_runtime(renormalised(entity.runtime(), bits));
@@ -229,13 +257,15 @@ where
             Enqueue::Preempted => self.displaced = thread,
             Enqueue::Yielded => self.give_way(entity),
         }
+        self.settle();
         self.number(entity, why);
         // SAFETY: not linked, by the caller's promise.
         unsafe { self.heap.insert(thread.cast::<ByKey<P::Target>>()) };
     }
 
-    /// [`RunQueue::enqueue`] of a woken thread in the simplest case: the queue is empty and the thread up to date. Else
-    /// nothing is done, and the thread given back.
+    /// [`RunQueue::enqueue`] of a woken thread in the simplest case: the queue is empty, and the thread was up to date when this epoch
+    /// began or ran here since. That also says that nobody asked for another policy, if whoever does has [`RunQueue::account`] called
+    /// after it. Otherwise nothing is done, and the thread given back.
     ///
     /// # Errors
     /// The thread.
@@ -243,18 +273,58 @@ where
     /// # Safety
     /// As for [`RunQueue::enqueue`].
     #[inline(always)]
-    pub unsafe fn enqueue_first(&mut self, thread: P) -> Result<(), P> {
+    pub unsafe fn enqueue_alone(&mut self, thread: P) -> Result<(), P> {
         let raw = thread.into_raw();
         // SAFETY: alive as long as the reference given up here.
         let entity = unsafe { &*raw }.sched_entity();
-        if !self.heap.is_empty() || entity.epoch() != self.epoch || entity.policy_changed() {
+        if entity.epoch() != self.epoch || !self.is_empty() {
             // SAFETY: given up above.
             return Err(unsafe { P::from_raw(raw) });
         }
-        self.number(entity, Enqueue::Woken);
+        self.alone = raw;
+        Ok(())
+    }
+
+    /// Takes the first thread if it is alone, which is the ordinary case after [`RunQueue::enqueue_alone`].
+    #[inline(always)]
+    pub fn pick_alone(&mut self) -> Option<P> {
+        if self.alone.is_null() || !self.displaced.is_null() {
+            return None;
+        }
+        let picked = core::mem::replace(&mut self.alone, core::ptr::null());
+        // SAFETY: `enqueue_alone` or `exchange` gave up a reference.
+        Some(unsafe { P::from_raw(picked) })
+    }
+
+    /// Puts the running thread, which yields, behind the first of the queue and takes that: what [`RunQueue::enqueue`] and
+    /// [`RunQueue::pick_next`] would do, at the cost of one. Call [`RunQueue::charge_briefly`] or [`RunQueue::account`] first.
+    ///
+    /// # Errors
+    /// The thread, if only lower classes are ready: it goes on.
+    ///
+    /// # Safety
+    /// As for [`RunQueue::enqueue`].
+    #[inline(always)]
+    pub unsafe fn exchange(&mut self, current: P) -> Result<P, P> {
+        let raw = current.into_raw();
+        // SAFETY: alive as long as the reference given up here.
+        let entity = unsafe { &*raw }.sched_entity();
+        let first = self.first().map(|first| first.sched_entity().rank());
+        if first.is_none_or(|rank| rank > entity.rank()) {
+            // SAFETY: given up above.
+            return Err(unsafe { P::from_raw(raw) });
+        }
+        self.give_way(entity);
+        if let Some(next) = self.pick_alone() {
+            self.alone = raw;
+            return Ok(next);
+        }
+        // SAFETY: given up above; the queue is not empty.
+        let next = self.pick_another().ok_or_else(|| unsafe { P::from_raw(raw) })?;
+        self.number(entity, Enqueue::Yielded);
         // SAFETY: not linked, by the caller's promise.
         unsafe { self.heap.insert(raw.cast::<ByKey<P::Target>>()) };
-        Ok(())
+        Ok(next)
     }
 
     /// Chooses the place among equals. POSIX: a preempted FIFO thread, or RR thread with quantum left, stays first.
@@ -278,7 +348,7 @@ where
 
     /// A thread that yields goes behind the first of its class.
     fn give_way(&self, entity: &SchedEntity) {
-        let first = self.heap.first().map(|first| first.0.sched_entity());
+        let first = self.first().map(Scheduled::sched_entity);
         if let Some(first) = first.filter(|first| first.rank() == entity.rank()) {
             entity.set_runtime(entity.runtime().max(first.runtime()));
         }
@@ -315,37 +385,47 @@ where
 
     #[inline]
     fn take_first(&mut self) -> Option<*const P::Target> {
+        if !self.alone.is_null() {
+            return Some(core::mem::replace(&mut self.alone, core::ptr::null()));
+        }
         Some(self.heap.pop()?.cast())
     }
 
     /// Whether another thread should run instead of the running one. Call [`RunQueue::account`] first.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn should_preempt(&self, current: &P::Target) -> bool {
-        let Some(first) = self.first().map(Scheduled::sched_entity) else {
-            return false;
-        };
-        let current = current.sched_entity();
-        if first.rank() != current.rank() {
-            return first.rank() < current.rank();
+        self.first().is_some_and(|first| self.goes_before(first.sched_entity(), current.sched_entity()))
+    }
+
+    /// Whether a thread that was just woken, and is the first of the queue, should run instead of the running one: as
+    /// [`RunQueue::should_preempt`], but batch work never should.
+    #[inline(always)]
+    #[must_use]
+    pub fn wake_preempts(&self, woken: &P::Target, current: &P::Target) -> bool {
+        let (woken, current) = (woken.sched_entity(), current.sched_entity());
+        self.goes_before(woken, current) && !woken.is_batch_among_equals(current)
+    }
+
+    /// Whether `first`, the first of the queue, should run instead of the running thread.
+    #[inline(always)]
+    fn goes_before(&self, first: &SchedEntity, current: &SchedEntity) -> bool {
+        let rank = current.rank();
+        if first.rank() != rank {
+            return first.rank() < rank;
         }
-        if current.rank() < RANK_NORMAL {
+        if rank < RANK_NORMAL {
             return matches!(current.effective(), Policy::RoundRobin(_)) && current.quantum_left_ns() == 0;
         }
         current.runtime() > first.runtime() + self.hysteresis(current)
     }
 
-    /// Whether a thread that was just enqueued as woken should run instead of the running one: as
-    /// [`RunQueue::should_preempt`], but batch work never should.
-    #[inline]
-    #[must_use]
-    pub fn wake_preempts(&self, woken: &P::Target, current: &P::Target) -> bool {
-        self.should_preempt(current) && !woken.sched_entity().is_batch_among_equals(current.sched_entity())
-    }
-
-    #[inline]
+    #[inline(always)]
     fn hysteresis(&self, current: &SchedEntity) -> u64 {
-        self.rate.hysteresis(current.price())
+        match current.price() {
+            PRICE_ONE => self.rate.hysteresis_of_one(),
+            price => self.rate.hysteresis(price),
+        }
     }
 
     /// When [`RunQueue::should_preempt`] will become true if nothing else happens; None: never. Never too early.
@@ -374,6 +454,7 @@ where
     /// Takes one thread that may go to another CPU; the first one of the queue only if it is the only one allowed, and
     /// real-time threads last. The caller makes it `Waking` and pushes it on the other's incoming list.
     pub fn take_for_migration(&mut self, mut allowed: impl FnMut(&P::Target) -> bool) -> Option<P> {
+        self.settle();
         let found = {
             let mut candidates = self.heap.iter().filter(|thread| allowed(&thread.0));
             let first = candidates.next()?;
@@ -397,6 +478,7 @@ where
     /// # Safety
     /// If the thread is in a run queue, it is in this one.
     pub unsafe fn requeue(&mut self, thread: &P::Target) -> bool {
+        self.settle();
         let node = core::ptr::from_ref(thread).cast::<ByKey<P::Target>>();
         // SAFETY: the wrapper is transparent; the caller's promise.
         if !unsafe { self.heap.remove(&*node) } {
@@ -419,6 +501,7 @@ where
 
     /// Puts every queued thread in its new place whose policy was changed.
     pub fn requeue_changed(&mut self) {
+        self.settle();
         loop {
             let changed = self.heap.iter().find(|thread| thread.0.sched_entity().policy_changed());
             let Some(changed) = changed.map(core::ptr::from_ref) else { return };

@@ -350,3 +350,102 @@ fn a_fallen_priority_goes_first_a_risen_one_last() {
     queue.requeue_changed();
     assert_eq!(drain(&mut queue), [2, 0, 1, 3]);
 }
+
+#[expect(unsafe_code, reason = "the tests hold the threads and enqueue each once")]
+fn enqueue_alone(queue: &mut RunQueue<Arc<Thread>>, thread: &Arc<Thread>) -> bool {
+    // SAFETY: as said.
+    unsafe { queue.enqueue_alone(thread.clone()) }.is_ok()
+}
+
+#[expect(unsafe_code, reason = "the thread runs, so it is in no queue")]
+fn exchange(queue: &mut RunQueue<Arc<Thread>>, current: Arc<Thread>) -> Result<Arc<Thread>, Arc<Thread>> {
+    // SAFETY: as said.
+    unsafe { queue.exchange(current) }
+}
+
+#[test]
+fn who_yields_goes_behind_the_first_but_not_behind_lower_classes() {
+    let mut queue = RunQueue::new(0);
+    let all: Vec<_> = (0..3).map(|name| thread(name, Policy::Normal(0))).collect();
+    for thread in &all {
+        enqueue(&mut queue, thread, Enqueue::Woken);
+    }
+    let mut running = queue.pick_next().expect("they are queued");
+    let mut order = vec![running.name];
+    for _ in 0..5 {
+        queue.charge_briefly(&running, 1_000);
+        running = exchange(&mut queue, running).ok().expect("others are ready");
+        order.push(running.name);
+    }
+    assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    assert_eq!(queue.load(), 3);
+    let mut alone = RunQueue::new(1);
+    enqueue(&mut alone, &thread(7, Policy::Idle(0)), Enqueue::Woken);
+    let current = thread(8, Policy::Normal(0));
+    alone.account(Some(&*current), MS);
+    assert!(exchange(&mut alone, current).is_err_and(|thread| thread.name == 8));
+}
+
+/// A queue that has run two threads in this epoch, the second of which runs.
+fn with_two_up_to_date() -> (RunQueue<Arc<Thread>>, [Arc<Thread>; 2]) {
+    let mut queue = RunQueue::new(0);
+    let both = [thread(0, Policy::Normal(0)), thread(1, Policy::Normal(0))];
+    queue.account(None, MS);
+    for thread in &both {
+        enqueue(&mut queue, thread, Enqueue::Woken);
+        let picked = queue.pick_next().expect("it was queued");
+        queue.charge_briefly(&picked, 1_000);
+    }
+    (queue, both)
+}
+
+#[test]
+fn a_thread_alone_is_counted_found_and_taken() {
+    let (mut queue, [woken, running]) = with_two_up_to_date();
+    assert!(enqueue_alone(&mut queue, &woken));
+    assert!(!queue.is_empty());
+    assert_eq!((queue.len(), queue.load()), (1, 2));
+    assert_eq!(queue.first().map(|first| first.name), Some(0));
+    assert!(!enqueue_alone(&mut queue, &running), "it is alone no more");
+    assert_eq!(queue.pick_alone().map(|thread| thread.name), Some(0));
+    assert!(queue.is_empty() && queue.pick_alone().is_none());
+}
+
+#[test]
+fn a_thread_alone_takes_its_place_when_others_come() {
+    let (mut queue, [first, second]) = with_two_up_to_date();
+    assert!(enqueue_alone(&mut queue, &first));
+    enqueue(&mut queue, &second, Enqueue::Woken);
+    enqueue(&mut queue, &thread(2, Policy::Fifo(1)), Enqueue::Woken);
+    assert!(queue.pick_alone().is_none());
+    assert_eq!(drain(&mut queue), [2, 0, 1]);
+}
+
+#[test]
+fn a_thread_alone_may_migrate_and_change_its_policy() {
+    let (mut queue, [woken, _]) = with_two_up_to_date();
+    assert!(enqueue_alone(&mut queue, &woken));
+    woken.entity.set_policy(Policy::Idle(0));
+    queue.requeue_changed();
+    assert_eq!(woken.entity.rank(), Policy::Idle(0).rank());
+    assert_eq!(queue.take_for_migration(|_| true).map(|thread| thread.name), Some(0));
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn only_a_thread_that_is_up_to_date_may_be_alone() {
+    let (mut queue, [woken, _]) = with_two_up_to_date();
+    queue.account(None, 2 * MS);
+    assert!(!enqueue_alone(&mut queue, &woken), "an epoch has passed");
+    let mut elsewhere = RunQueue::new(1);
+    assert!(!enqueue_alone(&mut elsewhere, &woken), "it comes from another CPU");
+}
+
+#[test]
+fn two_that_yield_to_each_other_stay_alone() {
+    let (mut queue, [waiting, running]) = with_two_up_to_date();
+    assert!(enqueue_alone(&mut queue, &waiting));
+    let next = exchange(&mut queue, running).ok().expect("another is ready");
+    assert_eq!(next.name, 0);
+    assert_eq!(queue.pick_alone().map(|thread| thread.name), Some(1));
+}

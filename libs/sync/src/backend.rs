@@ -6,6 +6,9 @@
 //! - `sync_thread_park(deadline_ns)`: sleeps until unparked, until the deadline, or spuriously; an unpark that came
 //!   first makes it return at once (a token, as in `std::thread::park`).
 //! - `sync_thread_unpark(NonNull<()>)`: gives the token. Any context, interrupt handlers included.
+//! - `sync_thread_this() -> NonNull<()>`: the calling thread, not counted, and
+//!   `sync_thread_tell(NonNull<()>, *const AtomicU32, u32)`: stores the number (Release), then gives the token, to a thread that waits for
+//!   the store and may be gone at once after it. Thread context.
 //! - `sync_thread_interrupted() -> bool`: a signal is to be delivered to the calling thread. Whoever makes this true
 //!   also unparks the thread.
 //! - `sync_monotonic_ns() -> u64`.
@@ -15,6 +18,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use lockfree::mutex::Parker;
+use lockfree::shim::atomic::AtomicU32;
 
 unsafe extern "Rust" {
     safe fn sync_thread_current() -> NonNull<()>;
@@ -22,6 +26,8 @@ unsafe extern "Rust" {
     fn sync_thread_drop(thread: NonNull<()>);
     safe fn sync_thread_park(deadline_ns: u64);
     fn sync_thread_unpark(thread: NonNull<()>);
+    safe fn sync_thread_this() -> NonNull<()>;
+    fn sync_thread_tell(thread: NonNull<()>, word: *const AtomicU32, status: u32);
     safe fn sync_thread_interrupted() -> bool;
     safe fn sync_monotonic_ns() -> u64;
 }
@@ -107,19 +113,27 @@ pub fn monotonic_ns() -> u64 {
 /// The backend as the lock-free cores see it.
 pub(crate) enum ThreadParker {}
 
-impl Parker for ThreadParker {
-    type Handle = ThreadHandle;
+/// A thread that waits, not counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Waiting(NonNull<()>);
 
-    fn current() -> ThreadHandle {
-        ThreadHandle::current()
+// SAFETY: the backend's threads are shared objects.
+unsafe impl Send for Waiting {}
+
+impl Parker for ThreadParker {
+    type Handle = Waiting;
+
+    fn current() -> Waiting {
+        Waiting(sync_thread_this())
     }
 
     fn park(deadline_ns: u64) {
         sync_thread_park(deadline_ns);
     }
 
-    fn unpark(handle: &ThreadHandle) {
-        handle.unpark();
+    unsafe fn tell(thread: Waiting, word: *const AtomicU32, status: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { sync_thread_tell(thread.0, word, status) }
     }
 
     fn now_ns() -> u64 {

@@ -1,75 +1,19 @@
-//! Loom models of the primitives, with a backend of modelled threads; and a broken twin.
+//! Loom models of the primitives, on modelled threads, with broken twins.
 #![expect(
     unsafe_code,
-    reason = "defines the backend; models look into locked cells"
+    reason = "models look into locked cells"
 )]
-
-use core::ptr::NonNull;
-use std::sync::Arc as StdArc;
-use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use loom::thread::{self, Thread};
+use loom::thread;
+use loom_support::explore;
 
 use crate::mistake::{Mistake, make};
 use crate::{
     Completion, CondVar, Interrupt, Mutex, Notify, OnceCell, RwLock, Semaphore, WaitError, WaitKey, WaitQueue, WaitTable,
 };
-
-#[unsafe(no_mangle)]
-fn sync_thread_current() -> NonNull<()> {
-    NonNull::from(Box::leak(Box::new(thread::current()))).cast()
-}
-
-#[unsafe(no_mangle)]
-unsafe fn sync_thread_clone(_: NonNull<()>) {
-    unreachable!("no primitive clones a handle");
-}
-
-#[unsafe(no_mangle)]
-unsafe fn sync_thread_drop(handle: NonNull<()>) {
-    // SAFETY: made by `sync_thread_current`, and never cloned.
-    drop(unsafe { Box::from_raw(handle.cast::<Thread>().as_ptr()) });
-}
-
-#[unsafe(no_mangle)]
-fn sync_thread_park(_: u64) {
-    thread::park();
-}
-
-#[unsafe(no_mangle)]
-unsafe fn sync_thread_unpark(handle: NonNull<()>) {
-    // SAFETY: the caller has the handle.
-    unsafe { handle.cast::<Thread>().as_ref() }.unpark();
-}
-
-#[unsafe(no_mangle)]
-fn sync_thread_interrupted() -> bool {
-    false
-}
-
-/// Deadlines are 0 (passed) or none.
-#[unsafe(no_mangle)]
-fn sync_monotonic_ns() -> u64 {
-    1
-}
-
-fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) -> usize {
-    let count = StdArc::new(StdAtomicUsize::new(0));
-    let counter = count.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.max_branches = 20_000;
-    builder.check(move || {
-        counter.fetch_add(1, StdOrdering::Relaxed);
-        model();
-    });
-    let explored = count.load(StdOrdering::Relaxed);
-    println!("{explored} executions");
-    explored
-}
 
 /// Shares a value with the model's threads for good: when a broken twin deadlocks, loom abandons the threads, and destructors that
 /// use its atomics would end the test.
@@ -258,7 +202,7 @@ fn loom_a_poller_sees_the_change_or_the_notification() {
             waker.0.store(true, Ordering::Relaxed);
             waker.1.wake_all();
         });
-        let flag = StdArc::new(Flag(AtomicBool::new(false)));
+        let flag = std::sync::Arc::new(Flag(AtomicBool::new(false)));
         let registration = shared.1.register(flag.clone());
         let seen = shared.0.load(Ordering::Relaxed);
         join(waker);

@@ -98,6 +98,23 @@ unsafe fn sync_thread_unpark(thread: NonNull<()>) {
 }
 
 #[unsafe(no_mangle)]
+fn sync_thread_this() -> NonNull<()> {
+    CURRENT.with(|thread| NonNull::from(&**thread).cast())
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_tell(thread: NonNull<()>, word: *const AtomicU32, status: u32) {
+    // SAFETY: the thread, and with it its own reference and the word, stays until the store.
+    let thread = unsafe {
+        Arc::increment_strong_count(thread.cast::<Thread>().as_ptr());
+        let thread = Arc::from_raw(thread.cast::<Thread>().as_ptr());
+        (*word).store(status, Ordering::Release);
+        thread
+    };
+    thread.unpark();
+}
+
+#[unsafe(no_mangle)]
 fn sync_thread_interrupted() -> bool {
     CURRENT.with(|thread| thread.interrupted.load(Ordering::SeqCst))
 }

@@ -147,12 +147,14 @@ impl<T> List<T> {
     ///
     /// # Safety
     /// The waiter is the calling thread's, unlinked, and stays in place until it was told something or removed.
+    #[inline(always)]
     pub(crate) unsafe fn push_back(&self, waiter: &Waiter<T>) {
         waiter.record.arm();
         self.link(waiter);
     }
 
     /// Links a waiter that is alive and linked nowhere.
+    #[inline(always)]
     fn link(&self, waiter: &Waiter<T>) {
         waiter.prev.set(self.tail.get());
         waiter.next.set(ptr::null());
@@ -167,9 +169,17 @@ impl<T> List<T> {
 
     /// Unlinks a waiter; false if it is not linked any more.
     pub(crate) fn remove(&self, waiter: &Waiter<T>) -> bool {
-        if !waiter.linked.replace(false) {
-            return false;
+        let linked = waiter.linked.get();
+        if linked {
+            self.unlink(waiter);
         }
+        linked
+    }
+
+    /// Unlinks a waiter that is linked here.
+    #[inline(always)]
+    fn unlink(&self, waiter: &Waiter<T>) {
+        waiter.linked.set(false);
         // SAFETY: linked waiters are alive.
         let (prev, next) = unsafe { (waiter.prev.get().as_ref(), waiter.next.get().as_ref()) };
         match prev {
@@ -180,7 +190,6 @@ impl<T> List<T> {
             Some(next) => next.prev.set(waiter.prev.get()),
             None => self.tail.set(waiter.prev.get()),
         }
-        true
     }
 
     /// Unlinks the oldest waiter. It stays alive until told something, which the caller must do.
@@ -196,7 +205,7 @@ impl<T> List<T> {
             // SAFETY: linked waiters are alive.
             let waiter = unsafe { at.as_ref() }?;
             if wanted(&waiter.tag) {
-                self.remove(waiter);
+                self.unlink(waiter);
                 return Some(waiter);
             }
             at = waiter.next.get();
@@ -210,7 +219,7 @@ impl<T> List<T> {
         while moved < count && let Some(waiter) = unsafe { at.as_ref() } {
             at = waiter.next.get();
             if wanted(&waiter.tag) {
-                self.remove(waiter);
+                self.unlink(waiter);
                 to.link(waiter);
                 moved += 1;
             }

@@ -165,7 +165,7 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
     /// If this returns `Ok`, the waiter stays alive and in place until it was told or [`WaitTable::withdraw`] has returned.
     #[inline(always)]
     unsafe fn link<E>(&self, waiter: &Entry<K>, check: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
-        let index = waiter.tag.bucket.load(Ordering::Relaxed);
+        let index = waiter.tag.key.get().hash() % N;
         if mistaken!(TableLooksTooEarly) {
             check()?;
             // SAFETY: the caller's promise.

@@ -90,13 +90,17 @@ static TABLE: WaitTable<Key, BUCKETS> = WaitTable::new();
 /// The key of the word at `address` for the running thread.
 #[inline(always)]
 fn key_of(address: u64, scope: Scope) -> Result<Key, Errno> {
+    check_address(address)?;
+    if scope == Scope::Private { Ok(private_key(address)) } else { shared_key(address) }
+}
+
+/// Whether a futex may be there.
+#[inline(always)]
+fn check_address(address: u64) -> Result<(), Errno> {
     if !address.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
-    if !VirtAddr(address).is_user() {
-        return Err(Errno::EFAULT);
-    }
-    if scope == Scope::Private { Ok(private_key(address)) } else { shared_key(address) }
+    if VirtAddr(address).is_user() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// The key of a word that only the running thread's process knows by this address.
@@ -177,6 +181,21 @@ fn wake(word: UserPtr<u32>, op: u32, val: u32, bitset: u32) -> SysResult {
     Ok(TABLE.wake(key_of(word.address(), Scope::of(op))?, count(val).max(1), bitset))
 }
 
+/// The ordinary wait: private, for any wake-up, without a deadline.
+#[inline(never)]
+fn wait_private(word: UserPtr<u32>, expected: u32) -> SysResult {
+    check_address(word.address())?;
+    let key = private_key(word.address());
+    TABLE.wait(key, FUTEX_BITSET_MATCH_ANY, || expect(word, expected), |woken| park_until(None, woken)).map(|()| 0)
+}
+
+/// The ordinary wake-up: private, of anybody.
+#[inline(always)]
+fn wake_private(word: UserPtr<u32>, val: u32) -> SysResult {
+    check_address(word.address())?;
+    Ok(TABLE.wake(private_key(word.address()), count(val).max(1), FUTEX_BITSET_MATCH_ANY))
+}
+
 /// The operation that FUTEX_WAKE_OP encodes in `val3`.
 fn apply_wake_op(word: UserPtr<u32>, encoded: u32) -> Result<bool, Errno> {
     const SHIFT_ARGUMENT: u32 = 8;
@@ -251,6 +270,21 @@ pub fn futex(
     word2: UserPtr<u32>,
     val3: u32,
 ) -> SysResult {
+    const WAIT: u32 = FUTEX_WAIT | FUTEX_PRIVATE_FLAG;
+    const WAIT_BITSET: u32 = FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG;
+    const WAIT_BITSET_BY_WALL_CLOCK: u32 = WAIT_BITSET | FUTEX_CLOCK_REALTIME;
+    const WAKE: u32 = FUTEX_WAKE | FUTEX_PRIVATE_FLAG;
+    match op {
+        WAKE => wake_private(word, val),
+        WAIT if timeout == 0 => wait_private(word, val),
+        WAIT_BITSET | WAIT_BITSET_BY_WALL_CLOCK if timeout == 0 && val3 == FUTEX_BITSET_MATCH_ANY => wait_private(word, val),
+        _ => other(ctx, word, op, val, timeout, word2, val3),
+    }
+}
+
+/// Waits and wake-ups of the less ordinary kinds, and the rest.
+#[inline(never)]
+fn other(ctx: &Ctx<'_>, word: UserPtr<u32>, op: u32, val: u32, timeout: u64, word2: UserPtr<u32>, val3: u32) -> SysResult {
     const WAIT_BITSET_REALTIME: u32 = FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME;
     match op & !FUTEX_PRIVATE_FLAG {
         FUTEX_WAIT | FUTEX_WAIT_BITSET | WAIT_BITSET_REALTIME => wait(word, op, val, timeout, bitset(op, val3)),

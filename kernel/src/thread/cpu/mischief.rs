@@ -90,6 +90,12 @@ pub(super) fn fate() -> Fate {
     }
 }
 
+/// Whether turns are not to be brief, though they could.
+#[cold]
+pub(super) fn disturbs() -> bool {
+    once_in(2)
+}
+
 /// Whether a thread that may run anywhere is sent somewhere by chance.
 #[cold]
 pub(super) fn misplaces() -> bool {
