@@ -7,9 +7,9 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::termios::{
-    ECHO, ECHOCTL, ECHOE, ECHOK, ECHOKE, ECHONL, ICANON, ICRNL, IEXTEN, IGNCR, INLCR, ISIG, ISTRIP, IUTF8, IXON, NOFLSH,
-    OCRNL, ONLCR, OPOST, Termios, VEOF, VEOL, VEOL2, VERASE, VINTR, VKILL, VLNEXT, VQUIT, VREPRINT, VSTART, VSTOP, VSUSP,
-    VWERASE,
+    ECHO, ECHOCTL, ECHOE, ECHOK, ECHOKE, ECHONL, ICANON, ICRNL, IEXTEN, IGNCR, INLCR, ISIG, ISTRIP, IUCLC, IUTF8, IXANY, IXON,
+    NOFLSH, OCRNL, OLCUC, ONLCR, ONLRET, ONOCR, OPOST, TABDLY, Termios, VEOF, VEOL, VEOL2, VERASE, VINTR, VKILL, VLNEXT, VQUIT,
+    VREPRINT, VSTART, VSTOP, VSUSP, VWERASE, XTABS,
 };
 
 /// Most bytes kept for the program; more are dropped with a bell, as Linux does.
@@ -75,7 +75,8 @@ impl Discipline {
 
     fn request(&mut self, byte: u8, echo: &mut Vec<u8>) -> Option<Request> {
         if self.termios.iflag & IXON != 0 {
-            for (which, request) in [(VSTOP, Request::Stop), (VSTART, Request::Start)] {
+            // VSTART first: where both are one character, it starts (Linux tells by what is the case).
+            for (which, request) in [(VSTART, Request::Start), (VSTOP, Request::Stop)] {
                 if self.termios.is(which, byte) {
                     return Some(request);
                 }
@@ -94,6 +95,8 @@ impl Discipline {
     }
 
     fn translate(&self, byte: u8) -> Option<u8> {
+        let lower = self.termios.iflag & IUCLC != 0 && self.termios.local(IEXTEN);
+        let byte = if lower { byte.to_ascii_lowercase() } else { byte };
         match byte {
             b'\r' if self.termios.iflag & IGNCR != 0 => None,
             b'\r' if self.termios.iflag & ICRNL != 0 => Some(b'\n'),
@@ -131,8 +134,9 @@ impl Discipline {
 
     /// A byte that is data.
     fn data(&mut self, byte: u8, echo: &mut Vec<u8>) {
-        let full = self.line.len() + self.ready.len() >= INPUT_MAX - usize::from(byte != b'\n');
-        if full {
+        // A line can always be ended.
+        let reserved = usize::from(self.canonical() && byte != b'\n');
+        if self.line.len() + self.ready.len() >= INPUT_MAX - reserved {
             echo.push(7);
             return;
         }
@@ -264,17 +268,56 @@ impl Discipline {
             return;
         }
         match byte {
-            b'\n' if flags & ONLCR != 0 => to.extend_from_slice(b"\r\n"),
-            b'\r' if flags & OCRNL != 0 => to.push(b'\n'),
-            _ => to.push(byte),
+            b'\n' => {
+                if flags & ONLCR != 0 {
+                    to.push(b'\r');
+                }
+                to.push(byte);
+                if flags & (ONLCR | ONLRET) != 0 {
+                    self.column = 0;
+                }
+            }
+            b'\r' if flags & ONOCR != 0 && self.column == 0 => {}
+            b'\r' => {
+                let newline = flags & OCRNL != 0;
+                to.push(if newline { b'\n' } else { byte });
+                if !newline || flags & ONLRET != 0 {
+                    self.column = 0;
+                }
+            }
+            b'\t' => {
+                let next = (self.column | 7) + 1;
+                match flags & TABDLY {
+                    XTABS => to.resize(to.len() + next - self.column, b' '),
+                    _ => to.push(byte),
+                }
+                self.column = next;
+            }
+            8 => {
+                self.column = self.column.saturating_sub(1);
+                to.push(byte);
+            }
+            0..32 => to.push(byte),
+            _ => {
+                to.push(if flags & OLCUC != 0 { byte.to_ascii_uppercase() } else { byte });
+                // A character of several bytes takes one column.
+                self.column += usize::from(self.termios.iflag & IUTF8 == 0 || byte & 0xc0 != 0x80);
+            }
         }
-        self.column = match byte {
-            b'\n' | b'\r' => 0,
-            8 => self.column.saturating_sub(1),
-            b'\t' => (self.column | 7) + 1,
-            0..32 => self.column,
-            _ => self.column + 1,
-        };
+    }
+
+    /// Whether any typed character lets held output go on.
+    #[must_use]
+    pub const fn any_restarts(&self) -> bool {
+        self.termios.iflag & IXON != 0 && self.termios.iflag & IXANY != 0
+    }
+
+    /// How many more bytes can be taken without losing any. While a line of which nothing can be read yet is too long, the answer is
+    /// that of an empty terminal: waiting would be for ever, so what does not fit is dropped.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let kept = self.line.len() + self.ready.len();
+        if self.canonical() && self.lines.is_empty() { INPUT_MAX } else { INPUT_MAX.saturating_sub(kept) }
     }
 
     /// Whether a canonical read would return, or how many bytes a raw one would get.

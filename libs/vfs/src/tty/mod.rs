@@ -1,36 +1,88 @@
-//! [`Tty`]: a terminal, made of a line discipline and a channel to the host.
+//! [`Tty`]: a terminal, made of a line discipline and a channel that shows what is printed: the host's ([`Channel`]), or the other side of
+//! a pseudo terminal ([`pty`]).
 //!
-//! A thread of the owner feeds what is typed to [`Tty::receive`]; echo and output go to the channel. Signals go to the owner
-//! through [`Foreground`]. The discipline has one lock; it is released before anything is written or the program's memory
-//! is touched.
+//! What is typed comes in by [`Tty::receive`]; echo and output go to the channel. Who is in the foreground, and what becomes of the others, is
+//! in [`control`]; the owner's side of that is the trait [`Jobs`]. The discipline has one lock; it is released before anything is
+//! written, anybody is signalled or the program's memory is touched.
 
+mod control;
 pub mod discipline;
+pub mod pty;
 pub mod termios;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use sync::{Interrupt, Mutex, WaitError, WaitQueue};
 
 use crate::channel::{Blocking, Channel, bounce};
 use crate::file::File;
 use crate::io::{IoctlArg, Sink, Source};
-use crate::pipe::FIONREAD;
 use crate::types::{Events, OpenFlags};
 use crate::{Errno, Result};
 use discipline::{Discipline, Request};
-use termios::{ICANON, TERMIOS_LEN, TERMIOS2_LEN, Termios, VMIN, VTIME};
+use termios::{ICANON, IXON, TOSTOP, VMIN, VTIME};
 
-/// Who gets signals from the terminal.
-pub trait Foreground: Send + Sync {
-    /// Sends a signal to process group `group` (0: the default one).
+/// What a terminal has to know of processes, and do to them.
+pub trait Jobs: Send + Sync {
+    /// Sends a signal to process group `group`.
     fn signal(&self, signal: TtySignal, group: u32);
 
-    /// Process group of the calling process.
-    fn caller_group(&self) -> u32;
+    /// The process that is asking.
+    fn caller(&self) -> Caller;
 
-    /// Session of the calling process.
-    fn caller_session(&self) -> u32;
+    /// A process of the background wants to use the terminal in a way that `signal` ([`TtySignal::BackgroundRead`] or
+    /// [`TtySignal::BackgroundWrite`]) is about. If nothing speaks against it, its group has been sent that signal.
+    fn background(&self, signal: TtySignal) -> Background;
+
+    /// The session of process group `group`; `None` when there is no such group.
+    fn session_of_group(&self, group: u32) -> Option<u32>;
+
+    /// The calling process has got terminal `tty` as its controlling terminal.
+    fn gain(&self, tty: u32);
+
+    /// The calling process has none any more.
+    fn lose(&self);
+
+    /// `session` has lost its terminal: its processes have none any more. If that happened by [`Ending::HangUp`], its leader is sent
+    /// `SIGHUP` and `SIGCONT`.
+    fn end_session(&self, session: u32, ending: Ending);
+}
+
+/// How a session loses its terminal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// The terminal is gone.
+    HangUp,
+    /// The leader gave it up, or another session took it.
+    GivenUp,
+}
+
+/// What a terminal must know of the calling process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// Its number.
+    pub process: u32,
+    /// Its process group.
+    pub group: u32,
+    /// Its session.
+    pub session: u32,
+    /// Its controlling terminal.
+    pub terminal: Option<u32>,
+    /// Whether it may take a terminal away from others.
+    pub privileged: bool,
+}
+
+/// What becomes of a background process that wants to use the terminal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Background {
+    /// It blocks or ignores the signal.
+    Deaf,
+    /// Nobody could continue its process group if that stopped.
+    Orphaned,
+    /// The signal is on its way.
+    Signalled,
 }
 
 /// A signal that a terminal sends.
@@ -46,91 +98,116 @@ pub enum TtySignal {
     WindowChange,
     /// `SIGHUP`
     HangUp,
+    /// `SIGCONT`
+    Continue,
+    /// `SIGTTIN`
+    BackgroundRead,
+    /// `SIGTTOU`
+    BackgroundWrite,
 }
 
-/// Size of the window, in characters.
+/// Size of the window, in characters and in dots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WindowSize {
     /// Lines.
     pub rows: u16,
     /// Columns.
     pub columns: u16,
+    /// Width in dots; 0 when unknown.
+    pub width: u16,
+    /// Height in dots; 0 when unknown.
+    pub height: u16,
+}
+
+impl WindowSize {
+    /// A window of which the dots are not known.
+    #[must_use]
+    pub const fn new(rows: u16, columns: u16) -> Self {
+        Self { rows, columns, width: 0, height: 0 }
+    }
 }
 
 struct State {
     discipline: Discipline,
     window: WindowSize,
-    /// Foreground process group; 0 = not set.
+    /// The session that it is the controlling terminal of; 0 for none.
+    session: u32,
+    /// Foreground process group; 0 for none.
     group: u32,
-    /// The host is gone.
+    /// The other side is gone.
     hung_up: bool,
     /// Output is held (^S).
     stopped: bool,
+    /// For a master that reads packets: what happened since it looked (`TIOCPKT_*`).
+    events: u8,
 }
 
 /// A terminal.
 pub struct Tty {
+    /// Minor number of `/dev/pts/N`.
+    number: u32,
     state: Mutex<State>,
-    /// Keeps what one write prints together.
-    writing: Mutex<()>,
+    /// Somebody writes: what one write prints is kept together.
+    writing: AtomicBool,
     readable: WaitQueue,
-    /// Woken when output may go on.
+    /// Woken when output may go on, when a writer is done, and when there is room for input.
     restarted: WaitQueue,
     output: Arc<dyn Channel>,
-    foreground: Arc<dyn Foreground>,
+    jobs: Arc<dyn Jobs>,
 }
 
-const TCGETS: u32 = 0x5401;
-const TCSETS: u32 = 0x5402;
-const TCSETSW: u32 = 0x5403;
-const TCSETSF: u32 = 0x5404;
-const TCSBRK: u32 = 0x5409;
-const TCXONC: u32 = 0x540a;
-const TCFLSH: u32 = 0x540b;
-const TIOCEXCL: u32 = 0x540c;
-const TIOCNXCL: u32 = 0x540d;
-const TIOCSCTTY: u32 = 0x540e;
-const TIOCGPGRP: u32 = 0x540f;
-const TIOCSPGRP: u32 = 0x5410;
-const TIOCOUTQ: u32 = 0x5411;
-const TIOCGWINSZ: u32 = 0x5413;
-const TIOCSWINSZ: u32 = 0x5414;
-const TIOCNOTTY: u32 = 0x5422;
-const TIOCGSID: u32 = 0x5429;
-const TCGETS2: u32 = 0x802c_542a;
-const TCSETS2: u32 = 0x402c_542b;
-const TCSETSW2: u32 = 0x402c_542c;
-const TCSETSF2: u32 = 0x402c_542d;
+/// Bytes that are processed at once; twice as many may come out.
+const CHUNK: usize = 4096;
+
+/// Flow events for a master that reads packets (ioctl_tty(2)).
+const EVENT_FLUSH_READ: u8 = 1;
+const EVENT_FLUSH_WRITE: u8 = 2;
+const EVENT_STOP: u8 = 4;
+const EVENT_START: u8 = 8;
+
+/// The turn of a writer.
+struct Turn<'a>(&'a Tty);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.writing.store(false, Ordering::Release);
+        self.0.restarted.wake_all();
+    }
+}
 
 impl Tty {
     /// A terminal that prints to `output`.
     #[must_use]
-    pub fn new(output: Arc<dyn Channel>, foreground: Arc<dyn Foreground>, window: WindowSize) -> Arc<Self> {
-        let state = State { discipline: Discipline::new(), window, group: 0, hung_up: false, stopped: false };
+    pub fn new(number: u32, output: Arc<dyn Channel>, jobs: Arc<dyn Jobs>, window: WindowSize) -> Arc<Self> {
+        let state =
+            State { discipline: Discipline::new(), window, session: 0, group: 0, hung_up: false, stopped: false, events: 0 };
         Arc::new(Self {
+            number,
             state: Mutex::new(state),
-            writing: Mutex::new(()),
+            writing: AtomicBool::new(false),
             readable: WaitQueue::new(),
             restarted: WaitQueue::new(),
             output,
-            foreground,
+            jobs,
         })
     }
 
-    /// Takes what was typed.
+    /// The number that [`Caller::terminal`] knows it by.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Takes what was typed. What does not fit is lost: see [`Tty::input_room`].
     pub fn receive(&self, bytes: &[u8]) {
         let mut echo = Vec::new();
         let mut signals = Vec::new();
         {
             let mut state = self.state.lock();
             for &byte in bytes {
-                match state.discipline.input(byte, &mut echo) {
-                    Some(Request::Stop) => state.stopped = true,
-                    Some(Request::Start) => state.stopped = false,
-                    Some(Request::Interrupt) => signals.push((TtySignal::Interrupt, state.group)),
-                    Some(Request::Quit) => signals.push((TtySignal::Quit, state.group)),
-                    Some(Request::Suspend) => signals.push((TtySignal::Suspend, state.group)),
-                    None => {}
+                let request = state.discipline.input(byte, &mut echo);
+                if let Some(signal) = state.apply(request) {
+                    signals.push((signal, state.group));
                 }
             }
         }
@@ -140,21 +217,40 @@ impl Tty {
         }
         self.readable.wake_all();
         self.restarted.wake_all();
+        // A master that reads packets hears of held output.
+        self.output.read_queue().wake_all();
         for (signal, group) in signals {
-            self.foreground.signal(signal, group);
+            self.signal(signal, group);
         }
     }
 
-    /// The host's end of the terminal is gone: reads give the end of file.
+    /// How much [`Tty::receive`] can take now without losing any.
+    #[must_use]
+    pub fn input_room(&self) -> usize {
+        let state = self.state.lock();
+        if state.hung_up { usize::MAX } else { state.discipline.room() }
+    }
+
+    fn signal(&self, signal: TtySignal, group: u32) {
+        if group != 0 {
+            self.jobs.signal(signal, group);
+        }
+    }
+
+    /// The other end of the terminal is gone: reads give the end of file, writes fail, and the session has no terminal any more.
     pub fn hang_up(&self) {
-        let group = {
+        let (session, group) = {
             let mut state = self.state.lock();
             state.hung_up = true;
-            state.group
+            (core::mem::take(&mut state.session), core::mem::take(&mut state.group))
         };
         self.readable.wake_all();
         self.restarted.wake_all();
-        self.foreground.signal(TtySignal::HangUp, group);
+        self.signal(TtySignal::HangUp, group);
+        self.signal(TtySignal::Continue, group);
+        if session != 0 {
+            self.jobs.end_session(session, Ending::HangUp);
+        }
     }
 
     /// The window has a new size.
@@ -167,12 +263,15 @@ impl Tty {
             state.window = window;
             state.group
         };
-        self.foreground.signal(TtySignal::WindowChange, group);
+        self.signal(TtySignal::WindowChange, group);
     }
 
     /// One attempt to read up to `max` bytes; `None` = nothing there.
     fn try_read(&self, max: usize, least: usize) -> Option<Vec<u8>> {
         let mut state = self.state.lock();
+        if state.hung_up && state.discipline.available() == 0 {
+            return Some(Vec::new());
+        }
         let raw = !state.discipline.termios.local(ICANON);
         if raw && state.discipline.readable() < least.min(max) && !state.hung_up {
             return None;
@@ -218,19 +317,45 @@ impl Tty {
         }
     }
 
-    fn wait_started(&self, flags: OpenFlags) -> Result<()> {
-        let started = || (!self.state.lock().stopped).then_some(());
+    /// Waits for the turn to write.
+    fn begin_write(&self, flags: OpenFlags) -> Result<Turn<'_>> {
+        let free = || (!self.writing.swap(true, Ordering::Acquire)).then_some(());
         if flags.nonblocking() {
-            return started().ok_or(Errno::EAGAIN);
+            free().ok_or(Errno::EAGAIN)?;
+        } else {
+            crate::pipe::wait_interruptibly(&self.restarted, free)?;
         }
-        crate::pipe::wait_interruptibly(&self.restarted, started)
+        Ok(Turn(self))
+    }
+
+    /// Waits until something can be printed.
+    fn wait_printable(&self, flags: OpenFlags) -> Result<()> {
+        let started = || {
+            let state = self.state.lock();
+            (!state.stopped || state.hung_up).then_some(())
+        };
+        let room = || self.output.is_writable().then_some(());
+        if flags.nonblocking() {
+            return started().and_then(|()| room()).ok_or(Errno::EAGAIN);
+        }
+        loop {
+            crate::pipe::wait_interruptibly(&self.restarted, started)?;
+            crate::pipe::wait_interruptibly(self.output.write_queue(), room)?;
+            // Output may have been held while there was no room.
+            if started().is_some() {
+                return Ok(());
+            }
+        }
     }
 
     fn print(&self, bytes: &[u8], flags: OpenFlags) -> Result<()> {
-        self.wait_started(flags)?;
+        self.wait_printable(flags)?;
         let mut processed = Vec::with_capacity(bytes.len() + bytes.len() / 8);
         {
             let mut state = self.state.lock();
+            if state.hung_up {
+                return Err(Errno::EIO);
+            }
             for &byte in bytes {
                 state.discipline.output(byte, &mut processed);
             }
@@ -239,63 +364,56 @@ impl Tty {
         self.output.write(&processed, Blocking::Uninterruptible).map(drop)
     }
 
-    fn set_termios(&self, arg: IoctlArg<'_>, flush: bool) -> Result<usize> {
-        let termios = Termios::from_bytes(&arg.load::<TERMIOS_LEN>()?);
-        let mut state = self.state.lock();
-        if flush {
-            state.discipline.flush_input();
+    /// Whether the caller may write: background processes may, unless `TOSTOP` is set.
+    fn check_write(&self) -> Result<()> {
+        let state = self.state.lock();
+        if state.hung_up {
+            return Err(Errno::EIO);
         }
-        state.discipline.set_termios(termios);
+        let may_not = state.discipline.termios.local(TOSTOP);
         drop(state);
-        self.readable.wake_all();
-        Ok(0)
+        if may_not { self.require_foreground(TtySignal::BackgroundWrite) } else { Ok(()) }
     }
+}
 
-    fn set_window(&self, arg: IoctlArg<'_>) -> Result<usize> {
-        let [r0, r1, c0, c1, ..] = arg.load::<8>()?;
-        self.resize(WindowSize { rows: u16::from_le_bytes([r0, r1]), columns: u16::from_le_bytes([c0, c1]) });
-        Ok(0)
-    }
-
-    fn window_bytes(&self) -> [u8; 8] {
-        let window = self.state.lock().window;
-        let ([r0, r1], [c0, c1]) = (window.rows.to_le_bytes(), window.columns.to_le_bytes());
-        [r0, r1, c0, c1, 0, 0, 0, 0]
-    }
-
-    fn group(&self) -> u32 {
-        match self.state.lock().group {
-            0 => self.foreground.caller_group(),
-            group => group,
-        }
-    }
-
-    fn set_group(&self, arg: IoctlArg<'_>) -> Result<usize> {
-        let group = u32::try_from(arg.load_i32()?).map_err(|_| Errno::EINVAL)?;
-        self.state.lock().group = group;
-        Ok(0)
-    }
-
-    fn flush(&self, which: usize) -> Result<usize> {
-        match which {
-            0 | 2 => self.state.lock().discipline.flush_input(),
-            1 => {}
-            _ => return Err(Errno::EINVAL),
-        }
-        Ok(0)
-    }
-
-    fn flow(&self, action: usize) -> Result<usize> {
-        match action {
-            0 => self.state.lock().stopped = true,
-            1 => {
-                self.state.lock().stopped = false;
-                self.restarted.wake_all();
+impl State {
+    /// Does what a typed character asks for; a signal is left to the caller.
+    fn apply(&mut self, request: Option<Request>) -> Option<TtySignal> {
+        let signal = match request {
+            Some(Request::Stop) => {
+                self.hold();
+                return None;
             }
-            2 | 3 => {}
-            _ => return Err(Errno::EINVAL),
+            Some(Request::Start) => {
+                self.go_on();
+                return None;
+            }
+            None => {
+                if self.discipline.any_restarts() {
+                    self.go_on();
+                }
+                return None;
+            }
+            Some(Request::Interrupt) => TtySignal::Interrupt,
+            Some(Request::Quit) => TtySignal::Quit,
+            Some(Request::Suspend) => TtySignal::Suspend,
+        };
+        if self.discipline.termios.iflag & IXON != 0 {
+            self.go_on();
         }
-        Ok(0)
+        Some(signal)
+    }
+
+    fn hold(&mut self) {
+        if !core::mem::replace(&mut self.stopped, true) {
+            self.events = self.events & !EVENT_START | EVENT_STOP;
+        }
+    }
+
+    fn go_on(&mut self) {
+        if core::mem::take(&mut self.stopped) {
+            self.events = self.events & !EVENT_STOP | EVENT_START;
+        }
     }
 }
 
@@ -305,13 +423,17 @@ impl File for Tty {
         if max == 0 {
             return Ok(0);
         }
+        self.require_foreground(TtySignal::BackgroundRead)?;
         let data = if flags.nonblocking() { self.try_read(max, 1).ok_or(Errno::EAGAIN)? } else { self.wait_read(max)? };
+        // There may be room for more input.
+        self.restarted.wake_all();
         if data.is_empty() { Ok(0) } else { sink.write(&data) }
     }
 
     fn write(&self, _position: &mut u64, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
-        let _whole = self.writing.lock();
-        let mut buffer = bounce(source.remaining())?;
+        self.check_write()?;
+        let _turn = self.begin_write(flags)?;
+        let mut buffer = bounce(source.remaining().min(CHUNK))?;
         let mut done = 0;
         while source.remaining() > 0 {
             let step = source.read(&mut buffer).and_then(|len| self.print(&buffer[..len], flags).map(|()| len));
@@ -329,8 +451,10 @@ impl File for Tty {
         let termios = &state.discipline.termios;
         let least = if termios.local(ICANON) || termios.cc[VTIME] != 0 { 1 } else { usize::from(termios.cc[VMIN]).max(1) };
         let mut events = Events::empty();
-        events.set(Events::READABLE, state.discipline.readable() >= least || state.hung_up);
-        events.set(Events::HUP, state.hung_up);
+        events.set(Events::READABLE, state.discipline.readable() >= least);
+        if state.hung_up {
+            return Events::READABLE | Events::WRITABLE | Events::HUP | Events::ERR;
+        }
         let stopped = state.stopped;
         drop(state);
         events.set(Events::WRITABLE, !stopped && self.output.is_writable());
@@ -344,29 +468,7 @@ impl File for Tty {
     }
 
     fn ioctl(&self, request: u32, arg: IoctlArg<'_>) -> Result<usize> {
-        match request {
-            TCGETS | TCGETS2 => {
-                let bytes = self.state.lock().discipline.termios.to_bytes();
-                let len = if request == TCGETS { TERMIOS_LEN } else { TERMIOS2_LEN };
-                arg.store(&bytes[..len]).map(|()| 0)
-            }
-            TCSETS | TCSETSW | TCSETS2 | TCSETSW2 => self.set_termios(arg, false),
-            TCSETSF | TCSETSF2 => self.set_termios(arg, true),
-            TCFLSH => self.flush(arg.value),
-            TCXONC => self.flow(arg.value),
-            TIOCGWINSZ => arg.store(&self.window_bytes()).map(|()| 0),
-            TIOCSWINSZ => self.set_window(arg),
-            TIOCGPGRP => arg.store_i32(self.group() as i32).map(|()| 0),
-            TIOCSPGRP => self.set_group(arg),
-            TIOCGSID => arg.store_i32(self.foreground.caller_session() as i32).map(|()| 0),
-            FIONREAD => {
-                let available = self.state.lock().discipline.available();
-                arg.store_i32(available as i32).map(|()| 0)
-            }
-            TIOCOUTQ => arg.store_i32(0).map(|()| 0),
-            TCSBRK | TIOCSCTTY | TIOCNOTTY | TIOCEXCL | TIOCNXCL => Ok(0),
-            _ => Err(Errno::ENOTTY),
-        }
+        self.control(request, arg, control::Side::Slave)
     }
 }
 

@@ -11,6 +11,10 @@ pub const IGNCR: u32 = 0o200;
 pub const INLCR: u32 = 0o100;
 /// Input: strip the eighth bit.
 pub const ISTRIP: u32 = 0o40;
+/// Input: letters become small ones.
+pub const IUCLC: u32 = 0o1000;
+/// Input: every character lets held output go on.
+pub const IXANY: u32 = 0o4000;
 /// Input: `VSTOP`/`VSTART` stop and start output.
 pub const IXON: u32 = 0o2000;
 /// Input: characters are UTF-8 (erasing takes whole ones).
@@ -21,6 +25,18 @@ pub const OPOST: u32 = 0o1;
 pub const ONLCR: u32 = 0o4;
 /// Output: turn CR into NL.
 pub const OCRNL: u32 = 0o10;
+/// Output: turn small letters into capitals.
+pub const OLCUC: u32 = 0o2;
+/// Output: no CR in the first column.
+pub const ONOCR: u32 = 0o20;
+/// Output: NL goes to the first column by itself.
+pub const ONLRET: u32 = 0o40;
+/// Output: what happens to tabs.
+pub const TABDLY: u32 = 0o14_000;
+/// [`TABDLY`]: they become blanks.
+pub const XTABS: u32 = 0o14_000;
+/// Local: a background process may not write.
+pub const TOSTOP: u32 = 0o400;
 /// Local: special characters send signals.
 pub const ISIG: u32 = 0o1;
 /// Local: line by line, with editing.

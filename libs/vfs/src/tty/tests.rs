@@ -7,7 +7,8 @@ use std::vec::Vec;
 use sync::{Mutex, WaitQueue};
 
 use super::termios::{ECHO, ICANON, Termios, VMIN, VTIME};
-use super::{Foreground, TCGETS, TCSETS, TIOCGPGRP, TIOCGWINSZ, TIOCSPGRP, Tty, TtySignal, WindowSize};
+use super::control::{TCGETS, TCSETS, TIOCGPGRP, TIOCGSID, TIOCGWINSZ, TIOCNOTTY, TIOCSCTTY, TIOCSPGRP};
+use super::{Background, Caller, Ending, Jobs, Tty, TtySignal, WindowSize};
 use crate::channel::{Blocking, Channel, ChannelFile};
 use crate::file::File;
 use crate::io::{ArgMemory, IoctlArg, VecSink};
@@ -69,25 +70,69 @@ impl Channel for Memory {
     }
 }
 
-#[derive(Default)]
-struct Signals(Mutex<Vec<(TtySignal, u32)>>);
+/// Processes as a terminal sees them: the caller is process 41, in session 41 and group 42; group 7 is of that session, 8 of another.
+pub(super) struct World {
+    pub(super) caller: Mutex<Caller>,
+    /// Signals sent, and endings of sessions as signals to the negative session.
+    pub(super) sent: Mutex<Vec<(TtySignal, u32)>>,
+    ended: Mutex<Vec<(u32, Ending)>>,
+    background: Mutex<Background>,
+}
 
-impl Foreground for Signals {
+impl Default for World {
+    fn default() -> Self {
+        let caller = Caller { process: 41, group: 42, session: 41, terminal: Some(0), privileged: false };
+        Self {
+            caller: Mutex::new(caller),
+            sent: Mutex::default(),
+            ended: Mutex::default(),
+            background: Mutex::new(Background::Signalled),
+        }
+    }
+}
+
+impl World {
+    pub(super) fn ended(&self) -> sync::MutexGuard<'_, Vec<(u32, Ending)>> {
+        self.ended.lock()
+    }
+}
+
+impl Jobs for World {
     fn signal(&self, signal: TtySignal, group: u32) {
-        self.0.lock().push((signal, group));
+        self.sent.lock().push((signal, group));
     }
 
-    fn caller_group(&self) -> u32 {
-        42
+    fn caller(&self) -> Caller {
+        *self.caller.lock()
     }
 
-    fn caller_session(&self) -> u32 {
-        41
+    fn background(&self, _signal: TtySignal) -> Background {
+        *self.background.lock()
+    }
+
+    fn session_of_group(&self, group: u32) -> Option<u32> {
+        match group {
+            7 | 42 => Some(41),
+            8 => Some(50),
+            _ => None,
+        }
+    }
+
+    fn gain(&self, tty: u32) {
+        self.caller.lock().terminal = Some(tty);
+    }
+
+    fn lose(&self) {
+        self.caller.lock().terminal = None;
+    }
+
+    fn end_session(&self, session: u32, ending: Ending) {
+        self.ended.lock().push((session, ending));
     }
 }
 
 /// Program memory at addresses 0..64.
-struct Arg(Mutex<[u8; 64]>);
+pub(super) struct Arg(pub(super) Mutex<[u8; 64]>);
 
 impl ArgMemory for Arg {
     fn load(&self, address: usize, buffer: &mut [u8]) -> Result<()> {
@@ -101,19 +146,29 @@ impl ArgMemory for Arg {
     }
 }
 
-fn terminal() -> (Arc<Tty>, Arc<Memory>, Arc<Signals>) {
-    let (memory, signals) = (Arc::new(Memory::default()), Arc::new(Signals::default()));
-    let tty = Tty::new(memory.clone(), signals.clone(), WindowSize { rows: 24, columns: 80 });
-    (tty, memory, signals)
+fn terminal() -> (Arc<Tty>, Arc<Memory>, Arc<World>) {
+    let (memory, world) = (Arc::new(Memory::default()), Arc::new(World::default()));
+    let tty = Tty::new(0, memory.clone(), world.clone(), WindowSize::new(24, 80));
+    tty.adopt(41, 42);
+    (tty, memory, world)
 }
 
-fn read(file: &dyn File, flags: OpenFlags) -> Result<Vec<u8>> {
+/// An `ioctl` with `value` as the argument's content; what is there afterwards.
+pub(super) fn control(file: &dyn File, request: u32, value: i32) -> Result<i32> {
+    let arg = Arg(Mutex::new([0; 64]));
+    arg.0.lock()[..4].copy_from_slice(&value.to_le_bytes());
+    file.ioctl(request, IoctlArg::new(0, &arg))?;
+    let bytes = arg.0.lock();
+    Ok(i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+pub(super) fn read(file: &dyn File, flags: OpenFlags) -> Result<Vec<u8>> {
     let mut sink = VecSink::new(100);
     file.read(&mut 0, &mut sink, flags)?;
     Ok(sink.into_vec())
 }
 
-fn set(tty: &Tty, change: impl FnOnce(&mut Termios)) {
+pub(super) fn set(tty: &Tty, change: impl FnOnce(&mut Termios)) {
     let arg = Arg(Mutex::new([0; 64]));
     tty.ioctl(TCGETS, IoctlArg::new(0, &arg)).unwrap();
     let mut termios = Termios::from_bytes(arg.0.lock()[..36].try_into().unwrap());
@@ -139,22 +194,85 @@ fn a_line_typed_is_echoed_and_read() {
 
 #[test]
 fn signals_go_to_the_foreground_group() {
-    let (tty, _, signals) = terminal();
+    let (tty, _, world) = terminal();
     let arg = Arg(Mutex::new([0; 64]));
-    tty.ioctl(TIOCGPGRP, IoctlArg::new(0, &arg)).unwrap();
-    assert_eq!(arg.0.lock()[0], 42);
-    arg.0.lock()[0] = 7;
-    tty.ioctl(TIOCSPGRP, IoctlArg::new(0, &arg)).unwrap();
+    assert_eq!(control(&*tty, TIOCGPGRP, 0), Ok(42));
+    assert_eq!(control(&*tty, TIOCSPGRP, 7), Ok(7));
     tty.receive(b"\x03");
-    tty.resize(WindowSize { rows: 24, columns: 80 });
-    tty.resize(WindowSize { rows: 50, columns: 80 });
+    tty.resize(WindowSize::new(24, 80));
+    tty.resize(WindowSize::new(50, 80));
     tty.ioctl(TIOCGWINSZ, IoctlArg::new(0, &arg)).unwrap();
     assert_eq!(arg.0.lock()[..8], [50, 0, 80, 0, 0, 0, 0, 0]);
-    tty.hang_up();
-    assert_eq!(*signals.0.lock(), [(TtySignal::Interrupt, 7), (TtySignal::WindowChange, 7), (TtySignal::HangUp, 7)]);
-    assert_eq!(read(&*tty, OpenFlags::empty()).unwrap(), b"");
     assert_eq!(tty.ioctl(0x1234, IoctlArg::new(0, &arg)), Err(Errno::ENOTTY));
     assert_eq!(tty.ioctl(TCGETS, IoctlArg::new(60, &arg)), Err(Errno::EFAULT));
+    tty.hang_up();
+    let sent = [TtySignal::Interrupt, TtySignal::WindowChange, TtySignal::HangUp, TtySignal::Continue].map(|s| (s, 7));
+    assert_eq!(*world.sent.lock(), sent);
+    assert_eq!(*world.ended.lock(), [(41, Ending::HangUp)]);
+    assert_eq!(read(&*tty, OpenFlags::empty()).unwrap(), b"");
+    assert_eq!(tty.write(&mut 0, &mut b"x".as_slice(), OpenFlags::empty()), Err(Errno::EIO));
+    assert_eq!(control(&*tty, TCGETS, 0), Err(Errno::EIO));
+    assert!(tty.poll().contains(Events::HUP | Events::READABLE | Events::WRITABLE));
+}
+
+#[test]
+fn only_groups_of_the_own_session_come_to_the_foreground() {
+    let (tty, _, world) = terminal();
+    assert_eq!(control(&*tty, TIOCSPGRP, 8), Err(Errno::EPERM));
+    assert_eq!(control(&*tty, TIOCSPGRP, 999), Err(Errno::ESRCH));
+    assert_eq!(control(&*tty, TIOCSPGRP, -1), Err(Errno::EINVAL));
+    assert_eq!(control(&*tty, TIOCGSID, 0), Ok(41));
+    world.caller.lock().terminal = None;
+    assert_eq!(control(&*tty, TIOCSPGRP, 7), Err(Errno::ENOTTY));
+    assert_eq!(control(&*tty, TIOCGPGRP, 7), Err(Errno::ENOTTY));
+}
+
+#[test]
+fn the_background_may_not_read_nor_change_settings() {
+    let (tty, memory, world) = terminal();
+    tty.adopt(41, 7);
+    tty.receive(b"x\n");
+    assert_eq!(read(&*tty, OpenFlags::empty()), Err(Errno::ERESTARTSYS));
+    assert_eq!(control(&*tty, TIOCSPGRP, 42), Err(Errno::ERESTARTSYS));
+    assert_eq!(tty.write(&mut 0, &mut b"out".as_slice(), OpenFlags::empty()), Ok(3), "writing is free without TOSTOP");
+    *world.background.lock() = Background::Orphaned;
+    assert_eq!(read(&*tty, OpenFlags::empty()), Err(Errno::EIO));
+    *world.background.lock() = Background::Deaf;
+    assert_eq!(read(&*tty, OpenFlags::empty()), Err(Errno::EIO));
+    set(&tty, |termios| termios.lflag |= super::termios::TOSTOP);
+    assert_eq!(tty.write(&mut 0, &mut b"!".as_slice(), OpenFlags::empty()), Ok(1), "deaf to SIGTTOU");
+    *world.background.lock() = Background::Signalled;
+    assert_eq!(tty.write(&mut 0, &mut b"?".as_slice(), OpenFlags::empty()), Err(Errno::ERESTARTSYS));
+    assert_eq!(control(&*tty, TIOCGPGRP, 0), Ok(7), "asking is free");
+    world.caller.lock().terminal = None;
+    assert_eq!(read(&*tty, OpenFlags::empty()).unwrap(), b"x\n", "not the caller's terminal");
+    assert!(memory.output.lock().ends_with(b"out!"));
+}
+
+#[test]
+fn a_session_leader_gets_and_gives_up_its_terminal() {
+    let (tty, _, world) = terminal();
+    tty.adopt(0, 0);
+    world.caller.lock().terminal = None;
+    tty.opened(OpenFlags::RDWR | OpenFlags::NOCTTY);
+    tty.opened(OpenFlags::WRONLY);
+    assert_eq!(world.caller.lock().terminal, None);
+    tty.opened(OpenFlags::RDWR);
+    assert_eq!((world.caller.lock().terminal, tty.foreground()), (Some(0), 42));
+    assert_eq!(control(&*tty, TIOCNOTTY, 0), Ok(0));
+    assert_eq!((world.caller.lock().terminal, tty.foreground()), (None, 0));
+    assert_eq!(*world.sent.lock(), [(TtySignal::HangUp, 42), (TtySignal::Continue, 42)]);
+    assert_eq!(*world.ended.lock(), [(41, Ending::GivenUp)]);
+    // Another session has it: only who may and insists takes it away.
+    tty.adopt(50, 8);
+    let force = |value| tty.ioctl(TIOCSCTTY, IoctlArg::new(value, &Arg(Mutex::new([0; 64]))));
+    assert_eq!((force(0), force(1)), (Err(Errno::EPERM), Err(Errno::EPERM)));
+    world.caller.lock().privileged = true;
+    assert_eq!((force(0), force(1)), (Err(Errno::EPERM), Ok(0)));
+    assert_eq!(world.ended.lock().last(), Some(&(50, Ending::GivenUp)));
+    assert_eq!(control(&*tty, TIOCGSID, 0), Ok(41));
+    world.caller.lock().process = 60;
+    assert_eq!(force(1), Err(Errno::EPERM), "no leader");
 }
 
 #[test]
