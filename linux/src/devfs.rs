@@ -6,10 +6,10 @@ use linux_abi::Errno;
 use vfs::devices::Device;
 use vfs::tmpfs::{Node, Opener, Options, TmpFs};
 use vfs::types::make_dev;
-use vfs::{File, FileKind, Inode, NewInode};
+use vfs::{FileKind, Inode, NewInode};
 
 use crate::sys::file::now;
-use crate::{random, terminal, torture};
+use crate::{pty, random, terminal, torture};
 
 /// Device number of the file system.
 const DEV: u64 = 6;
@@ -55,19 +55,10 @@ fn add_memory_devices(root: &Node) -> Result<(), Errno> {
     add(root, "urandom", (1, 9), 0o666, Arc::new(|_| Ok(Device::Random(random::fill).open())))
 }
 
-fn open_terminal() -> Result<Arc<dyn File>, Errno> {
-    Ok(terminal::get()?)
-}
-
+/// `/dev/pts` is a file system of its own: see `pty.rs`.
 fn add_terminals(root: &Node) -> Result<(), Errno> {
-    add(root, "tty", (5, 0), 0o666, Arc::new(|_| open_terminal()))?;
-    add(root, "console", (5, 1), 0o600, Arc::new(|_| open_terminal()))?;
-    let pts = root.create(b"pts", &new(FileKind::Directory, 0o755, 0))?;
-    let any: &dyn core::any::Any = &*pts;
-    match any.downcast_ref::<Node>() {
-        Some(directory) if terminal::wanted() => {
-            add(directory, "0", (136, 0), 0o620, Arc::new(|_| open_terminal()))
-        }
-        _ => Ok(()),
-    }
+    add(root, "tty", (5, 0), 0o666, Arc::new(terminal::open_controlling))?;
+    add(root, "console", (5, 1), 0o600, Arc::new(terminal::open))?;
+    add(root, "ptmx", (5, 2), 0o666, Arc::new(|_| pty::open_master()))?;
+    root.create(b"pts", &new(FileKind::Directory, 0o755, 0)).map(drop)
 }

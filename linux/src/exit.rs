@@ -13,6 +13,7 @@ use linux_abi::sched::RobustListHead;
 use crate::family;
 use crate::process::{ExitStatus, Process, Task};
 use crate::sys::futex;
+use crate::terminal;
 use crate::user_ptr::UserPtr;
 
 /// Process number of the first program; when it ends the machine is switched off.
@@ -54,6 +55,9 @@ fn end_of_process(process: &Process) {
         power_off(status);
     }
     process.files.close_all();
+    if process.session() == process.pid() {
+        terminal::leader_ended(process);
+    }
     process.timers.delete_all();
     if process.family.borrows_memory() {
         process.family.release_parent();
@@ -74,7 +78,7 @@ pub(crate) fn retire(space: Arc<AddressSpace>) {
 fn power_off(status: ExitStatus) -> ! {
     power::exit(match status {
         ExitStatus::Exited(code) => power::ExitStatus::Exited(code),
-        ExitStatus::Signalled(signal) => power::ExitStatus::Signalled(signal.number() as u8),
+        ExitStatus::Signalled(signal) | ExitStatus::Dumped(signal) => power::ExitStatus::Signalled(signal.number() as u8),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Parents and children: [`Family`], what `wait` finds, what the end of a process does to its relatives.
 //!
-//! A parent lists its children until it has taken their exit status. A child whose parent ends is taken over by the first process.
+//! A parent lists its children until it has taken their exit status. A child whose parent ends is taken over by the nearest ancestor that
+//! wants it, or by nobody.
 //! A child of `vfork` borrows its parent's memory until it runs a program of its own or ends; the parent's thread sleeps that long.
 
 use alloc::sync::Arc;
@@ -12,14 +13,23 @@ use linux_abi::signal::{SIG_IGN, SigInfo, Signal, code, sa};
 use sync::{Interrupt, Mutex, WaitQueue};
 
 use crate::exit::FIRST_PID;
+use crate::jobs::{self, News};
 use crate::process::{self, ExitStatus, Process, Usage};
 
 /// A process's relatives.
 pub(crate) struct Family {
     parent: AtomicU32,
     children: Mutex<Vec<Arc<Process>>>,
-    /// Woken when a child ends.
-    child_ended: WaitQueue,
+    /// Woken when something happens to a child.
+    changes: WaitQueue,
+    /// Woken when this process ends: those who hold a file descriptor of it.
+    pub(crate) end: Arc<WaitQueue>,
+    /// Orphans below it become its children.
+    reaper: AtomicBool,
+    /// Its parent has ended and nobody took it over.
+    adopted: AtomicBool,
+    /// What it is sent when its parent ends; 0 for nothing.
+    pub(crate) parent_death_signal: AtomicU32,
     /// What the parent is sent at the end; 0 for nothing.
     exit_signal: AtomicU32,
     /// No thread is left; the exit status waits for the parent.
@@ -30,11 +40,15 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             parent: AtomicU32::new(0),
             children: Mutex::new(Vec::new()),
-            child_ended: WaitQueue::new(),
+            changes: WaitQueue::new(),
+            end: Arc::new(WaitQueue::new()),
+            reaper: AtomicBool::new(false),
+            adopted: AtomicBool::new(false),
+            parent_death_signal: AtomicU32::new(0),
             exit_signal: AtomicU32::new(0),
             ended: AtomicBool::new(false),
             borrows: AtomicBool::new(false),
@@ -80,6 +94,51 @@ impl Family {
         self.children.lock().push(child);
     }
 
+    /// No thread is left; perhaps the parent has still to take the exit status.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// `PR_GET_CHILD_SUBREAPER`.
+    pub(crate) fn is_reaper(&self) -> bool {
+        self.reaper.load(Ordering::Relaxed)
+    }
+
+    /// `PR_SET_CHILD_SUBREAPER`.
+    pub(crate) fn set_reaper(&self, reaper: bool) {
+        self.reaper.store(reaper, Ordering::Relaxed);
+    }
+
+    /// Whether its parent has ended without anybody taking it over.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.adopted.load(Ordering::Acquire)
+    }
+
+    fn leave_to_nobody(&self, pid: u32) {
+        self.set_parent(FIRST_PID);
+        self.adopted.store(true, Ordering::Release);
+        if self.has_ended() {
+            process::remove_process(pid);
+        }
+    }
+
+    /// Something has happened to a child.
+    pub(crate) fn wake_waiters(&self) {
+        self.changes.wake_all();
+    }
+
+    /// The children that live, for `/proc`.
+    pub(crate) fn child_pids(&self) -> Vec<u32> {
+        self.children.lock().iter().filter(|child| !child.family.has_ended()).map(|child| child.pid()).collect()
+    }
+
+    /// Process groups of children of `process`, whose family this is, that it would continue.
+    pub(crate) fn child_groups(&self, process: &Process) -> Vec<u32> {
+        let (group, session) = (process.process_group(), process.session());
+        let other = |child: &&Arc<Process>| child.process_group() != group && child.session() == session;
+        self.children.lock().iter().filter(other).map(|child| child.process_group()).collect()
+    }
+
     fn remove_child(&self, pid: u32) {
         let mut children = self.children.lock();
         let removed = children.iter().position(|c| c.pid() == pid).map(|at| children.swap_remove(at));
@@ -106,90 +165,136 @@ impl Which {
     }
 }
 
-/// Whether `wait` sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blocking {
-    Yes,
-    No,
-}
-
-impl Blocking {
-    pub(crate) const fn from_options(options: u32) -> Self {
-        const WNOHANG: u32 = 1;
-        if options & WNOHANG != 0 { Self::No } else { Self::Yes }
+bitflags::bitflags! {
+    /// The options of `wait4` and `waitid`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct WaitOptions: u32 {
+        /// Do not sleep.
+        const NOHANG = 1;
+        /// Children that stopped.
+        const STOPPED = 2;
+        /// Children that ended.
+        const EXITED = 4;
+        /// Children that go on.
+        const CONTINUED = 8;
+        /// Leave what was found to be found again.
+        const NOWAIT = 0x0100_0000;
+        /// Only children of this thread; no difference is made.
+        const NOTHREAD = 0x2000_0000;
+        /// Children of both kinds.
+        const ALL = 0x4000_0000;
+        /// Children that end with another signal than SIGCHLD, instead of the others.
+        const CLONE = 0x8000_0000;
     }
 }
 
-/// Whether the child is forgotten afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Take {
-    Yes,
-    No,
+impl WaitOptions {
+    /// Whether `child` is of the kind that is asked for.
+    fn about(self, child: &Process) -> bool {
+        let ordinary = child.family.exit_signal.load(Ordering::Relaxed) == Signal::SIGCHLD.number();
+        self.contains(Self::ALL) || ordinary != self.contains(Self::CLONE)
+    }
 }
 
-/// A child that has ended.
+/// What happened to a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Ended(ExitStatus),
+    News(News),
+}
+
+/// A child to which something has happened.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
+pub(crate) struct Change {
     pub(crate) pid: u32,
     uid: u32,
-    status: ExitStatus,
+    what: What,
     /// Its own, and its children's.
     pub(crate) usage: Usage,
 }
 
-impl Ended {
-    fn of(child: &Process) -> Self {
-        Self {
-            pid: child.pid(),
-            uid: child.ids().ruid,
-            status: child.exit_status().unwrap_or(ExitStatus::Exited(0)),
-            usage: child.usage().plus(child.children_usage()),
+impl Change {
+    fn of(child: &Process, what: What) -> Self {
+        Self { pid: child.pid(), uid: child.ids().ruid, what, usage: child.usage().plus(child.children_usage()) }
+    }
+
+    fn end_of(child: &Process) -> Self {
+        Self::of(child, What::Ended(child.exit_status().unwrap_or(ExitStatus::Exited(0))))
+    }
+
+    /// What `child` has to tell that `options` ask for.
+    fn look(child: &Process, options: WaitOptions) -> Option<Self> {
+        if options.contains(WaitOptions::EXITED) && child.family.has_ended() {
+            return Some(Self::end_of(child));
         }
+        let wanted = |news| match news {
+            News::Stopped(_) => options.contains(WaitOptions::STOPPED),
+            News::Continued => options.contains(WaitOptions::CONTINUED),
+        };
+        child.job.news(wanted).map(|news| Self::of(child, What::News(news)))
     }
 
     /// The word `wait4` stores.
     pub(crate) fn wait_status(&self) -> i32 {
-        match self.status {
-            ExitStatus::Exited(code) => i32::from(code) << 8,
-            ExitStatus::Signalled(signal) => signal.number() as i32,
+        const STOPPED: i32 = 0x7f;
+        const CONTINUED: i32 = 0xffff;
+        const CORE: i32 = 0x80;
+        match self.what {
+            What::Ended(ExitStatus::Exited(code)) => i32::from(code) << 8,
+            What::Ended(ExitStatus::Signalled(signal)) => signal.number() as i32,
+            What::Ended(ExitStatus::Dumped(signal)) => signal.number() as i32 | CORE,
+            What::News(News::Stopped(signal)) => (signal.number() as i32) << 8 | STOPPED,
+            What::News(News::Continued) => CONTINUED,
         }
     }
 
     pub(crate) fn sig_info(&self, signal: Signal) -> SigInfo {
-        let (code, status) = match self.status {
-            ExitStatus::Exited(code) => (code::CLD_EXITED, i32::from(code)),
-            ExitStatus::Signalled(by) => (code::CLD_KILLED, by.number() as i32),
+        let number = |signal: Signal| signal.number() as i32;
+        let (code, status) = match self.what {
+            What::Ended(ExitStatus::Exited(code)) => (code::CLD_EXITED, i32::from(code)),
+            What::Ended(ExitStatus::Signalled(by)) => (code::CLD_KILLED, number(by)),
+            What::Ended(ExitStatus::Dumped(by)) => (code::CLD_DUMPED, number(by)),
+            What::News(News::Stopped(by)) => (code::CLD_STOPPED, number(by)),
+            What::News(News::Continued) => (code::CLD_CONTINUED, number(Signal::SIGCONT)),
         };
         SigInfo::child(signal, code, self.pid, self.uid, status)
     }
 }
 
-/// A child that has ended, as soon as there is one; `None` when there is none yet and the caller does not wait.
+/// A child to which something has happened, as soon as there is one; `None` when there is none yet and the caller does not wait.
+/// Unless it says `NOWAIT`, nobody finds the same again: a child that has ended is forgotten.
 ///
 /// # Errors
 /// `ECHILD` when no child matches, `ERESTARTSYS`.
-pub(crate) fn wait(process: &Process, which: Which, blocking: Blocking, take: Take) -> Result<Option<Ended>, Errno> {
+pub(crate) fn wait(process: &Process, which: Which, options: WaitOptions) -> Result<Option<Change>, Errno> {
+    let mut gone = None;
     let look = || {
-        let children = process.family.children.lock();
-        let mut matching = children.iter().filter(|c| which.matches(c)).peekable();
-        if matching.peek().is_none() {
-            return Some(Err(Errno::ECHILD));
+        let mut children = process.family.children.lock();
+        let mut matching = false;
+        let found = children.iter().enumerate().find_map(|(at, child)| {
+            let fits = which.matches(child) && options.about(child);
+            matching |= fits;
+            if fits { Change::look(child, options).map(|change| (at, change)) } else { None }
+        });
+        let Some((at, change)) = found else {
+            return match matching {
+                false => Some(Err(Errno::ECHILD)),
+                true => options.contains(WaitOptions::NOHANG).then_some(Ok(None)),
+            };
+        };
+        if !options.contains(WaitOptions::NOWAIT) {
+            // Under the lock, so that of two threads that wait only one finds it.
+            match change.what {
+                What::News(news) => children[at].job.forget(news),
+                What::Ended(_) => gone = Some(children.swap_remove(at)),
+            }
         }
-        let ended = matching.find(|c| c.family.ended.load(Ordering::Acquire)).map(|c| Ok(Ended::of(c)));
-        match blocking {
-            Blocking::Yes => ended.map(|e| e.map(Some)),
-            Blocking::No => Some(ended.transpose()),
-        }
+        Some(Ok(Some(change)))
     };
-    let found = process
-        .family
-        .child_ended
-        .wait_until(None, Interrupt::Allowed, look)
-        .map_err(|_| Errno::ERESTARTSYS)??;
-    if let (Some(child), Take::Yes) = (found, take) {
-        process.add_child_usage(child.usage);
-        process.family.remove_child(child.pid);
-        process::remove_process(child.pid);
+    let found = process.family.changes.wait_until(None, Interrupt::Allowed, look).map_err(|_| Errno::ERESTARTSYS)??;
+    if let (Some(change), Some(child)) = (found, gone) {
+        process.add_child_usage(change.usage);
+        process::remove_process(child.pid());
     }
     Ok(found)
 }
@@ -205,27 +310,73 @@ pub(crate) fn abandon(parent: &Process, child: &Process) {
 
 /// The last thread of `process` is gone: tells the parent, hands the children on.
 pub(crate) fn bury(process: &Process) {
-    let orphans = core::mem::take(&mut *process.family.children.lock());
-    if let Some(first) = process::find_process(FIRST_PID) {
-        for orphan in orphans {
-            orphan.family.set_parent(FIRST_PID);
-            first.family.add_child(orphan);
-        }
-        first.family.child_ended.wake_all();
-    }
+    let groups = jobs::held_groups(process);
+    hand_on_children(process);
     process.family.ended.store(true, Ordering::Release);
-    let Some(parent) = process::find_process(process.family.parent()) else {
-        return process::remove_process(process.pid());
-    };
+    process.family.end.wake_all();
+    match process.parent() {
+        Some(parent) => tell_parent(process, &parent),
+        None => process::remove_process(process.pid()),
+    }
+    jobs::release_orphans(&groups);
+}
+
+/// Children get the nearest ancestor that asked for them (`PR_SET_CHILD_SUBREAPER`) as their parent, else nobody: then they count as
+/// children of the first process, but the kernel forgets them when they end, as an init process would. The first program is rarely one,
+/// and would wonder about children that it has not made.
+fn hand_on_children(process: &Process) {
+    let orphans = core::mem::take(&mut *process.family.children.lock());
+    if orphans.is_empty() {
+        return;
+    }
+    let reaper = find_reaper(process);
+    for orphan in orphans {
+        if let Some(signal) = Signal::new(orphan.family.parent_death_signal.load(Ordering::Relaxed)) {
+            let info = SigInfo::from_process(signal, code::SI_USER, process.pid(), process.ids().ruid);
+            // A standard signal is never refused.
+            let _merged = orphan.send_signal(signal, info);
+        }
+        match &reaper {
+            Some(reaper) => adopt(reaper, orphan),
+            None => orphan.family.leave_to_nobody(orphan.pid()),
+        }
+    }
+}
+
+fn find_reaper(process: &Process) -> Option<Arc<Process>> {
+    let mut ancestor = process::find_process(process.family.parent());
+    while let Some(candidate) = ancestor {
+        if candidate.family.is_reaper() && candidate.exit_status().is_none() {
+            return Some(candidate);
+        }
+        ancestor = process::find_process(candidate.family.parent());
+    }
+    None
+}
+
+fn adopt(reaper: &Arc<Process>, orphan: Arc<Process>) {
+    orphan.family.set_parent(reaper.pid());
+    orphan.family.set_exit_signal(Signal::SIGCHLD.number());
+    let ended = orphan.family.has_ended();
+    reaper.family.add_child(orphan.clone());
+    if ended {
+        tell_parent(&orphan, reaper);
+    }
+}
+
+/// Tells `parent` that its child has ended; nobody is told twice.
+fn tell_parent(child: &Process, parent: &Process) {
     let action = parent.signals.action(Signal::SIGCHLD);
-    if action.handler == SIG_IGN || action.flags & sa::NOCLDWAIT != 0 {
+    let number = child.family.exit_signal.load(Ordering::Relaxed);
+    let unwanted = action.handler == SIG_IGN || action.flags & sa::NOCLDWAIT != 0;
+    if number == Signal::SIGCHLD.number() && unwanted {
         // Nobody wants the status (POSIX, SA_NOCLDWAIT).
-        parent.family.remove_child(process.pid());
-        process::remove_process(process.pid());
+        parent.family.remove_child(child.pid());
+        process::remove_process(child.pid());
     }
-    if let Some(signal) = Signal::new(process.family.exit_signal.load(Ordering::Relaxed)) {
+    if let Some(signal) = Signal::new(number) {
         // A standard signal is never refused.
-        let _merged = parent.send_signal(signal, Ended::of(process).sig_info(signal));
+        let _merged = parent.send_signal(signal, Change::end_of(child).sig_info(signal));
     }
-    parent.family.child_ended.wake_all();
+    parent.family.wake_waiters();
 }

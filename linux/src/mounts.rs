@@ -1,4 +1,4 @@
-//! The file systems beside the root: /dev, /dev/shm, /proc, /sys.
+//! The file systems beside the root: /dev, /dev/pts, /dev/shm, /proc, /sys.
 //!
 //! Mount points that the image lacks are made in the writable layer; `/tmp` is an ordinary directory of it.
 
@@ -12,7 +12,7 @@ use vfs::walk::{Follow, Viewer};
 use vfs::{Credentials, FileKind, Inode, Location, MountTable};
 
 use crate::sys::file::memory_options;
-use crate::{devfs, procfs, sysfs};
+use crate::{devfs, procfs, pty, sysfs};
 
 const SHM_DEV: u64 = 0x1a;
 
@@ -25,6 +25,7 @@ pub fn mount_all(mounts: &MountTable) -> Result<(), Errno> {
     let credentials = Credentials::root();
     let tree = Tree { mounts, root: &root, credentials: &credentials };
     tree.mount(b"/dev", devfs::make()?, "devtmpfs")?;
+    tree.mount(b"/dev/pts", pty::directory()?, "devpts")?;
     let shm = TmpFs::mount(Options { root_mode: 0o1777, ..memory_options(SHM_DEV) });
     tree.mount(b"/dev/shm", shm, "tmpfs")?;
     tree.mount(b"/proc", procfs::make(), "proc")?;

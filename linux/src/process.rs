@@ -11,21 +11,23 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use kernel::mm::AddressSpace;
 use kernel::thread::ThreadRef;
 use linux_abi::Errno;
 use linux_abi::process::{RLIM_INFINITY, Rlimit};
 use linux_abi::raw;
-use linux_abi::signal::Signal;
+use linux_abi::signal::{DefaultAction, Signal};
 use sync::{Interrupt, Mutex, RwLock, WaitQueue};
 use vfs::walk::Viewer;
 use vfs::{Credentials, Location, MountTable};
 
 use crate::family::Family;
 use crate::fdtable::FdTable;
+use crate::jobs::Job;
 use crate::rseq::Registration;
+use crate::signal::continuation::Continuation;
 use crate::signal::{ProcessSignals, TaskSignals};
 use crate::sys::futex::Owned;
 use crate::sys::sched::Attributes;
@@ -139,17 +141,27 @@ pub enum ExitStatus {
     Exited(u8),
     /// Killed by this signal.
     Signalled(Signal),
+    /// Killed by this signal, and RLIMIT_CORE permits a core file: what `wait` tells is the same as on Linux, though none is written.
+    Dumped(Signal),
 }
 
 impl ExitStatus {
     const SET: u32 = 1 << 31;
+    const CORE: u32 = 0x80;
 
     const fn encode(self) -> u32 {
         Self::SET
             | match self {
                 Self::Exited(code) => (code as u32) << 8,
                 Self::Signalled(signal) => signal.number(),
+                Self::Dumped(signal) => signal.number() | Self::CORE,
             }
+    }
+
+    /// The end by `signal`'s default action.
+    #[must_use]
+    pub fn by_signal(signal: Signal, core_limit: u64) -> Self {
+        if signal.default_action() == DefaultAction::Core && core_limit > 0 { Self::Dumped(signal) } else { Self::Signalled(signal) }
     }
 
     fn decode(word: u32) -> Option<Self> {
@@ -157,7 +169,8 @@ impl ExitStatus {
             return None;
         }
         let status = word & !Self::SET;
-        Some(Signal::new(status & 0x7f).map_or(Self::Exited((status >> 8) as u8), Self::Signalled))
+        let by_signal = if status & Self::CORE != 0 { Self::Dumped } else { Self::Signalled };
+        Some(Signal::new(status & 0x7f).map_or(Self::Exited((status >> 8) as u8), by_signal))
     }
 }
 
@@ -210,7 +223,17 @@ pub struct Process {
     thread_ended: WaitQueue,
     process_group: AtomicU32,
     session: AtomicU32,
+    /// Number of the controlling terminal and one; 0 for none.
+    terminal: AtomicU32,
+    /// Whether it runs or stands.
+    pub(crate) job: Job,
+    /// It has replaced the program it was made with.
+    exec_done: AtomicBool,
     dumpable: AtomicU32,
+    /// `PR_SET_NO_NEW_PRIVS`, which a child inherits and `execve` keeps.
+    pub no_new_privileges: AtomicBool,
+    /// `PR_SET_KEEPCAPS`.
+    pub keep_capabilities: AtomicBool,
     start_ns: u64,
     /// What it has registered for with `membarrier`.
     pub membarrier: AtomicU32,
@@ -257,7 +280,12 @@ impl Process {
             thread_ended: WaitQueue::new(),
             process_group: AtomicU32::new(pid),
             session: AtomicU32::new(pid),
+            terminal: AtomicU32::new(0),
+            job: Job::new(),
+            exec_done: AtomicBool::new(false),
             dumpable: AtomicU32::new(1),
+            no_new_privileges: AtomicBool::new(false),
+            keep_capabilities: AtomicBool::new(false),
             start_ns: kernel::clock::monotonic_ns(),
             membarrier: AtomicU32::new(0),
             dead_threads: Mutex::new(Usage::default()),
@@ -280,6 +308,11 @@ impl Process {
         self.family.parent()
     }
 
+    /// The parent, if it cares for its child.
+    pub(crate) fn parent(&self) -> Option<Arc<Self>> {
+        find_process(self.parent_pid()).filter(|_| !self.family.is_adopted())
+    }
+
     /// What a child of `fork` inherits beside memory, files and identities.
     pub(crate) fn inherit(&self, parent: &Self) {
         self.signals.copy_actions(&parent.signals);
@@ -287,7 +320,9 @@ impl Process {
         *self.limits.lock() = *parent.limits.lock();
         self.set_process_group(parent.process_group());
         self.set_session(parent.session());
+        self.set_terminal(parent.terminal());
         self.set_dumpable(parent.dumpable());
+        self.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
         self.membarrier.store(parent.membarrier.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         self.family.set_parent(parent.pid);
@@ -313,6 +348,23 @@ impl Process {
     /// Makes the process the leader of a session of its own.
     pub fn set_session(&self, session: u32) {
         self.session.store(session, Ordering::Relaxed);
+    }
+
+    /// The controlling terminal, by its number.
+    #[must_use]
+    pub fn terminal(&self) -> Option<u32> {
+        self.terminal.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// Replaces the controlling terminal.
+    pub fn set_terminal(&self, number: Option<u32>) {
+        self.terminal.store(number.map_or(0, |number| number + 1), Ordering::Relaxed);
+    }
+
+    /// Whether it runs another program than it was made with.
+    #[must_use]
+    pub fn has_run_exec(&self) -> bool {
+        self.exec_done.load(Ordering::Relaxed)
     }
 
     /// `PR_GET_DUMPABLE`.
@@ -460,6 +512,10 @@ impl Process {
             threads.remove(&task.tid);
             TASKS.write().remove(&task.tid);
         }
+        drop(threads);
+        if self.job.is_stopping() {
+            task.set_work();
+        }
         spawned
     }
 
@@ -476,6 +532,9 @@ impl Process {
         let left = threads.len();
         drop(threads);
         self.thread_ended.wake_all();
+        if self.job.is_stopping() {
+            self.check_stopped();
+        }
         left
     }
 
@@ -495,6 +554,7 @@ impl Process {
         let alone = || (self.thread_count() == 1).then_some(());
         // Never interrupted, never late: the others end by themselves.
         let _alone = self.thread_ended.wait_until(None, Interrupt::Ignored, alone);
+        self.exec_done.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -532,6 +592,8 @@ pub struct Task {
     timer_slack_ns: AtomicU64,
     /// Restartable sequences.
     pub rseq: Registration,
+    /// A wait that goes on after a stop.
+    pub continuation: Continuation,
     /// Futex words that it owns or waits to own.
     pub(crate) owned: Owned,
     sched: Mutex<Attributes>,
@@ -551,6 +613,7 @@ impl Task {
             robust_list: AtomicU64::new(0),
             timer_slack_ns: AtomicU64::new(50_000),
             rseq: Registration::default(),
+            continuation: Continuation::new(),
             owned: Owned::default(),
             sched: Mutex::new(Attributes::NORMAL),
         })

@@ -34,7 +34,7 @@ use crate::fdtable::FdTable;
 use crate::process::{self, FsState, Ids, Process, Task};
 use crate::signal::TaskSignals;
 use crate::sys::info;
-use crate::{random, stdio};
+use crate::{random, stdio, terminal};
 
 const EXEC_JSON: &[u8] = b"/.oxv/exec.json";
 const EXEC_JSON_MAX: usize = 4 << 20;
@@ -186,6 +186,7 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
     let pid = process::new_tid();
     debug_assert_eq!(pid, FIRST_PID, "nothing was started before");
     let process = Process::new(pid, loaded.space.clone(), fs, files, ids);
+    process.set_terminal(terminal::wanted().then_some(terminal::NUMBER));
     debug_assert!(process.limit(RLIMIT_STACK).is_some());
     *process.executable.write() = loaded.executable;
     let name = String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]).into_owned();

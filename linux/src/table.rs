@@ -12,7 +12,9 @@ use syscalls::Sysno;
 use crate::ctx::{Ctx, Handler, to_register};
 use crate::rseq;
 use crate::scarcity;
-use crate::sys::{event, file, futex, info, membarrier, mm, policy, process, remote, sched, shm, signal, socket, thread, time};
+use crate::sys::{
+    event, file, futex, info, membarrier, mm, pidfd, policy, process, remote, sched, shm, signal, socket, thread, time,
+};
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
 pub const COUNT: usize = 512;
@@ -328,8 +330,9 @@ table! {
     rt_sigqueueinfo => signal::rt_sigqueueinfo / 3, full;
     rt_tgsigqueueinfo => signal::rt_tgsigqueueinfo / 4, full;
     sigaltstack => signal::sigaltstack / 2, full;
+    restart_syscall => signal::restart_syscall / 0, full;
     pause => signal::pause / 0, full;
-    kill => signal::kill / 2, partial("stopping a process has no effect");
+    kill => signal::kill / 2, full;
     tkill => signal::tkill / 2, full;
     tgkill => signal::tgkill / 3, full;
 
@@ -357,11 +360,14 @@ table! {
     getppid => process::getppid / 0, full;
     getpgid => process::getpgid / 1, full;
     getpgrp => process::getpgrp / 0, full;
-    setpgid => process::setpgid / 2, partial("groups of other sessions are not checked");
+    setpgid => process::setpgid / 2, full;
     getsid => process::getsid / 1, full;
     setsid => process::setsid / 0, full;
-    wait4 => process::wait4 / 4, partial("children do not stop");
-    waitid => process::waitid / 5, partial("children do not stop; no pidfd");
+    wait4 => process::wait4 / 4, partial("__WNOTHREAD has no effect");
+    waitid => process::waitid / 5, partial("__WNOTHREAD has no effect");
+    pidfd_open => pidfd::pidfd_open / 2, partial("processes, no threads");
+    pidfd_send_signal => pidfd::pidfd_send_signal / 4, full;
+    pidfd_getfd => pidfd::pidfd_getfd / 3, full;
     execve => process::execve / 3, partial("set-user-ID bits have no effect");
     execveat => process::execveat / 5, partial("set-user-ID bits have no effect");
 

@@ -1,4 +1,4 @@
-/* Talks to a terminal: `tty lines` echoes lines, `tty signals` reports signals, `tty raw` reads keys, `tty wait` waits. */
+/* Talks to a terminal: `tty lines` echoes lines, `tty signals` reports signals, `tty raw` reads keys, `tty wait` waits, `tty continues` tells when it was continued. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +20,12 @@ static void on_signal(int signal)
 	got = signal;
 }
 
+static void on_continue(int signal)
+{
+	(void)signal;
+	(void)!write(1, "continued\n", 10);
+}
+
 int main(int argc, char **argv)
 {
 	char line[200];
@@ -28,7 +34,12 @@ int main(int argc, char **argv)
 	printf("isatty %d %d %d\n", isatty(0), isatty(1), isatty(2));
 	size();
 	printf("ready\n");
-	if (!strcmp(how, "lines")) {
+	if (!strcmp(how, "lines") || !strcmp(how, "continues")) {
+		if (!strcmp(how, "continues")) {
+			struct sigaction sa = { .sa_handler = on_continue, .sa_flags = SA_RESTART };
+			sigaction(SIGCONT, &sa, NULL);
+			printf("reading\n");
+		}
 		while (fgets(line, sizeof line, stdin)) {
 			line[strcspn(line, "\n")] = 0;
 			printf("got [%s]\n", line);

@@ -12,15 +12,18 @@ use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+/// Prompt of shells.
+const PROMPT: &str = "ready> ";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Every terminal test.
 #[must_use]
 pub fn all() -> Vec<Check> {
-    let checks: [Entry; 8] = [
+    let checks: [Entry; 10] = [
         ("tty/lines", lines),
         ("tty/editing", editing),
         ("tty/ctrl-c-ends", ctrl_c_ends),
@@ -29,6 +32,8 @@ pub fn all() -> Vec<Check> {
         ("tty/raw-keys", raw_keys),
         ("tty/ctrl-a-x", ctrl_a_x),
         ("tty/killed-restores", killed_restores),
+        ("tty/bash-jobs", bash_jobs),
+        ("tty/ash-jobs", ash_jobs),
     ];
     checks.into_iter().map(|(name, run)| Check { name, run }).collect()
 }
@@ -55,8 +60,11 @@ impl Drop for Session {
 impl Session {
     /// Starts `oxv run` (or the program itself when `OXV_HOST_ONLY` is set) on a terminal of 33 × 101.
     fn start(how: &str) -> Result<Self, String> {
-        let program = Program::Source("tty.c", Build::Dynamic);
-        let program = toolchain::program(&program).map_err(|error| error.to_string())?;
+        Self::run(&[], &tty_program()?, &[how])
+    }
+
+    /// The same for `program`; `options` are for `oxv run`.
+    fn run(options: &[&str], program: &Path, args: &[&str]) -> Result<Self, String> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).map_err(error("cannot open a terminal"))?;
         grantpt(&master).and_then(|()| unlockpt(&master)).map_err(error("cannot unlock the terminal"))?;
         let name = ptsname(&master, Vec::new()).map_err(error("the terminal has no name"))?;
@@ -68,9 +76,9 @@ impl Session {
         let mut command = Command::new("setsid");
         command.arg("--ctty");
         if std::env::var_os("OXV_HOST_ONLY").is_none() {
-            command.arg(paths::oxv()).args(["run", "--"]);
+            command.arg(paths::oxv()).arg("run").args(options).arg("--");
         }
-        command.arg(program).arg(how);
+        command.arg(program).args(args).env("PS1", PROMPT);
         let end = || slave.try_clone().map(OwnedFd::from).map_err(|e| e.to_string());
         command.stdin(end()?).stdout(end()?).stderr(end()?);
         let child = command.spawn().map_err(|e| format!("cannot start setsid: {e}"))?;
@@ -152,6 +160,10 @@ impl Session {
     }
 }
 
+fn tty_program() -> Result<PathBuf, String> {
+    toolchain::program(&Program::Source("tty.c", Build::Dynamic)).map_err(|error| error.to_string())
+}
+
 fn error<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
     move |error| format!("{what}: {error}")
 }
@@ -228,4 +240,34 @@ fn killed_restores() -> Result<(), String> {
     // setsid replaced itself by oxv.
     drop(Command::new("kill").args(["-TERM", &session.child.id().to_string()]).status());
     session.finish(None)
+}
+
+/// An interactive shell: a job is stopped from the keyboard, listed, brought back, goes on, and ends; another is interrupted.
+fn shell_jobs(shell: &str, options: &[&str]) -> Result<(), String> {
+    let program = tty_program()?;
+    let program = program.to_string_lossy();
+    let prompt = format!("PS1={PROMPT}");
+    let add = ["--env", &prompt, "--add", &*program];
+    let mut session = Session::run(&add, Path::new(shell), options)?;
+    let start = format!("{program} continues\r");
+    session.expect(PROMPT)?.send(&start)?.expect("reading")?;
+    session.send("one\r")?.expect("got [one]")?;
+    session.send("\x1a")?.expect("Stopped")?.expect(PROMPT)?;
+    session.send("jobs\r")?.expect("Stopped")?.expect("continues")?.expect(PROMPT)?;
+    // The signal's handler runs when the shell has brought the job back, terminal and all.
+    session.send("fg\r")?.expect("continued")?;
+    session.send("two\r")?.expect("got [two]")?;
+    session.send("\x04")?.expect("end of file")?.expect(PROMPT)?;
+    session.send(&start)?.expect("reading")?.send("\x03")?.expect(PROMPT)?;
+    session.send("echo status $?\r")?.expect("status 130")?.expect(PROMPT)?;
+    session.send("exit 5\r")?;
+    session.finish(Some(5))
+}
+
+fn bash_jobs() -> Result<(), String> {
+    shell_jobs("/bin/bash", &["--norc", "--noprofile", "-i"])
+}
+
+fn ash_jobs() -> Result<(), String> {
+    shell_jobs("/bin/busybox", &["ash", "-i"])
 }

@@ -166,6 +166,9 @@ impl Errno {
     /// Not a real errno: like [`Errno::ERESTARTSYS`], but only restarted when no handler ran.
     pub const ERESTARTNOHAND: Self = Self(514);
 
+    /// Not a real errno: like [`Errno::ERESTARTNOHAND`], but the call goes on with the deadline it has noted, by `restart_syscall`.
+    pub const ERESTART_RESTARTBLOCK: Self = Self(516);
+
     /// Operation not supported; the same number as [`Errno::ENOTSUP`].
     pub const EOPNOTSUPP: Self = Self(95);
     /// Operation would block; the same number as [`Errno::EAGAIN`].

@@ -276,6 +276,12 @@ pub mod code {
     pub const CLD_EXITED: i32 = 1;
     /// `SIGCHLD`: a signal killed the child.
     pub const CLD_KILLED: i32 = 2;
+    /// `SIGCHLD`: a signal killed the child, and Linux would have written a core file.
+    pub const CLD_DUMPED: i32 = 3;
+    /// `SIGCHLD`: the child stopped.
+    pub const CLD_STOPPED: i32 = 5;
+    /// `SIGCHLD`: the child goes on.
+    pub const CLD_CONTINUED: i32 = 6;
     /// `SIGSEGV`: nothing mapped there.
     pub const SEGV_MAPERR: i32 = 1;
     /// `SIGSEGV`: mapped without the permission.

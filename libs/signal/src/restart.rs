@@ -17,18 +17,21 @@ pub enum Outcome<'a> {
 pub enum Resume {
     /// The `syscall` instruction runs again: RIP − 2, RAX = its number.
     Restart,
+    /// It runs again as `restart_syscall`, which goes on with what the call has noted.
+    GoOn,
     /// It returns this error.
     Fail(Errno),
 }
 
-/// Decides for the internal error `error` (`ERESTARTSYS`, `ERESTARTNOHAND`, `ERESTARTNOINTR`); other errors are returned as they are.
+/// Decides for the internal error `error` (`ERESTARTSYS` and its like); other errors are returned as they are.
 #[must_use]
 pub fn resume(error: Errno, outcome: Outcome<'_>) -> Resume {
     match (error, outcome) {
         (Errno::ERESTARTNOINTR, _) => Resume::Restart,
         (Errno::ERESTARTSYS | Errno::ERESTARTNOHAND, Outcome::NoHandler) => Resume::Restart,
         (Errno::ERESTARTSYS, Outcome::Handler(action)) if action.flags & sa::RESTART != 0 => Resume::Restart,
-        (Errno::ERESTARTSYS | Errno::ERESTARTNOHAND, _) => Resume::Fail(Errno::EINTR),
+        (Errno::ERESTART_RESTARTBLOCK, Outcome::NoHandler) => Resume::GoOn,
+        (Errno::ERESTARTSYS | Errno::ERESTARTNOHAND | Errno::ERESTART_RESTARTBLOCK, _) => Resume::Fail(Errno::EINTR),
         (other, _) => Resume::Fail(other),
     }
 }
@@ -45,6 +48,8 @@ mod tests {
         assert_eq!(resume(Errno::ERESTARTSYS, Outcome::Handler(&plain)), Resume::Fail(Errno::EINTR));
         assert_eq!(resume(Errno::ERESTARTNOHAND, Outcome::Handler(&restarting)), Resume::Fail(Errno::EINTR));
         assert_eq!(resume(Errno::ERESTARTNOHAND, Outcome::NoHandler), Resume::Restart);
+        assert_eq!(resume(Errno::ERESTART_RESTARTBLOCK, Outcome::NoHandler), Resume::GoOn);
+        assert_eq!(resume(Errno::ERESTART_RESTARTBLOCK, Outcome::Handler(&restarting)), Resume::Fail(Errno::EINTR));
         assert_eq!(resume(Errno::ERESTARTNOINTR, Outcome::Handler(&plain)), Resume::Restart);
         assert_eq!(resume(Errno::EINTR, Outcome::NoHandler), Resume::Fail(Errno::EINTR));
     }

@@ -24,6 +24,7 @@ use crate::oom;
 use crate::process::{Process, Task};
 use crate::sys::sched::Attributes;
 use crate::sysfs::{cpu_list, cpu_mask};
+use crate::terminal;
 use crate::user_ptr;
 
 type Result<T> = core::result::Result<T, Errno>;
@@ -58,6 +59,7 @@ fn about_task(
 fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Option<&Task>) -> String) -> Fixed {
     Fixed(vec![
         ("auxv", about(&process, |p| Ok(p.executable.read().auxv.clone()))),
+        ("children", about(&process, |p| Ok(children(p).into_bytes()))),
         ("cmdline", about(&process, |p| strings(p, p.executable.read().args))),
         ("comm", comm(task.clone())),
         ("cwd", place_link(&process, |p| Ok(p.fs.cwd.read().clone()))),
@@ -83,6 +85,11 @@ fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Opt
         ("status", about_task(&process, &task, status)),
         ("wchan", Entry::text("0")),
     ])
+}
+
+/// Numbers of the children (of all threads', which are not told apart).
+fn children(process: &Process) -> String {
+    process.family.child_pids().into_iter().map(|pid| format!("{pid} ")).collect()
 }
 
 /// The strings in a range of the caller's memory; other address spaces are not read.
@@ -251,8 +258,14 @@ fn dispositions(process: &Process) -> (SigSet, SigSet) {
     (ignored, caught)
 }
 
-/// R or S: runnable, or waiting.
-fn state(task: Option<&Task>) -> char {
+/// R, S, T or Z: runnable, waiting, stopped, or ended and not waited for.
+fn state(process: &Process, task: Option<&Task>) -> char {
+    if process.family.has_ended() {
+        return 'Z';
+    }
+    if process.job.is_stopped() {
+        return 'T';
+    }
     let sleeps = task.and_then(Task::thread).is_none_or(|thread| thread.is_sleeping());
     if sleeps { 'S' } else { 'R' }
 }
@@ -318,10 +331,11 @@ fn stat(process: &Process, task: Option<&Task>, of: Of) -> String {
     let brk = brk.0;
     let (own, children) = (ticks(about.cpu_ns), ticks(process.children_usage().cpu_ns));
     let sched = task.map_or(Attributes::NORMAL, Task::sched);
+    let (terminal, foreground) = terminal::shown(process);
     let (priority, nice) = (kernel_priority(sched), sched.nice());
     let mut out = format!(
-        "{tid} ({name}) {} {} {} {} 0 -1 4194304 0 0 0 0 {own} 0 {children} 0 {priority} {nice} {} 0 {} {} {} {rss_limit}",
-        state(task),
+        "{tid} ({name}) {} {} {} {} {terminal} {foreground} 4194304 0 0 0 0 {own} 0 {children} 0 {priority} {nice} {} 0 {} {} {} {rss_limit}",
+        state(process, task),
         process.parent_pid(),
         process.process_group(),
         process.session(),
@@ -356,7 +370,12 @@ fn status(process: &Process, task: Option<&Task>) -> String {
     let ids = process.ids();
     let (pid, ppid) = (process.pid(), process.parent_pid());
     let (tid, name) = task.map_or((pid, String::new()), |task| (task.tid(), task.name()));
-    let state = if state(task) == 'R' { "R (running)" } else { "S (sleeping)" };
+    let state = match state(process, task) {
+        'R' => "R (running)",
+        'T' => "T (stopped)",
+        'Z' => "Z (zombie)",
+        _ => "S (sleeping)",
+    };
     let groups: Vec<_> = ids.groups.iter().map(u32::to_string).collect();
     let open = process.files.open_descriptors().last().map_or(0, |last| *last as usize + 1);
     let mut out = format!(
@@ -375,9 +394,10 @@ fn status(process: &Process, task: Option<&Task>) -> String {
     let _ = write!(
         out,
         "CapInh:\t0000000000000000\nCapPrm:\t{capabilities}\nCapEff:\t{capabilities}\nCapBnd:\t000001ffffffffff\n\
-         CapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t0\nSpeculation_Store_Bypass:\tunknown\n\
+         CapAmb:\t0000000000000000\nNoNewPrivs:\t{}\nSeccomp:\t0\nSpeculation_Store_Bypass:\tunknown\n\
          Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
          voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
+        u8::from(process.no_new_privileges.load(Ordering::Relaxed)),
         cpu_mask(),
         cpu_list(),
         usage.waits,

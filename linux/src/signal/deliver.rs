@@ -1,12 +1,15 @@
 //! Delivery: what a thread does about its pending signals on the way back to program code.
 
 use linux_abi::Errno;
+use linux_abi::raw::RLIMIT_CORE;
 use linux_abi::signal::{DefaultAction, SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, Signal, sa};
 use signal::{Outcome, Resume, resume};
+use syscalls::Sysno;
 
 use super::{frame, report};
 use crate::ctx::Ctx;
 use crate::exit;
+use crate::jobs;
 use crate::process::ExitStatus;
 use crate::rseq;
 
@@ -19,10 +22,16 @@ pub(crate) fn deliver(ctx: &mut Ctx<'_>, mut interrupted: Option<Errno>) {
         if task.must_end() {
             exit::end_thread(task);
         }
+        if task.process().job.is_stopping() {
+            jobs::stand_still(task);
+            continue;
+        }
+        let continuations = task.process().job.continuations();
         let Some((signal, info)) = task.take_signal(SigSet(u64::MAX).without(task.signals.mask())) else { break };
         let action = task.process().signals.action_for_delivery(signal);
         match action.handler {
             SIG_IGN => {}
+            SIG_DFL if signal.default_action() == DefaultAction::Stop => task.process().stop(signal, continuations),
             SIG_DFL => default_action(ctx, signal, &info),
             _ => {
                 if let Some(error) = interrupted.take() {
@@ -49,14 +58,17 @@ fn apply(ctx: &mut Ctx<'_>, resume: Resume) {
             frame.rip -= SYSCALL_LEN;
             frame.rax = frame.orig_rax;
         }
+        Resume::GoOn => {
+            frame.rip -= SYSCALL_LEN;
+            frame.rax = Sysno::restart_syscall as u64;
+        }
         Resume::Fail(error) => frame.rax = error.to_ret() as u64,
     }
 }
 
 fn default_action(ctx: &Ctx<'_>, signal: Signal, info: &SigInfo) {
     match signal.default_action() {
-        DefaultAction::Ignore | DefaultAction::Continue => {}
-        DefaultAction::Stop => log::warn!("{signal:?}: stopping a process is not supported; the signal is ignored"),
+        DefaultAction::Ignore | DefaultAction::Continue | DefaultAction::Stop => {}
         DefaultAction::Terminate | DefaultAction::Core => kill(ctx, signal, info),
     }
 }
@@ -66,12 +78,15 @@ pub(crate) fn kill(ctx: &Ctx<'_>, signal: Signal, info: &SigInfo) -> ! {
     if signal.default_action() == DefaultAction::Core && ctx.process().exit_status().is_none() {
         report::crash(ctx, signal, info);
     }
-    exit::end_process(ctx.task(), ExitStatus::Signalled(signal))
+    let core_limit = ctx.process().limit(RLIMIT_CORE).map_or(0, |limit| limit.cur);
+    exit::end_process(ctx.task(), ExitStatus::by_signal(signal, core_limit))
 }
 
 /// Makes the handler run next.
 fn run_handler(ctx: &mut Ctx<'_>, signal: Signal, info: &SigInfo, action: &SigAction) {
     let task = ctx.task();
+    // What the handler calls is not the continuation of what it interrupted, nor is what comes after it.
+    task.continuation.forget();
     let old_mask = task.signals.saved_mask.lock().take().unwrap_or_else(|| task.signals.mask());
     if !rseq::before_handler(ctx) || frame::push(ctx, signal, info, action, old_mask).is_err() {
         // No room for the frame: SIGSEGV, and if that is what is being delivered, the end.

@@ -7,6 +7,7 @@
 //! (SeqCst), then pending bits read. Whatever the order, one of the two sees the other, so no unblocked signal stays unnoticed. Only
 //! the thread itself writes its mask.
 
+pub mod continuation;
 pub mod deliver;
 pub mod fault;
 pub mod frame;
@@ -23,7 +24,8 @@ use linux_abi::signal::{
 use signal::{PendingQueue, Queued};
 use sync::{Mutex, WaitQueue};
 
-use crate::process::{Process, Task};
+use crate::jobs::STOP_SIGNALS;
+use crate::process::{ExitStatus, Process, Task};
 
 /// A pending queue with its set readable without the lock.
 struct Pending {
@@ -217,10 +219,10 @@ impl Task {
         !self.pending_signals().without(self.signals.mask()).is_empty()
     }
 
-    /// Whether the thread must leave a wait: a signal to deliver, or the process is ending.
+    /// Whether the thread must leave a wait: a signal to deliver, or the process is ending or stopping.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
-        self.has_deliverable_signal() || self.must_end()
+        self.has_deliverable_signal() || self.must_end() || self.process().job.is_stopping()
     }
 
     /// Pending signals of the thread and of its process, blocked or not.
@@ -261,6 +263,7 @@ impl Task {
     /// # Errors
     /// `EAGAIN` when the queue of real-time signals is full.
     pub fn send_signal(&self, signal: Signal, info: SigInfo) -> Result<(), Errno> {
+        self.process().before_signal(signal);
         if self.process().signals.ignores(signal) && self.wants(signal) && !self.awaits(signal) {
             return Ok(());
         }
@@ -292,6 +295,7 @@ impl Process {
     /// # Errors
     /// `EAGAIN` when the queue of real-time signals is full.
     pub fn send_signal(&self, signal: Signal, info: SigInfo) -> Result<(), Errno> {
+        self.before_signal(signal);
         let tasks = self.tasks();
         let taker = tasks.iter().find(|t| t.wants(signal));
         if self.signals.ignores(signal) && taker.is_some_and(|t| !t.awaits(signal)) {
@@ -309,14 +313,40 @@ impl Process {
         Ok(())
     }
 
+    /// What sending does at once, whoever blocks or ignores the signal: SIGKILL decides the end, SIGCONT continues, and it and the stop
+    /// signals take each other back.
+    fn before_signal(&self, signal: Signal) {
+        match signal {
+            // The dead stay as they are.
+            Signal::SIGKILL if self.thread_count() > 0 => {
+                self.begin_exit(ExitStatus::Signalled(Signal::SIGKILL));
+            }
+            Signal::SIGCONT => {
+                self.discard(STOP_SIGNALS);
+                self.go_on();
+            }
+            _ if STOP_SIGNALS.contains(signal) => self.discard(SigSet::of(Signal::SIGCONT)),
+            _ => {}
+        }
+    }
+
+    /// Takes back pending signals, the process's and its threads'.
+    fn discard(&self, set: SigSet) {
+        if !self.signals.pending.set().intersection(set).is_empty() {
+            self.signals.pending.change(|q| q.discard(set));
+        }
+        for task in self.tasks() {
+            if !task.signals.pending.set().intersection(set).is_empty() {
+                task.signals.pending.change(|q| q.discard(set));
+            }
+        }
+    }
+
     /// Applies `rt_sigaction`: a signal that is now ignored is dropped wherever it is pending (POSIX).
     pub fn change_action(&self, signal: Signal, new: SigAction) -> SigAction {
         let old = self.signals.set_action(signal, new);
         if ignored(&new, signal) {
-            self.signals.pending.change(|q| q.discard(SigSet::of(signal)));
-            for task in self.tasks() {
-                task.signals.pending.change(|q| q.discard(SigSet::of(signal)));
-            }
+            self.discard(SigSet::of(signal));
         }
         old
     }

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::mem::size_of;
+use core::sync::atomic::Ordering;
 
 use addr::VirtAddr;
 use kernel::mm::LargePagesOff;
@@ -207,9 +208,35 @@ pub fn prctl(ctx: &Ctx<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: 
         pr::PR_GET_THP_DISABLE if arg2 == 0 && arg3 == 0 && arg4 == 0 && arg5 == 0 => {
             Ok(usize::from(ctx.process().space().large_pages_off() == LargePagesOff::Yes))
         }
-        // Nothing here can gain privileges by execve, and a parent never dies first.
-        pr::PR_SET_PDEATHSIG | pr::PR_SET_NO_NEW_PRIVS | pr::PR_SET_KEEPCAPS => Ok(0),
-        pr::PR_GET_NO_NEW_PRIVS | pr::PR_GET_KEEPCAPS | pr::PR_GET_SECUREBITS => Ok(0),
+        pr::PR_SET_PDEATHSIG if arg2 <= 64 => {
+            ctx.process().family.parent_death_signal.store(arg2 as u32, Ordering::Relaxed);
+            Ok(0)
+        }
+        pr::PR_GET_PDEATHSIG => {
+            let signal = ctx.process().family.parent_death_signal.load(Ordering::Relaxed);
+            UserPtr::new(arg2).write(&signal).map(|()| 0)
+        }
+        pr::PR_SET_CHILD_SUBREAPER => {
+            ctx.process().family.set_reaper(arg2 != 0);
+            Ok(0)
+        }
+        pr::PR_GET_CHILD_SUBREAPER => {
+            UserPtr::new(arg2).write(&u32::from(ctx.process().family.is_reaper())).map(|()| 0)
+        }
+        // Nothing here can gain privileges by execve; but who asks is told what was set.
+        pr::PR_SET_NO_NEW_PRIVS if arg2 == 1 && (arg3, arg4, arg5) == (0, 0, 0) => {
+            ctx.process().no_new_privileges.store(true, Ordering::Relaxed);
+            Ok(0)
+        }
+        pr::PR_GET_NO_NEW_PRIVS if (arg2, arg3, arg4, arg5) == (0, 0, 0, 0) => {
+            Ok(usize::from(ctx.process().no_new_privileges.load(Ordering::Relaxed)))
+        }
+        pr::PR_SET_KEEPCAPS if arg2 <= 1 => {
+            ctx.process().keep_capabilities.store(arg2 == 1, Ordering::Relaxed);
+            Ok(0)
+        }
+        pr::PR_GET_KEEPCAPS => Ok(usize::from(ctx.process().keep_capabilities.load(Ordering::Relaxed))),
+        pr::PR_GET_SECUREBITS => Ok(0),
         pr::PR_GET_SECCOMP => Ok(0),
         // Names for anonymous mappings are only shown in /proc/self/maps.
         pr::PR_SET_VMA => Ok(0),

@@ -6,6 +6,7 @@ pub mod futex;
 pub mod info;
 pub mod membarrier;
 pub mod mm;
+pub mod pidfd;
 pub mod policy;
 pub mod process;
 pub mod remote;

@@ -18,10 +18,11 @@ use crate::ctx::{Ctx, SysResult};
 use crate::entry::Personality;
 use crate::exec::{self, Loaded, Request};
 use crate::exit;
-use crate::family::{self, Blocking, Take, Which};
+use crate::family::{self, WaitOptions, Which};
+use crate::jobs;
 use crate::process::{self, ExitStatus, Task};
 use crate::signal::TaskSignals;
-use crate::sys::info;
+use crate::sys::{info, pidfd};
 use crate::user_ptr::UserPtr;
 
 const AT_FDCWD: i32 = -100;
@@ -67,17 +68,10 @@ pub fn getpgrp(ctx: &Ctx<'_>) -> SysResult {
 /// `setpgid`.
 ///
 /// # Errors
-/// `EINVAL`, `ESRCH`; `EPERM` for a session leader.
+/// `EINVAL`, `ESRCH`, `EPERM`, `EACCES`.
 pub fn setpgid(ctx: &Ctx<'_>, pid: u32, group: i32) -> SysResult {
-    if group < 0 {
-        return Err(Errno::EINVAL);
-    }
-    let target = target(ctx, pid)?;
-    if target.session() == target.pid() {
-        return Err(Errno::EPERM);
-    }
-    target.set_process_group(if group == 0 { target.pid() } else { group as u32 });
-    Ok(0)
+    let group = u32::try_from(group).map_err(|_| Errno::EINVAL)?;
+    jobs::set_group(ctx.process(), pid, group).map(|()| 0)
 }
 
 /// `getsid`.
@@ -93,64 +87,62 @@ pub fn getsid(ctx: &Ctx<'_>, pid: u32) -> SysResult {
 /// # Errors
 /// `EPERM` for the leader of a process group.
 pub fn setsid(ctx: &Ctx<'_>) -> SysResult {
-    let process = ctx.process();
-    if process.process_group() == process.pid() {
-        return Err(Errno::EPERM);
-    }
-    process.set_process_group(process.pid());
-    process.set_session(process.pid());
-    Ok(process.pid() as usize)
+    jobs::new_session(ctx.process()).map(|session| session as usize)
 }
 
-/// `wait4`: takes the exit status of a child.
+/// `wait4`: waits for something to happen to a child, and takes the exit status of one that has ended.
 ///
 /// # Errors
-/// `ECHILD`, `EINTR`, `EINVAL`, `EFAULT`.
+/// `ECHILD`, `EINTR`, `EINVAL`, `EFAULT`; `ESRCH` for a process group that cannot be.
 pub fn wait4(ctx: &Ctx<'_>, pid: i32, status: UserPtr<i32>, options: u32, usage: UserPtr<Rusage>) -> SysResult {
-    // WNOHANG, WUNTRACED, WCONTINUED (nothing stops here), and the thread-group ones.
-    const KNOWN: u32 = 1 | 2 | 8 | 0xe000_0000;
-    if options & !KNOWN != 0 {
-        return Err(Errno::EINVAL);
-    }
+    let known = WaitOptions::all().difference(WaitOptions::EXITED | WaitOptions::NOWAIT);
+    let options = WaitOptions::from_bits(options).filter(|&options| known.contains(options)).ok_or(Errno::EINVAL)?;
     let which = match pid {
         -1 => Which::Any,
         0 => Which::Group(ctx.process().process_group()),
         1.. => Which::Child(pid as u32),
+        i32::MIN => return Err(Errno::ESRCH),
         _ => Which::Group(pid.unsigned_abs()),
     };
-    let Some(child) = family::wait(ctx.process(), which, Blocking::from_options(options), Take::Yes)? else { return Ok(0) };
+    let Some(child) = family::wait(ctx.process(), which, options | WaitOptions::EXITED)? else { return Ok(0) };
     status.write_optional(&child.wait_status())?;
     usage.write_optional(&info::rusage(child.usage))?;
     Ok(child.pid as usize)
 }
 
+/// Whom `waitid` is about.
+fn waitid_target(ctx: &Ctx<'_>, kind: u32, id: i32) -> Result<Which, Errno> {
+    const P_ALL: u32 = 0;
+    const P_PID: u32 = 1;
+    const P_PGID: u32 = 2;
+    const P_PIDFD: u32 = 3;
+    match (kind, id) {
+        (P_ALL, _) => Ok(Which::Any),
+        (P_PID, 1..) => Ok(Which::Child(id as u32)),
+        (P_PGID, 0) => Ok(Which::Group(ctx.process().process_group())),
+        (P_PGID, 1..) => Ok(Which::Group(id as u32)),
+        (P_PIDFD, 0..) => Ok(Which::Child(pidfd::process_of(ctx, id)?)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 /// `waitid`.
 ///
 /// # Errors
-/// As `wait4`.
-pub fn waitid(
-    ctx: &Ctx<'_>,
-    kind: u32,
-    id: u32,
-    info: UserPtr<SigInfo>,
-    options: u32,
-    usage: UserPtr<Rusage>,
-) -> SysResult {
-    const WEXITED: u32 = 4;
-    const WNOWAIT: u32 = 0x0100_0000;
-    let which = match kind {
-        0 => Which::Any,
-        1 => Which::Child(id),
-        2 if id == 0 => Which::Group(ctx.process().process_group()),
-        2 => Which::Group(id),
-        _ => return Err(Errno::EINVAL),
-    };
-    if options & WEXITED == 0 {
+/// As `wait4`; `EBADF`; `EAGAIN` for a process whose descriptor is nonblocking.
+pub fn waitid(ctx: &Ctx<'_>, kind: u32, id: i32, info: UserPtr<SigInfo>, options: u32, usage: UserPtr<Rusage>) -> SysResult {
+    let options = WaitOptions::from_bits(options).ok_or(Errno::EINVAL)?;
+    if !options.intersects(WaitOptions::EXITED | WaitOptions::STOPPED | WaitOptions::CONTINUED) {
         return Err(Errno::EINVAL);
     }
-    let take = if options & WNOWAIT != 0 { Take::No } else { Take::Yes };
-    let found = family::wait(ctx.process(), which, Blocking::from_options(options), take)?;
+    let which = waitid_target(ctx, kind, id)?;
+    let nonblocking = kind == 3 && pidfd::is_nonblocking(ctx, id);
+    let hurry = if nonblocking { WaitOptions::NOHANG } else { WaitOptions::empty() };
+    let found = family::wait(ctx.process(), which, options | hurry)?;
     let Some(child) = found else {
+        if nonblocking && !options.contains(WaitOptions::NOHANG) {
+            return Err(Errno::EAGAIN);
+        }
         info.write_optional(&SigInfo::zeroed())?;
         return Ok(0);
     };

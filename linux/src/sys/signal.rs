@@ -1,5 +1,7 @@
 //! Signal system calls.
 
+use alloc::sync::Arc;
+
 use linux_abi::Errno;
 use linux_abi::raw::{SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK};
 use linux_abi::signal::{
@@ -8,8 +10,10 @@ use linux_abi::signal::{
 use linux_abi::time::Timespec;
 
 use crate::ctx::{Ctx, SysResult};
+use crate::jobs;
 use crate::process::{self, Process, Task};
 use crate::signal::{deliver, frame};
+use crate::table;
 use crate::user_ptr::UserPtr;
 
 const SIGSET_SIZE: usize = size_of::<SigSet>();
@@ -93,6 +97,18 @@ pub fn rt_sigreturn(ctx: &mut Ctx<'_>) -> SysResult {
         deliver::force(ctx, Signal::SIGSEGV, SigInfo::new(Signal::SIGSEGV, code::SI_KERNEL));
     }
     Ok(ctx.frame().rax as usize)
+}
+
+/// `restart_syscall`: goes on with a wait that a stop interrupted.
+///
+/// # Errors
+/// `EINTR` when there is none; else those of the call.
+pub fn restart_syscall(ctx: &mut Ctx<'_>) -> SysResult {
+    let Some(number) = ctx.task().continuation.go_on() else { return Err(Errno::EINTR) };
+    ctx.frame_mut().orig_rax = number;
+    let result = table::dispatch(ctx);
+    ctx.task().continuation.returned();
+    if result < 0 { Err(Errno(result.unsigned_abs() as u16)) } else { Ok(result as usize) }
 }
 
 /// `rt_sigsuspend`: waits with another mask until a handler has run.
@@ -196,41 +212,70 @@ fn sender_info(ctx: &Ctx<'_>, signal: Signal, code: i32) -> SigInfo {
     SigInfo::from_process(signal, code, ctx.process().pid(), ctx.process().ids().ruid)
 }
 
-/// Sends `number` to `process`; 0 only asks whether that would be possible.
-fn send_to_process(process: &Process, number: u32, info: impl FnOnce(Signal) -> SigInfo) -> SysResult {
-    if number != 0 {
-        let signal = signal(number)?;
-        process.send_signal(signal, info(signal))?;
+/// Whether the caller may send signal `number` to `target` (kill(2)): the privileged to all, others to their own processes, and
+/// SIGCONT to those of their session.
+///
+/// # Errors
+/// `EPERM`.
+pub(crate) fn require_permission(ctx: &Ctx<'_>, target: &Process, number: u32) -> Result<(), Errno> {
+    let caller = ctx.process();
+    if caller.pid() == target.pid() {
+        return Ok(());
     }
-    Ok(0)
+    let (own, other) = (caller.ids(), target.ids());
+    let same = [own.euid, own.ruid].iter().any(|uid| [other.ruid, other.suid].contains(uid));
+    let continues = number == Signal::SIGCONT.number() && caller.session() == target.session();
+    if own.euid == 0 || same || continues { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// Sends `number` to `process`; 0 only asks whether that would be possible.
+fn send_to_process(ctx: &Ctx<'_>, process: &Process, number: u32) -> Result<(), Errno> {
+    require_permission(ctx, process, number)?;
+    match Signal::new(number) {
+        Some(signal) => process.send_signal(signal, sender_info(ctx, signal, code::SI_USER)),
+        None => Ok(()),
+    }
 }
 
 /// `kill`: a process, a process group, or all.
 ///
 /// # Errors
-/// `EINVAL`, `ESRCH`, `EAGAIN`.
+/// `EINVAL`, `ESRCH`, `EPERM`, `EAGAIN`.
 pub fn kill(ctx: &Ctx<'_>, pid: i32, number: u32) -> SysResult {
     if number != 0 {
         signal(number)?;
     }
-    let info = |s| sender_info(ctx, s, code::SI_USER);
     if pid > 0 {
-        let target = process::find_process(pid as u32).ok_or(Errno::ESRCH)?;
-        return send_to_process(&target, number, info);
+        // A thread's number stands for its process, as on Linux.
+        let target = process::find_process(pid as u32)
+            .or_else(|| process::find_task(pid as u32).map(|task| task.process_ref().clone()))
+            .ok_or(Errno::ESRCH)?;
+        return send_to_process(ctx, &target, number).map(|()| 0);
+    }
+    if pid == -1 {
+        // Everyone but the first process and the caller.
+        let others = process::all_processes();
+        let others = others.into_iter().filter(|p| p.pid() != 1 && p.pid() != ctx.process().pid());
+        return send_to_all(ctx, others, number);
     }
     let group = if pid == 0 { ctx.process().process_group() } else { pid.unsigned_abs() };
+    send_to_all(ctx, jobs::members(group), number)
+}
+
+/// Sends to all of `targets`: a success if it was one with any of them, else the last error.
+fn send_to_all(ctx: &Ctx<'_>, targets: impl Iterator<Item = Arc<Process>>, number: u32) -> SysResult {
     let mut result = Err(Errno::ESRCH);
-    for target in process::all_processes() {
-        // -1 means everyone but the first process and the caller.
-        let chosen = if pid == -1 { target.pid() != 1 && target.pid() != ctx.process().pid() } else { target.process_group() == group };
-        if chosen {
-            result = send_to_process(&target, number, info);
+    for target in targets {
+        let sent = send_to_process(ctx, &target, number);
+        if result.is_err() {
+            result = sent;
         }
     }
-    result
+    result.map(|()| 0)
 }
 
 fn send_to_thread(ctx: &Ctx<'_>, task: &Task, number: u32) -> SysResult {
+    require_permission(ctx, task.process(), number)?;
     if number != 0 {
         let signal = signal(number)?;
         task.send_signal(signal, sender_info(ctx, signal, code::SI_TKILL))?;
@@ -251,7 +296,7 @@ pub fn tgkill(ctx: &Ctx<'_>, tgid: i32, tid: i32, number: u32) -> SysResult {
     send_to_thread(ctx, &*task.ok_or(Errno::ESRCH)?, number)
 }
 
-fn find_in(tgid: u32, tid: u32) -> Option<alloc::sync::Arc<Task>> {
+fn find_in(tgid: u32, tid: u32) -> Option<Arc<Task>> {
     process::find_process(tgid)?.task(tid)
 }
 
@@ -268,8 +313,10 @@ pub fn tkill(ctx: &Ctx<'_>, tid: i32, number: u32) -> SysResult {
 }
 
 /// What a program may claim about a signal it queues: only to itself may it look like the kernel or `kill`.
-fn queued_info(ctx: &Ctx<'_>, to: u32, signal: Signal, info: UserPtr<SigInfo>) -> Result<SigInfo, Errno> {
-    let mut info = info.read()?;
+///
+/// # Errors
+/// `EPERM`.
+pub(crate) fn claim(ctx: &Ctx<'_>, to: u32, signal: Signal, mut info: SigInfo) -> Result<SigInfo, Errno> {
     if (info.code >= 0 || info.code == code::SI_TKILL) && to != ctx.process().pid() {
         return Err(Errno::EPERM);
     }
@@ -277,22 +324,39 @@ fn queued_info(ctx: &Ctx<'_>, to: u32, signal: Signal, info: UserPtr<SigInfo>) -
     Ok(info)
 }
 
-/// `rt_sigqueueinfo`.
+/// `rt_sigqueueinfo`; signal 0 asks whether one could be sent.
 ///
 /// # Errors
 /// `EINVAL`, `ESRCH`, `EPERM`, `EAGAIN`, `EFAULT`.
 pub fn rt_sigqueueinfo(ctx: &Ctx<'_>, pid: u32, number: u32, info: UserPtr<SigInfo>) -> SysResult {
+    let info = info.read()?;
+    // What it claims is looked at before the number is.
+    claim(ctx, pid, Signal::SIGHUP, info)?;
     let target = process::find_process(pid).ok_or(Errno::ESRCH)?;
+    if number == 0 {
+        return require_permission(ctx, &target, number).map(|()| 0);
+    }
     let signal = signal(number)?;
-    target.send_signal(signal, queued_info(ctx, pid, signal, info)?).map(|()| 0)
+    require_permission(ctx, &target, number)?;
+    target.send_signal(signal, claim(ctx, pid, signal, info)?).map(|()| 0)
 }
 
 /// `rt_tgsigqueueinfo`.
 ///
 /// # Errors
 /// `EINVAL`, `ESRCH`, `EPERM`, `EAGAIN`, `EFAULT`.
-pub fn rt_tgsigqueueinfo(ctx: &Ctx<'_>, tgid: u32, tid: u32, number: u32, info: UserPtr<SigInfo>) -> SysResult {
+pub fn rt_tgsigqueueinfo(ctx: &Ctx<'_>, tgid: i32, tid: i32, number: u32, info: UserPtr<SigInfo>) -> SysResult {
+    if tgid <= 0 || tid <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (tgid, tid) = (tgid as u32, tid as u32);
+    let info = info.read()?;
+    claim(ctx, tgid, Signal::SIGHUP, info)?;
     let task = find_in(tgid, tid).ok_or(Errno::ESRCH)?;
+    require_permission(ctx, task.process(), number)?;
+    if number == 0 {
+        return Ok(0);
+    }
     let signal = signal(number)?;
-    task.send_signal(signal, queued_info(ctx, tgid, signal, info)?).map(|()| 0)
+    task.send_signal(signal, claim(ctx, tgid, signal, info)?).map(|()| 0)
 }

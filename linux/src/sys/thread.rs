@@ -107,6 +107,10 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     if !VirtAddr(fs_base).is_user() {
         return Err(Errno::EPERM);
     }
+    if caller.is_interrupted() {
+        // A signal to the whole group must not miss the child.
+        return Err(Errno::ERESTARTNOINTR);
+    }
     let space = if shares { parent.space() } else { parent.space().fork()? };
     let pid = process::new_tid();
     if has(args.flags, CLONE_PARENT_SETTID) {

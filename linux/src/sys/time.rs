@@ -204,15 +204,15 @@ pub fn clock_nanosleep(
     }
     let ns = time.read()?.to_ns().ok_or(Errno::EINVAL)?;
     let absolute = flags & TIMER_ABSTIME != 0;
-    let deadline =
-        if absolute { monotonic_deadline(clock, ns) } else { sync::monotonic_ns().saturating_add(ns) };
+    let continuation = &ctx.task().continuation;
+    let deadline = if absolute { monotonic_deadline(clock, ns) } else { continuation.deadline(ns) };
     match sleep_until(ctx.task(), deadline) {
         Ok(()) => Ok(0),
         Err(_) if absolute => Err(Errno::ERESTARTNOHAND),
-        Err(error) => {
+        Err(_) => {
             let remaining = deadline.saturating_sub(sync::monotonic_ns());
             left.write_optional(&Timespec::from_ns(remaining))?;
-            Err(error)
+            Err(continuation.interrupted(ctx.frame().orig_rax, deadline))
         }
     }
 }

@@ -8,6 +8,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("signals_sync.c"),
         Case::c("sigaltstack.c"),
         Case::c("signals_async.c"),
+        Case::c("jobs.c"),
         Case::c("registers.c"),
         Case::c("rounding.c"),
         Case::c("memory.c"),

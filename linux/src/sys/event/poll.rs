@@ -10,7 +10,7 @@ use linux_abi::time::{Timespec, Timeval};
 use vfs::Events;
 use vfs::poll::{PollEntry, poll_files};
 
-use super::{deadline, deadline_ms, deadline_timespec, left, with_mask};
+use super::{deadline, deadline_timespec, left, with_mask};
 use crate::ctx::{Ctx, SysResult};
 use crate::sys::file::limit;
 use crate::user_ptr::UserPtr;
@@ -59,7 +59,18 @@ fn poll_entry(ctx: &Ctx<'_>, request: &Pollfd) -> PollEntry {
 /// # Errors
 /// Those of `poll(2)`.
 pub fn poll(ctx: &Ctx<'_>, fds: UserPtr<Pollfd>, count: u32, timeout_ms: i32) -> SysResult {
-    poll_until(ctx, fds, count, deadline_ms(timeout_ms))
+    let continuation = &ctx.task().continuation;
+    match u64::try_from(timeout_ms) {
+        Err(_) => poll_until(ctx, fds, count, None),
+        Ok(0) => poll_until(ctx, fds, count, Some(0)),
+        Ok(ms) => {
+            let deadline = continuation.deadline(ms * 1_000_000);
+            poll_until(ctx, fds, count, Some(deadline)).map_err(|error| match error {
+                Errno::ERESTARTNOHAND => continuation.interrupted(ctx.frame().orig_rax, deadline),
+                other => other,
+            })
+        }
+    }
 }
 
 /// `ppoll`; the time left is written back.

@@ -17,6 +17,7 @@ use vfs::{Inode, Location};
 use super::{AT_FDCWD, get, now, only, with_start};
 use crate::ctx::{Ctx, SysResult};
 use crate::fdtable::CloseOnExec;
+use crate::pty;
 use crate::user_ptr::{self, UserMemory, UserPtr};
 
 /// Size of `struct open_how` as first published.
@@ -43,6 +44,8 @@ const FIONCLEX: u32 = 0x5450;
 const FIOCLEX: u32 = 0x5451;
 const FIONBIO: u32 = 0x5421;
 const FIONREAD: u32 = 0x541b;
+/// Opens the slave side of the pseudo terminal whose master this is.
+const TIOCGPTPEER: u32 = 0x5441;
 
 static NEXT_INO: AtomicU64 = AtomicU64::new(1);
 
@@ -248,6 +251,7 @@ pub fn ioctl(ctx: &Ctx<'_>, fd: i32, request: u32, argument: usize) -> SysResult
             file.set_nonblocking(if argument.load_i32()? != 0 { Nonblocking::On } else { Nonblocking::Off });
             Ok(0)
         }
+        TIOCGPTPEER => pty::open_peer(ctx, &file, argument.value as u32),
         FIONREAD if file.inode().kind() == FileKind::Regular => {
             let left = file.inode().metadata().size.saturating_sub(file.position());
             argument.store_i32(left.min(i32::MAX as u64) as i32).map(|()| 0)
