@@ -170,11 +170,17 @@ pub(crate) fn shootdown_in(root: Option<PhysAddr>, start: VirtAddr, end: VirtAdd
     request(&Request { root: root.map_or(0, |root| root.0), start: start.0, end: end.0, freed });
 }
 
+#[inline]
 fn request(request: &Request) {
     if percpu::cpu_count() == 1 {
         request.flush();
-        return;
+    } else {
+        request_everywhere(request);
     }
+}
+
+#[inline(never)]
+fn request_everywhere(request: &Request) {
     if !flush_here_and_mark(request) {
         return;
     }

@@ -242,7 +242,8 @@ pub(super) fn try_with_central<R>(f: impl FnOnce(&mut Central) -> R) -> Option<R
 pub(super) fn add_range(start: u64, end: u64) {
     with_central(|central| {
         central.buddy.add_range(start, end);
-        TOTAL.fetch_add(end - start, Ordering::Relaxed);
+        let total = TOTAL.fetch_add(end - start, Ordering::Relaxed) + end - start;
+        prezero::set_limits(total);
         SCARCE.store(2 * reserve(), Ordering::Relaxed);
     });
 }
@@ -642,7 +643,7 @@ impl Drop for ContiguousFrames {
 #[unsafe(no_mangle)]
 extern "Rust" fn frame_backend_alloc(fill: Fill) -> Option<PhysAddr> {
     let frame = match fill {
-        Fill::Zero => alloc_zeroed(0, Pool::Program),
+        Fill::Zero => alloc_zeroed_frame(Pool::Program),
         Fill::Stale => alloc_frame(Pool::Program),
     }?;
     table()?.set_first_reference(frame);

@@ -8,7 +8,7 @@
 
 use super::boot::{BootCell, Frames};
 use super::frames::{self, Pool};
-use super::gather::Gather;
+use super::gather::{Gather, Item};
 use crate::tlb::{self, Freed};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
 use alloc::collections::BTreeMap;
@@ -337,12 +337,12 @@ fn release(area: &mut Area, bottom: VirtAddr, pages: usize) {
     area.free(bottom - PAGE_SIZE as u64, pages + 1);
 }
 
-fn free_removed(item: Removed) {
+fn free_removed(item: Item) {
     match item {
-        Removed::Page { entry, .. } => {
+        Item::Page(entry, _) => {
             STACK_FRAMES.fetch_sub(1, Ordering::Relaxed);
             frames::free_frame(entry.address().frame_number());
         }
-        Removed::Table(table) => Tables(Pool::Kernel).free_table(table),
+        Item::Table(table) => Tables(Pool::Kernel).free_table(table),
     }
 }

@@ -6,6 +6,7 @@
 //! | `frames.rs` | the frame allocator: per-CPU stocks in front of the buddy allocator; the back end of `frame::Frame` |
 //! | `prezero.rs` | frames zeroed while a CPU has nothing else to do |
 //! | `block.rs` | references to the frames of a large page |
+//! | `release.rs` | many frames freed at once |
 //! | `reporting.rs` | memory lent to the host, and free memory reported to it |
 //! | `shrink.rs` | memory pressure: who can give something back |
 //! | `heap.rs` | the kernel heap (`GlobalAlloc`) |
@@ -23,6 +24,7 @@ mod gather;
 mod heap;
 mod kernel_space;
 mod prezero;
+mod release;
 mod reporting;
 mod shared;
 pub mod shrink;

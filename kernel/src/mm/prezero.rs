@@ -38,17 +38,24 @@ fn class_of(order: u32) -> Option<usize> {
     ORDERS.iter().position(|&kept| kept == order)
 }
 
-/// Most blocks of a class kept: at most 1/64 of the memory in small frames (8 MiB at most), 1/32 in large ones (64 MiB at most).
+/// Most blocks of each class kept.
+static LIMITS: [AtomicI32; ORDERS.len()] = [const { AtomicI32::new(0) }; ORDERS.len()];
+
+/// The memory has `total` frames now: at most 1/64 of it is kept in small frames (8 MiB at most), 1/32 in large ones (64 MiB at most).
+pub(super) fn set_limits(total: u64) {
+    LIMITS[0].store((total / 64).min(2048) as i32, Ordering::Relaxed);
+    LIMITS[1].store(((total / 32) >> LARGE_ORDER).min(32) as i32, Ordering::Relaxed);
+}
+
 fn limit(class: usize) -> u64 {
-    let total = frames::total();
-    if ORDERS[class] == 0 { (total / 64).min(2048) } else { ((total / 32) >> LARGE_ORDER).min(32) }
+    LIMITS[class].load(Ordering::Relaxed) as u64
 }
 
 /// Notes that `count` zeroed blocks of `order` were asked for.
 pub(super) fn note_demand(order: u32, count: u32) {
     if let Some(class) = class_of(order)
         // No more than fits: what was used long ago in masses is not to be replaced.
-        && DEMAND[class].load(Ordering::Relaxed) < limit(class) as i32
+        && DEMAND[class].load(Ordering::Relaxed) < LIMITS[class].load(Ordering::Relaxed)
     {
         DEMAND[class].fetch_add(count as i32, Ordering::Relaxed);
     }

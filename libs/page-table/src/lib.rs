@@ -139,6 +139,14 @@ impl<S: TableSource> PageTable<S> {
         self.source.free_table(self.root);
     }
 
+    /// The entries of a table.
+    #[inline]
+    pub(crate) fn slots(&self, table: PhysAddr) -> &Table {
+        // SAFETY: as in `slot`.
+        unsafe { &*self.source.table(table) }
+    }
+
+    #[inline]
     pub(crate) fn slot(&self, table: PhysAddr, index: usize) -> &AtomicU64 {
         // SAFETY: `table` is a table of this tree, alive as long as the tree is not restructured, which excludes this call.
         unsafe { &(*self.source.table(table))[index] }

@@ -29,8 +29,6 @@ enum Stop {
     OutOfTables,
 }
 
-type Sink<'a> = &'a mut dyn FnMut(Removed) -> ControlFlow<()>;
-
 /// The part of a range that one entry spans.
 struct Step {
     index: usize,
@@ -64,31 +62,12 @@ fn spans(level: u32, at: u64, room: &Range<u64>) -> bool {
 }
 
 impl<S: TableSource> PageTable<S> {
-    /// Whether nothing is there to be removed in a range that one table of level 1 spans: no page, and no table for it that lies in `room`.
-    /// Quick, for ranges that were never touched.
-    #[must_use]
-    pub fn is_small_hole(&self, range: &Range<VirtAddr>, room: &Range<VirtAddr>) -> bool {
-        if range.start >= range.end || (range.start.0 ^ (range.end.0 - 1)) >= level_span(2) {
-            return false;
-        }
-        let mut table = self.root();
-        for level in (2..=4).rev() {
-            let entry = self.entry_at(table, range.start.table_index(level));
-            if !entry.is_table(level) {
-                return entry.is_empty();
-            }
-            table = entry.address();
-        }
-        let entries = range.start.table_index(1)..=(range.end - 1).table_index(1);
-        !spans(2, range.start.0, &(room.start.0..room.end.0)) && { entries }.all(|index| self.entry_at(table, index).is_empty())
-    }
-
     /// Removes all pages of `start..end` and the tables that lie in it as a whole; large pages that stick out are split.
     /// See [`PageTable::unmap_range_in`].
     ///
     /// # Errors
     /// [`OutOfTables`] when a large page could not be split; everything before it was removed.
-    pub fn unmap_range(&self, start: VirtAddr, end: VirtAddr, sink: Sink<'_>) -> Result<Option<VirtAddr>, OutOfTables> {
+    pub fn unmap_range(&self, start: VirtAddr, end: VirtAddr, sink: &mut impl FnMut(Removed) -> ControlFlow<()>) -> Result<Option<VirtAddr>, OutOfTables> {
         self.unmap_range_in(start..end, &(start..end), sink)
     }
 
@@ -100,15 +79,64 @@ impl<S: TableSource> PageTable<S> {
     ///
     /// # Errors
     /// [`OutOfTables`] when a large page could not be split; everything before it was removed.
-    pub fn unmap_range_in(&self, range: Range<VirtAddr>, room: &Range<VirtAddr>, sink: Sink<'_>) -> Result<Option<VirtAddr>, OutOfTables> {
-        match self.unmap_level(self.root(), 4, &(range.start.0..range.end.0), &(room.start.0..room.end.0), sink) {
+    pub fn unmap_range_in(
+        &self,
+        range: Range<VirtAddr>,
+        room: &Range<VirtAddr>,
+        sink: &mut impl FnMut(Removed) -> ControlFlow<()>,
+    ) -> Result<Option<VirtAddr>, OutOfTables> {
+        let (range, room) = (range.start.0..range.end.0, room.start.0..room.end.0);
+        let ended = match self.single_table(&range) {
+            // Most ranges are small: no need for the walk that the whole tree needs.
+            Some(table) if !spans(2, range.start, &room) => self.unmap_pages(table, &range, sink),
+            _ => self.unmap_level(self.root(), 4, &range, &room, sink),
+        };
+        match ended {
             Ok(()) => Ok(None),
             Err(Stop::Full(at)) => Ok(Some(VirtAddr(at))),
             Err(Stop::OutOfTables) => Err(OutOfTables),
         }
     }
 
-    fn unmap_level(&self, table: PhysAddr, level: u32, range: &Range<u64>, room: &Range<u64>, sink: Sink<'_>) -> Result<(), Stop> {
+    /// The table of level 1 for all of a range that is not empty, if it lies in one and that exists.
+    #[inline]
+    fn single_table(&self, range: &Range<u64>) -> Option<PhysAddr> {
+        if range.start >= range.end || (range.start ^ (range.end - 1)) >= level_span(2) {
+            return None;
+        }
+        self.find(VirtAddr(range.start)).1.small_table()
+    }
+
+    /// Removes the pages of a range that lies in one table of level 1.
+    #[inline]
+    fn unmap_pages(&self, table: PhysAddr, range: &Range<u64>, sink: &mut impl FnMut(Removed) -> ControlFlow<()>) -> Result<(), Stop> {
+        let first = VirtAddr(range.start).table_index(1);
+        let count = (range.end - range.start).div_ceil(4096) as usize;
+        for (step, slot) in self.slots(table)[first..].iter().take(count).enumerate() {
+            let entry = Entry(slot.load(Ordering::Acquire));
+            if entry.is_empty() {
+                continue;
+            }
+            slot.store(0, Ordering::Release);
+            let va = VirtAddr(range.start + step as u64 * 4096);
+            if sink(Removed::Page { va, entry, size: PageSize::Size4K }).is_break() {
+                return Err(Stop::Full(va.0));
+            }
+        }
+        Ok(())
+    }
+
+    fn unmap_level(
+        &self,
+        table: PhysAddr,
+        level: u32,
+        range: &Range<u64>,
+        room: &Range<u64>,
+        sink: &mut impl FnMut(Removed) -> ControlFlow<()>,
+    ) -> Result<(), Stop> {
+        if level == 1 {
+            return self.unmap_pages(table, range, sink);
+        }
         for step in steps(level, range.start, range.end) {
             let mut entry = self.entry_at(table, step.index);
             if entry.is_empty() {
@@ -151,8 +179,25 @@ impl<S: TableSource> PageTable<S> {
     ///
     /// # Errors
     /// [`OutOfTables`] when a large page could not be split; everything before it was changed.
-    pub fn update_range(&self, start: VirtAddr, end: VirtAddr, change: &mut dyn FnMut(VirtAddr, Entry, PageSize) -> Entry) -> Result<bool, OutOfTables> {
-        self.update_level(self.root(), 4, start.0, end.0, change)
+    pub fn update_range(&self, start: VirtAddr, end: VirtAddr, change: &mut impl FnMut(VirtAddr, Entry, PageSize) -> Entry) -> Result<bool, OutOfTables> {
+        match self.single_table(&(start.0..end.0)) {
+            Some(table) => Ok(self.update_pages(table, start.0, end.0, change)),
+            None => self.update_level(self.root(), 4, start.0, end.0, change),
+        }
+    }
+
+    /// Changes the pages of a range that lies in one table of level 1.
+    #[inline(always)]
+    fn update_pages(&self, table: PhysAddr, start: u64, end: u64, change: &mut impl FnMut(VirtAddr, Entry, PageSize) -> Entry) -> bool {
+        let mut changed = false;
+        let count = (end - start).div_ceil(4096) as usize;
+        for (step, slot) in self.slots(table)[VirtAddr(start).table_index(1)..].iter().take(count).enumerate() {
+            let entry = Entry(slot.load(Ordering::Acquire));
+            if !entry.is_empty() {
+                changed |= replace(slot, entry, change(VirtAddr(start + step as u64 * 4096), entry, PageSize::Size4K));
+            }
+        }
+        changed
     }
 
     fn update_level(
@@ -161,8 +206,11 @@ impl<S: TableSource> PageTable<S> {
         level: u32,
         start: u64,
         end: u64,
-        change: &mut dyn FnMut(VirtAddr, Entry, PageSize) -> Entry,
+        change: &mut impl FnMut(VirtAddr, Entry, PageSize) -> Entry,
     ) -> Result<bool, OutOfTables> {
+        if level == 1 {
+            return Ok(self.update_pages(table, start, end, change));
+        }
         let mut changed = false;
         for step in steps(level, start, end) {
             let mut entry = self.entry_at(table, step.index);
@@ -178,15 +226,7 @@ impl<S: TableSource> PageTable<S> {
                 continue;
             }
             let new = change(VirtAddr(step.from), entry, PageSize::of_level(level)).at_level(level);
-            if new != entry {
-                // The processor may set accessed and dirty meanwhile: keep what it set.
-                let raced = self.slot(table, step.index).swap(new.0, Ordering::AcqRel) & !entry.0;
-                let kept = raced & (Flags::ACCESSED | Flags::DIRTY).bits();
-                if kept != 0 {
-                    self.slot(table, step.index).fetch_or(kept, Ordering::AcqRel);
-                }
-                changed = true;
-            }
+            changed |= replace(self.slot(table, step.index), entry, new);
         }
         Ok(changed)
     }
@@ -294,6 +334,21 @@ impl<S: TableSource> PageTable<S> {
         }
         Some(table)
     }
+}
+
+/// Stores a changed entry; returns whether it is another one.
+#[inline]
+fn replace(slot: &AtomicU64, entry: Entry, new: Entry) -> bool {
+    if new == entry {
+        return false;
+    }
+    // The processor may set accessed and dirty meanwhile: keep what it set.
+    let raced = slot.swap(new.0, Ordering::AcqRel) & !entry.0;
+    let kept = raced & (Flags::ACCESSED | Flags::DIRTY).bits();
+    if kept != 0 {
+        slot.fetch_or(kept, Ordering::AcqRel);
+    }
+    true
 }
 
 /// A piece of a range that moves: entries of one table of level 2, or pages of one table.

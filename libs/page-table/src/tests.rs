@@ -102,17 +102,30 @@ fn a_spot_maps_neighbours_in_its_table_and_walks_where_there_is_none() {
 }
 
 #[test]
-fn a_small_hole_has_neither_pages_nor_tables_to_be_freed() {
+fn a_range_of_one_table_is_unmapped_like_any_other() {
     let heap = Heap::default();
     let pt = PageTable::new(&heap).unwrap();
-    let range = |start: u64, pages: u64| VirtAddr(start)..VirtAddr(start + pages * 4096);
-    let no_room = range(M2, 0);
-    assert!(pt.is_small_hole(&range(M2, 512), &EVERYWHERE));
-    pt.map_if_empty(VirtAddr(M2), page(7), PageSize::Size4K).unwrap();
-    assert!(!pt.is_small_hole(&range(M2, 1), &no_room) && pt.is_small_hole(&range(M2 + 4096, 511), &no_room));
-    assert!(!pt.is_small_hole(&range(M2 + 4096, 512), &no_room), "two tables");
-    assert!(!pt.is_small_hole(&range(M2 + 4096, 1), &EVERYWHERE), "the table would have to go");
-    assert!(!pt.is_small_hole(&range(M2, 0), &no_room));
+    let unmap = |start: u64, pages: u64, room: &Range<VirtAddr>| {
+        let mut removed = Vec::new();
+        let range = VirtAddr(start)..VirtAddr(start + pages * 4096);
+        let next = pt.unmap_range_in(range, room, &mut |item| {
+            removed.push(item);
+            if removed.len() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        (removed, next.unwrap())
+    };
+    let no_room = VirtAddr(M2)..VirtAddr(M2);
+    for index in [0, 3, 4, 5, 511] {
+        pt.map_if_empty(VirtAddr(M2 + index * 4096), page(index), PageSize::Size4K).unwrap();
+    }
+    let gone = |index: u64| Removed::Page { va: VirtAddr(M2 + index * 4096), entry: page(index), size: PageSize::Size4K };
+    assert_eq!(unmap(M2 + 4096, 2, &no_room), (vec![], None));
+    assert_eq!(unmap(M2, 5, &no_room), (vec![gone(0), gone(3), gone(4)], Some(VirtAddr(M2 + 4 * 4096))));
+    assert_eq!(unmap(M2 + 4 * 4096, 1, &no_room), (vec![], None));
+    let (removed, next) = unmap(M2 + 511 * 4096, 1, &(VirtAddr(M2 - 4096)..VirtAddr(2 * M2)));
+    assert_eq!((removed[0], next), (gone(511), None));
+    assert!(matches!(removed[1..], [Removed::Table(_)]), "the table lies in the room");
+    assert_eq!(pt.lookup(VirtAddr(M2 + 5 * 4096)).0, Entry::EMPTY, "with all that was left in it");
 }
 
 #[test]

@@ -191,6 +191,7 @@ impl<T> RangeLock<T> {
         self.read().change(ALL)
     }
 
+    #[inline]
     fn exclude(&self, kind: u64, range: Range<u64>) {
         let generation = (self.mode.load(Ordering::Relaxed) & !KIND).wrapping_add(GENERATION);
         // Release: who reads these sees the mode before them gone.
@@ -199,7 +200,20 @@ impl<T> RangeLock<T> {
         self.mode.swap(generation | kind, Ordering::SeqCst);
         #[cfg(loom)]
         fence(Ordering::SeqCst);
-        self.drained.wait(|| self.is_drained(kind, &range).then_some(()));
+        if !self.is_unused() {
+            self.wait_until_drained(kind, &range);
+        }
+    }
+
+    /// Whether no fault is in flight at all, which is the common case.
+    #[inline]
+    fn is_unused(&self) -> bool {
+        self.crowd.load(Ordering::SeqCst) == 0 && self.groups.iter().all(Group::is_free)
+    }
+
+    #[cold]
+    fn wait_until_drained(&self, kind: u64, range: &Range<u64>) {
+        self.drained.wait(|| self.is_drained(kind, range).then_some(()));
     }
 
     fn is_drained(&self, kind: u64, range: &Range<u64>) -> bool {

@@ -13,7 +13,7 @@ const ADDRESS: u64 = !0xfff;
 
 /// Words that share a cache line.
 #[cfg(not(loom))]
-const PLACES: usize = 8;
+const PLACES: usize = 4;
 #[cfg(loom)]
 const PLACES: usize = 1;
 
@@ -53,12 +53,14 @@ impl Group {
         self.0.iter().find(claim).map(Place::Word)
     }
 
+    /// Whether all places are free. Who comes after this sees the mode. Sequentially consistent.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.0.iter().fold(FREE, |any, word| any | word.load(Ordering::SeqCst)) == FREE
+    }
+
     /// Whether `accept` holds for all places that are not free. Sequentially consistent.
     pub(crate) fn all(&self, mut accept: impl FnMut(Taken) -> bool) -> bool {
-        // Mostly all are free. Who comes after this sees the mode.
-        if self.0.iter().fold(FREE, |any, word| any | word.load(Ordering::SeqCst)) == FREE {
-            return true;
-        }
         self.0.iter().all(|word| match word.load(Ordering::SeqCst) {
             FREE => true,
             word => accept(Taken(word)),

@@ -61,6 +61,12 @@ pub trait Backing: Clone {
         self.clone()
     }
 
+    /// The area becomes one with another that has this backing, and goes on with `self`: notes what is to be remembered of it.
+    #[inline]
+    fn absorb(&mut self, other: &Self) {
+        let _ = other;
+    }
+
     /// Whether `next`, `bytes` behind the start of this one, is this backing continued.
     fn continues_as(&self, bytes: u64, next: &Self) -> bool;
 }

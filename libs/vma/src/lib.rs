@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod area;
 mod map;
+mod node;
 pub mod place;
 mod tree;
 #[cfg(test)]
@@ -16,3 +17,4 @@ mod tests;
 
 pub use area::{Area, AreaFlags, Backing, Prot};
 pub use map::AreaMap;
+pub use node::OutOfMemory;

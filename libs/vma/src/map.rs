@@ -1,18 +1,15 @@
 //! [`AreaMap`]: disjoint areas in order.
 
 use crate::tree::Tree;
-use crate::{Area, Backing};
+use crate::{Area, Backing, OutOfMemory};
 use addr::VirtAddr;
 use core::ops::Range;
 
 /// The areas of an address space. Everything takes time logarithmic in their number, for each area that it touches.
-#[derive(Clone, Debug)]
 pub struct AreaMap<B> {
     areas: Tree<B>,
     /// Total bytes.
     bytes: u64,
-    /// Where the last area ends.
-    top: u64,
 }
 
 impl<B> Default for AreaMap<B> {
@@ -25,7 +22,7 @@ impl<B> AreaMap<B> {
     /// No areas.
     #[must_use]
     pub const fn new() -> Self {
-        Self { areas: Tree::new(), bytes: 0, top: 0 }
+        Self { areas: Tree::new(), bytes: 0 }
     }
 
     /// Number of areas.
@@ -72,12 +69,7 @@ impl<B> AreaMap<B> {
 
     /// The areas that touch `start..end`, in order, whole.
     pub fn overlapping(&self, start: VirtAddr, end: VirtAddr) -> impl Iterator<Item = &Area<B>> {
-        let mut at = start;
-        core::iter::from_fn(move || {
-            let area = self.find_from(at).filter(|area| area.start < end)?;
-            at = area.end;
-            Some(area)
-        })
+        self.areas.from(start.0, end.0)
     }
 
     /// Whether no area touches `start..end`.
@@ -114,8 +106,8 @@ impl<B> AreaMap<B> {
 
     /// The highest gap of `len` bytes in `low..high`; the result is its top `len` bytes. Keeps the guard gaps of stacks free.
     #[must_use]
-    pub fn highest_gap(&self, low: u64, high: u64, len: u64) -> Option<VirtAddr> {
-        let above_all = self.top.max(low).saturating_add(len) <= high;
+    pub fn highest_gap(&mut self, low: u64, high: u64, len: u64) -> Option<VirtAddr> {
+        let above_all = self.areas.top().max(low).saturating_add(len) <= high;
         let top = if above_all { Some(high) } else { self.areas.highest_gap(low, high, len) };
         top.map(|top| VirtAddr(top - len))
     }
@@ -126,126 +118,65 @@ impl<B> AreaMap<B> {
         if let Some(bottom) = self.areas.lowest_gap(low, high, len) {
             return Some(VirtAddr(bottom));
         }
-        let last = self.top.max(low);
+        let last = self.areas.top().max(low);
         (last.saturating_add(len) <= high).then_some(VirtAddr(last))
-    }
-
-    /// The last area is gone, or ends lower.
-    fn find_top(&mut self) {
-        self.top = self.areas.at_or_before(u64::MAX).map_or(0, |area| area.end.0);
     }
 }
 
 impl<B: Backing> AreaMap<B> {
-    /// Adds an area where nothing is; joins it with neighbours that it continues.
+    /// Makes sure that the next changes find memory for `count` more areas.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    #[inline]
+    pub fn reserve(&mut self, count: usize) -> Result<(), OutOfMemory> {
+        self.areas.reserve(count)
+    }
+
+    /// Adds an area where nothing is; joins it with neighbours that it continues. Needs one more area at most.
     ///
     /// # Panics
-    /// If the area is empty or overlaps another one.
+    /// If the area is empty or overlaps another one; without memory.
+    #[inline]
     pub fn insert(&mut self, area: Area<B>) {
-        let (start, end) = (area.start, area.end);
-        let (below, above) = self.areas.around(start.0);
-        assert!(start < end && above.is_none_or(|above| above.start >= end), "areas overlap");
-        debug_assert!(self.is_free(start, end), "areas overlap");
-        let before = below.map_or(0, |below| below.end.0);
-        let continues = below.filter(|below| below.merges_with(&area)).map(|below| below.start.0);
-        let continued = above.filter(|above| area.merges_with(above)).map(|above| (above.start.0, above.end));
         self.bytes += area.len();
-        self.top = self.top.max(end.0);
-        match (continues, continued) {
-            (None, None) => self.areas.insert(area, before),
-            (None, Some((next, end))) => {
-                // The area above begins earlier now, with our part of the backing.
-                self.areas.change(next, |above| *above = Area { end, ..area });
-            }
-            (Some(previous), None) => {
-                self.areas.change(previous, |below| below.end = end);
-            }
-            (Some(previous), Some((next, end))) => {
-                self.areas.remove(next);
-                self.areas.change(previous, |below| below.end = end);
-            }
-        }
+        self.areas.insert(area);
     }
 
-    /// Removes everything in `start..end`, cutting areas that stick out; `sink` gets the pieces in order.
+    /// Removes everything in `start..end`, cutting areas that stick out; `sink` gets the pieces in order. Needs one more area at most.
+    ///
+    /// # Panics
+    /// Without memory.
+    #[inline]
     pub fn remove(&mut self, start: VirtAddr, end: VirtAddr, mut sink: impl FnMut(Area<B>)) {
-        while let Some(area) = self.areas.ending_after(start.0).filter(|area| area.start < end) {
-            let (first, last) = (area.start, area.end);
-            let piece = if first < start {
-                self.split_at(end);
-                self.areas.change(first.0, |area| area.cut_off(start))
-            } else if last > end {
-                self.areas.change(first.0, |area| {
-                    let upper = area.cut_off(end);
-                    core::mem::replace(area, upper)
-                })
-            } else {
-                self.areas.remove(first.0)
-            };
-            let Some(piece) = piece else { return };
-            self.bytes -= piece.len();
-            if piece.end.0 == self.top {
-                self.find_top();
-            }
+        let bytes = &mut self.bytes;
+        self.areas.remove(start.0, end.0, |piece| {
+            *bytes -= piece.len();
             sink(piece);
-        }
+        });
     }
 
-    /// Calls `change` with every piece of an area inside `start..end`. It may change protection, flags and backing.
-    pub fn modify(&mut self, start: VirtAddr, end: VirtAddr, mut change: impl FnMut(&mut Area<B>)) {
-        if !self.find(start).is_some_and(|area| area.start == start && area.end == end) {
-            self.split_at(start);
-            self.split_at(end);
-        }
-        let mut at = start;
-        while at < end
-            && let Some(area) = self.areas.ending_after(at.0).filter(|area| area.start < end)
-        {
-            let range = area.range();
-            at = area.end;
-            self.areas.change(range.start, |area| {
-                change(area);
-                debug_assert_eq!(range, area.range(), "only remove and insert move areas");
-            });
-            self.join_at(VirtAddr(range.start));
-        }
-        self.join_at(at);
+    /// Calls `change` with every piece of an area inside `start..end`. It may change protection, flags and backing. Needs two more areas at
+    /// most.
+    ///
+    /// # Panics
+    /// Without memory.
+    #[inline]
+    pub fn modify(&mut self, start: VirtAddr, end: VirtAddr, change: impl FnMut(&mut Area<B>)) {
+        self.areas.modify(start.0, end.0, change);
     }
 
     /// Moves the start of the area that begins at `start` down to `new_start`; the addresses between are free.
     pub fn grow_down(&mut self, start: VirtAddr, new_start: VirtAddr) {
-        let more = start - new_start;
-        let grown = self.areas.change(start.0, |area| {
-            area.backing = area.backing.extended_down(more);
-            area.start = new_start;
-        });
-        self.bytes += if grown.is_some() { more } else { 0 };
+        if self.areas.grow_down(start.0, new_start.0) {
+            self.bytes += start - new_start;
+        }
     }
 
     /// Moves the end of the area that ends at `end` up to `new_end`; the addresses between are free.
     pub fn grow_up(&mut self, end: VirtAddr, new_end: VirtAddr) {
-        let Some(start) = self.find_before(end).filter(|area| area.end == end).map(|area| area.start) else { return };
-        self.areas.change(start.0, |area| area.end = new_end);
-        self.bytes += new_end - end;
-        self.top = self.top.max(new_end.0);
-        self.join_at(new_end);
-    }
-
-    /// Cuts the area that contains `at` strictly inside.
-    fn split_at(&mut self, at: VirtAddr) {
-        let Some(start) = self.find(at).map(|area| area.start).filter(|start| *start < at) else { return };
-        if let Some(upper) = self.areas.change(start.0, |area| area.cut_off(at)) {
-            self.areas.insert(upper, at.0);
-        }
-    }
-
-    /// Joins the area that ends at `at` with the one that begins there, if that continues it.
-    fn join_at(&mut self, at: VirtAddr) {
-        let (Some(below), Some(above)) = self.areas.around(at.0) else { return };
-        if below.merges_with(above) {
-            let (first, next, end) = (below.start.0, above.start.0, above.end);
-            self.areas.remove(next);
-            self.areas.change(first, |area| area.end = end);
+        if self.areas.grow_up(end.0, new_end.0) {
+            self.bytes += new_end - end;
         }
     }
 }

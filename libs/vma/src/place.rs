@@ -26,7 +26,7 @@ impl<B> AreaMap<B> {
     ///
     /// `hint` 0 is no hint; `mmap_base` is the top of the area for mappings.
     #[must_use]
-    pub fn place(&self, hint: VirtAddr, len: u64, window: Window, mmap_base: VirtAddr) -> Option<VirtAddr> {
+    pub fn place(&mut self, hint: VirtAddr, len: u64, window: Window, mmap_base: VirtAddr) -> Option<VirtAddr> {
         let limit = match window {
             Window::Anywhere => layout::USER_MAX,
             Window::Low => LOW_END,

@@ -221,3 +221,62 @@ fn check(map: &AreaMap<Object>, model: &BTreeMap<u64, Page>) -> Result<(), TestC
     }
     Ok(())
 }
+
+/// A backing that remembers whether it was used, as `kernel::mm`'s does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Used(bool);
+
+impl Backing for Used {
+    fn advanced(&self, _bytes: u64) -> Self {
+        self.clone()
+    }
+    fn absorb(&mut self, other: &Self) {
+        self.0 |= other.0;
+    }
+    fn continues_as(&self, _bytes: u64, _next: &Self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_areas_remember_survives_all_ways_of_joining() {
+    let area = |start: u64, pages: u64, used| Area {
+        start: VirtAddr(start * PAGE),
+        end: VirtAddr((start + pages) * PAGE),
+        prot: Prot::READ,
+        flags: AreaFlags::empty(),
+        backing: Used(used),
+    };
+    // From below, from above, between two, and by a change that makes neighbours alike.
+    for used in 0..3 {
+        for order in [[0, 1, 2], [2, 1, 0], [0, 2, 1]] {
+            let mut map = AreaMap::new();
+            for part in order {
+                map.insert(area(10 + 2 * part, 2, part == used));
+            }
+            assert!(map.len() == 1 && map.iter().all(|area| area.backing.0), "part {used} of {order:?}");
+        }
+        let mut map = AreaMap::new();
+        for part in 0..3 {
+            let prot = if part == 1 { Prot::empty() } else { Prot::READ };
+            map.insert(Area { prot, ..area(10 + 2 * part, 2, part == used) });
+        }
+        map.modify(VirtAddr(12 * PAGE), VirtAddr(14 * PAGE), |area| area.prot = Prot::READ);
+        assert!(map.len() == 1 && map.iter().all(|area| area.backing.0), "part {used} after a change");
+        map.grow_up(VirtAddr(16 * PAGE), VirtAddr(17 * PAGE));
+        assert_eq!((map.bytes(), map.find(VirtAddr(16 * PAGE)).map(Area::len)), (7 * PAGE, Some(7 * PAGE)));
+    }
+}
+
+#[test]
+fn reserved_areas_are_had_and_spare_ones_freed() {
+    let mut map = AreaMap::new();
+    map.reserve(3).unwrap();
+    map.insert(anonymous(10, 30));
+    for at in (11..39).step_by(2) {
+        map.remove(VirtAddr(at * PAGE), VirtAddr((at + 1) * PAGE), drop);
+    }
+    assert_eq!(map.len(), 15);
+    map.remove(VirtAddr(0), VirtAddr(u64::MAX), drop);
+    assert_eq!((map.len(), map.bytes()), (0, 0));
+}

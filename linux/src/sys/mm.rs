@@ -38,13 +38,12 @@ fn placement(flags: u32) -> Placement {
 }
 
 fn map_flags(flags: u32) -> MapFlags {
-    let pairs = [
-        (raw::MAP_GROWSDOWN, MapFlags::GROWS_DOWN),
-        (raw::MAP_LOCKED, MapFlags::LOCKED),
-        (raw::MAP_POPULATE, MapFlags::POPULATE),
-        (raw::MAP_NORESERVE, MapFlags::NO_RESERVE),
-    ];
-    pairs.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, flag)| flag).collect()
+    let mut known = MapFlags::empty();
+    known.set(MapFlags::GROWS_DOWN, flags & raw::MAP_GROWSDOWN != 0);
+    known.set(MapFlags::LOCKED, flags & raw::MAP_LOCKED != 0);
+    known.set(MapFlags::POPULATE, flags & raw::MAP_POPULATE != 0);
+    known.set(MapFlags::NO_RESERVE, flags & raw::MAP_NORESERVE != 0);
+    known
 }
 
 /// The size of pages that `MAP_HUGETLB` asks for: the default is 2 MiB. No file here has such pages.

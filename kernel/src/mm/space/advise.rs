@@ -89,7 +89,7 @@ impl AddressSpace {
 
     fn change_flags(&self, start: VirtAddr, end: VirtAddr, change: impl Fn(&mut AreaFlags)) -> Result<(), Errno> {
         let mut areas = self.areas.write();
-        self.cut(&areas, start, end)?;
+        self.cut(&mut areas, start, end)?;
         areas.map.modify(start, end, |area| change(&mut area.flags));
         covered(&areas, start, end)
     }
@@ -117,8 +117,10 @@ impl AddressSpace {
             }
         }
         let areas = areas.keep_out(start.0..end.0);
-        self.split_borders(start, end)?;
-        self.remove_pages(start, end, &(start..start));
+        self.split_borders(&areas, start, end)?;
+        if areas.map.overlapping(start, end).any(|area| area.backing.is_touched()) {
+            self.remove_pages(start, end, &(start..start));
+        }
         covered(&areas, start, end)
     }
 

@@ -3,6 +3,7 @@
 use addr::VirtAddr;
 use alloc::sync::Arc;
 use bitflags::bitflags;
+use core::sync::atomic::{AtomicBool, Ordering};
 use frame::Mappable;
 use vma::Prot;
 
@@ -128,24 +129,58 @@ pub(super) struct ObjectPart {
 }
 
 /// What an area knows of its pages' origin.
-#[derive(Clone)]
 pub(super) struct AreaBacking {
     /// `None`: private zeros.
     pub(super) part: Option<ObjectPart>,
     pub(super) name: Option<Name>,
+    /// Whether the page tables may have anything for the area: set by who is about to put something there, who has looked the area up
+    /// and holds its block, or has the area to itself. Never cleared.
+    touched: AtomicBool,
+}
+
+impl Clone for AreaBacking {
+    fn clone(&self) -> Self {
+        Self { part: self.part.clone(), name: self.name.clone(), touched: AtomicBool::new(self.is_touched()) }
+    }
 }
 
 impl AreaBacking {
+    /// Of an area that nobody has touched.
+    pub(super) const fn new(part: Option<ObjectPart>, name: Option<Name>) -> Self {
+        Self { part, name, touched: AtomicBool::new(false) }
+    }
+
     /// What a fault needs to know.
     pub(super) fn without_name(&self) -> Self {
-        Self { part: self.part.clone(), name: None }
+        Self { part: self.part.clone(), name: None, touched: AtomicBool::new(true) }
+    }
+
+    /// Whether the page tables may have anything for the area.
+    #[inline]
+    pub(super) fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
+    }
+
+    /// The page tables may have something for the area from now on.
+    #[inline]
+    pub(super) fn touch(&self) {
+        if !self.is_touched() {
+            // A change of the areas comes after it: the range lock orders the two.
+            self.touched.store(true, Ordering::Relaxed);
+        }
     }
 }
 
 impl vma::Backing for AreaBacking {
     fn advanced(&self, bytes: u64) -> Self {
         let part = self.part.as_ref().map(|part| ObjectPart { object: part.object.clone(), offset: part.offset + bytes });
-        Self { part, name: self.name.clone() }
+        Self { part, name: self.name.clone(), touched: AtomicBool::new(self.is_touched()) }
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        if other.is_touched() {
+            self.touch();
+        }
     }
 
     fn continues_as(&self, bytes: u64, next: &Self) -> bool {

@@ -1,7 +1,6 @@
 //! `mprotect`.
 
 use super::explicit::with_rights;
-use super::map::check_area_count;
 use super::zero::is_own;
 use crate::tlb::Freed;
 use super::{AddressSpace, Areas, InPlace, PAGE, leaf_flags, takes_rights};
@@ -18,24 +17,35 @@ impl AddressSpace {
     pub fn protect(&self, start: VirtAddr, len: u64, prot: Prot) -> Result<(), Errno> {
         let Some(end) = aligned_range(start, len)? else { return Ok(()) };
         let areas = self.areas.read();
-        check_area_count(&areas)?;
-        check_protect(&areas, start, end, prot)?;
+        let cuts = check_protect(&areas, start, end, prot)?;
         let mut areas = areas.change(start.0..end.0);
-        self.split_borders(start, end)?;
-        areas.map.modify(start, end, |area| area.prot = prot);
-        self.apply_protection(&areas.settle(), start, end);
+        if cuts == Cuts::Some {
+            self.cut(&mut areas, start, end)?;
+        }
+        let mut touched = false;
+        areas.map.modify(start, end, |area| {
+            area.prot = prot;
+            touched |= area.backing.is_touched();
+        });
+        let settled = areas.settle();
+        if touched {
+            self.apply_protection(&settled, start, end);
+        }
         Ok(())
     }
 
     /// Brings the entries of a range in line with their areas, and flushes if that takes rights away.
     fn apply_protection(&self, areas: &Areas, start: VirtAddr, end: VirtAddr) {
         let mut flush = false;
-        for area in areas.map.overlapping(start, end) {
+        for area in areas.map.overlapping(start, end).filter(|area| area.backing.is_touched()) {
             let shared = area.flags.contains(AreaFlags::SHARED);
+            let may_write = area.prot.contains(Prot::WRITE);
+            let read_only = leaf_flags(area.prot, InPlace::CopyFirst);
             // No large page lies across a border: none is split here, so it cannot fail.
+            let all_rights = leaf_flags(area.prot, InPlace::Writable);
             let _never_fails = self.tables.update_range(area.start.max(start), area.end.min(end), &mut |_, entry, size| {
-                let in_place = if shared || is_own(entry, size) { InPlace::Writable } else { InPlace::CopyFirst };
-                let new = with_rights(entry, leaf_flags(area.prot, in_place));
+                let writable = may_write && (shared || is_own(entry, size));
+                let new = with_rights(entry, if writable { all_rights } else { read_only });
                 flush |= takes_rights(entry, new);
                 new
             });
@@ -56,14 +66,22 @@ pub(super) fn aligned_range(start: VirtAddr, len: u64) -> Result<Option<VirtAddr
     Ok((len != 0).then_some(VirtAddr(end)))
 }
 
-fn check_protect(areas: &Areas, start: VirtAddr, end: VirtAddr, prot: Prot) -> Result<(), Errno> {
+/// Whether a change may cut areas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cuts {
+    None,
+    Some,
+}
+
+fn check_protect(areas: &Areas, start: VirtAddr, end: VirtAddr, prot: Prot) -> Result<Cuts, Errno> {
     if let Some(area) = areas.map.find(start).filter(|area| area.end >= end) {
         let refused = prot.contains(Prot::WRITE) && area.flags.contains(AreaFlags::NEVER_WRITABLE);
-        return if refused { Err(Errno::EACCES) } else { Ok(()) };
+        let cuts = if area.start == start && area.end == end { Cuts::None } else { Cuts::Some };
+        return if refused { Err(Errno::EACCES) } else { Ok(cuts) };
     }
     if !areas.map.is_covered(start, end) {
         return Err(Errno::ENOMEM);
     }
     let refused = prot.contains(Prot::WRITE) && areas.map.overlapping(start, end).any(|area| area.flags.contains(AreaFlags::NEVER_WRITABLE));
-    if refused { Err(Errno::EACCES) } else { Ok(()) }
+    if refused { Err(Errno::EACCES) } else { Ok(Cuts::Some) }
 }

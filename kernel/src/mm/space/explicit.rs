@@ -138,9 +138,6 @@ impl SetAside {
         Ok(Self { blocks, size })
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
-    }
 }
 
 impl AddressSpace {

@@ -286,8 +286,9 @@ impl AddressSpace {
     }
 }
 
-/// What a fault works with while the areas may change elsewhere.
+/// What a fault works with while the areas may change elsewhere. From here on there may be pages.
 pub(super) fn snapshot(area: &Area<AreaBacking>) -> Area<AreaBacking> {
+    area.backing.touch();
     Area { start: area.start, end: area.end, prot: area.prot, flags: area.flags, backing: area.backing.without_name() }
 }
 

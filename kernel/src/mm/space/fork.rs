@@ -74,6 +74,7 @@ impl AddressSpace {
         for area in from.map.iter().filter(|area| !area.flags.contains(AreaFlags::DONT_FORK)) {
             check_area_count(to)?;
             self.register_with(&area.backing)?;
+            to.reserve(1)?;
             to.map.insert(Area { flags: area.flags - AreaFlags::LOCKED, ..area.clone() });
         }
         Ok(())

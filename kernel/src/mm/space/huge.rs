@@ -16,7 +16,7 @@
 //! across the cut is split before ([`AddressSpace::cut`]), so a large page never lies in two areas.
 
 use super::backing::AreaBacking;
-use super::explicit::{has_explicit, is_explicit};
+use super::explicit::{has_explicit, is_explicit, size_in};
 use super::fault::{FaultError, Step, snapshot};
 use super::map::check_area_count;
 use super::zero::{frame_of, is_own, is_zero_page, share_frame};
@@ -276,6 +276,7 @@ impl AddressSpace {
             let areas = self.areas.read().keep_out(place.0..place.0 + LARGE);
             let area = areas.map.find(place).ok_or(Errno::ENOMEM)?;
             // As on Linux, the system's setting does not count; the area's does.
+            area.backing.touch();
             if area.end < place + LARGE || area.backing.part.is_some() || area.flags.intersects(AreaFlags::SHARED | AreaFlags::NO_HUGE_PAGE) || has_explicit(area) {
                 return Err(Errno::EINVAL);
             }
@@ -364,23 +365,25 @@ impl AddressSpace {
     ///
     /// # Errors
     /// `ENOMEM`; then nothing has changed that the program could see.
-    pub(super) fn cut(&self, areas: &Areas, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
+    pub(super) fn cut(&self, areas: &mut Areas, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
         check_area_count(areas)?;
-        self.split_borders(start, end)
+        areas.reserve(2)?;
+        self.split_borders(areas, start, end)
     }
 
     /// Splits the large pages that lie across `start` and `end`. The caller has the range between to itself.
     ///
     /// # Errors
     /// `ENOMEM`, `EINVAL` (pages of `MAP_HUGETLB`).
-    pub(super) fn split_borders(&self, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
+    pub(super) fn split_borders(&self, areas: &Areas, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
         for at in [start, end] {
-            let (entry, size) = self.tables.lookup(at);
-            if size == PageSize::Size4K || !entry.has_page() || at.is_aligned(size.bytes()) {
-                continue;
-            }
-            if is_explicit(entry) {
+            // No large page lies in two areas.
+            let Some(area) = areas.map.find_before(at).filter(|area| area.end > at) else { continue };
+            if has_explicit(area) && !at.is_aligned(size_in(area).bytes()) {
                 return Err(Errno::EINVAL);
+            }
+            if at.is_aligned(LARGE) || !area.backing.is_touched() || !self.tables.lookup(at).0.is_large() {
+                continue;
             }
             self.tables
                 .split_at(at, &mut |from, to| {

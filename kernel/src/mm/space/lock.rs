@@ -33,7 +33,7 @@ impl AddressSpace {
         let inaccessible = areas.map.overlapping(from, end).any(|area| area.prot.is_empty());
         // Linux goes as far as the first hole.
         let mut areas = areas.change(from.0..end.0);
-        self.cut(&areas, from, end)?;
+        self.cut(&mut areas, from, end)?;
         areas.map.modify(from, end, |area| area.flags.set(AreaFlags::LOCKED, lock != Lock::Unlock));
         drop(areas);
         if !covered || lock == Lock::Now && inaccessible {

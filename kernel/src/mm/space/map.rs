@@ -3,17 +3,18 @@
 use super::backing::{AreaBacking, ObjectPart};
 use super::explicit::{SetAside, count_entry, is_explicit};
 use super::huge::{LARGE, is_transparent};
-use super::zero::{free_removed, is_zero_page};
+use super::zero::{block_of, free_page, free_table, is_zero_page};
 use super::{Access, AddressSpace, Areas, Backing, FaultError, Lock, MapFlags, MapRequest, PAGE, Placement, Sharing, max_areas};
 use crate::mm::frames;
-use crate::mm::gather::Gather;
+use crate::mm::gather::{Gather, Item};
+use crate::mm::release::FreedFrames;
 use crate::mm::shared::SharedMemory;
 use addr::{VirtAddr, layout};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use linux_abi::Errno;
-use page_table::{PageSize, Removed};
+use page_table::PageSize;
 use vma::place::Window;
 use vma::{Area, AreaFlags, Prot};
 
@@ -35,12 +36,25 @@ impl AddressSpace {
     pub fn map(&self, request: MapRequest) -> Result<VirtAddr, Errno> {
         let len = checked_len(request.len)?.checked_next_multiple_of(request.page_size().bytes()).ok_or(Errno::ENOMEM)?;
         check_commit(&request, len)?;
-        let (backing, mut flags) = area_parts(&request, len)?;
+        let (backing, flags) = area_parts(&request, len)?;
         let fixed = matches!(request.placement, Placement::Fixed | Placement::FixedNoReplace);
         if fixed && !request.hint.is_aligned(request.page_size().bytes()) {
             return Err(Errno::EINVAL);
         }
+        if request.page_size() == PageSize::Size4K {
+            return self.map_area(&request, len, backing, flags);
+        }
         let set_aside = SetAside::for_request(&request, len)?;
+        let at = self.map_area(&request, len, backing, flags)?;
+        if let Err(error) = self.install_set_aside(at, set_aside) {
+            self.unmap(at, len)?;
+            return Err(error);
+        }
+        Ok(at)
+    }
+
+    /// Finds a place for an area, puts it there, and brings its pages in if that is wanted.
+    fn map_area(&self, request: &MapRequest, len: u64, backing: AreaBacking, mut flags: AreaFlags) -> Result<VirtAddr, Errno> {
         let areas = self.areas.read();
         check_area_count(&areas)?;
         self.register_with(&backing)?;
@@ -53,16 +67,11 @@ impl AddressSpace {
         } else {
             // Where nothing is, there is nothing that a fault could meet.
             let mut areas = areas.change(0..0);
-            let at = choose(&mut areas, &request, len)?;
+            areas.reserve(1)?;
+            let at = choose(&mut areas, request, len)?;
             areas.map.insert(area(at));
             at
         };
-        if !set_aside.is_empty()
-            && let Err(error) = self.install_set_aside(at, set_aside)
-        {
-            self.unmap(at, len)?;
-            return Err(error);
-        }
         if populate {
             // mmap(2): MAP_POPULATE does not fail when pages cannot be had.
             let _best_effort = self.populate(at, at + len);
@@ -75,12 +84,13 @@ impl AddressSpace {
         let end = fixed_range(at, len)?;
         let mut dropped = Dropped::new();
         let mut areas = areas.change(at.0..end.0);
-        self.split_borders(at, end)?;
-        let any = take_areas(&mut areas, at, end, &mut dropped);
-        let room = areas.map.room_at(at);
+        areas.reserve(2)?;
+        self.split_borders(&areas, at, end)?;
+        let taken = take_areas(&mut areas, at, end, &mut dropped);
+        let room = if taken == Taken::Touched { areas.room_around(at) } else { at..at };
         areas.map.insert(area(at));
         let settled = areas.settle();
-        if any {
+        if taken == Taken::Touched {
             self.remove_pages(at, end, &room);
         }
         drop(settled);
@@ -113,15 +123,16 @@ impl AddressSpace {
         // Declared first, so that it is dropped without the lock.
         let mut dropped = Dropped::new();
         let mut areas = areas.change(start.0..end.0);
-        self.split_borders(start, end)?;
-        let any = take_areas(&mut areas, start, end, &mut dropped);
-        let room = areas.map.room_at(start);
+        areas.reserve(1)?;
+        self.split_borders(&areas, start, end)?;
+        let taken = take_areas(&mut areas, start, end, &mut dropped);
         also(&mut areas);
-        let settled = areas.settle();
-        if any {
+        if taken == Taken::Touched {
+            let room = areas.room_around(start);
+            let settled = areas.settle();
             self.remove_pages(start, end, &room);
+            drop(settled);
         }
-        drop(settled);
         Ok(())
     }
 
@@ -130,9 +141,10 @@ impl AddressSpace {
     /// # Errors
     /// `ENOMEM` (a large page could not be split); then nothing was removed.
     pub(super) fn remove(&self, areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) -> Result<(), Errno> {
-        self.split_borders(start, end)?;
-        if take_areas(areas, start, end, dropped) {
-            let room = areas.map.room_at(start);
+        areas.reserve(1)?;
+        self.split_borders(areas, start, end)?;
+        if take_areas(areas, start, end, dropped) == Taken::Touched {
+            let room = areas.room_around(start);
             self.remove_pages(start, end, &room);
         }
         Ok(())
@@ -141,9 +153,6 @@ impl AddressSpace {
     /// Removes all pages in a range and frees them after the flush, and the tables that lie as a whole in the range or in `room`, where no
     /// area is. The caller has the range to itself.
     pub(super) fn remove_pages(&self, start: VirtAddr, end: VirtAddr, room: &Range<VirtAddr>) {
-        if self.tables.is_small_hole(&(start..end), room) {
-            return;
-        }
         let mut gather = Gather::new(((end - start) / PAGE).try_into().unwrap_or(usize::MAX));
         let mut at = Some(start);
         while let Some(from) = at {
@@ -153,20 +162,32 @@ impl AddressSpace {
                 break;
             }
             self.flush(from, at.map_or(end, |next| next + PAGE), gather.freed());
-            let (mut pages, mut large) = (0, 0);
-            for item in gather.drain() {
-                if let Removed::Page { entry, size, .. } = item
-                    && !is_zero_page(entry)
-                {
+            self.free_gathered(&mut gather);
+        }
+    }
+
+    /// Frees what was removed from the tables. After the flush.
+    fn free_gathered(&self, gather: &mut Gather) {
+        let (mut pages, mut large) = (0, 0);
+        let mut freed = FreedFrames::new();
+        for item in gather.drain() {
+            match item {
+                Item::Page(entry, _) if !entry.has_page() || is_zero_page(entry) => {}
+                Item::Page(entry, PageSize::Size4K) => {
+                    pages += 1;
+                    free_page(entry, &mut freed);
+                }
+                Item::Page(entry, size) => {
                     pages += if is_explicit(entry) { 0 } else { size.pages() as i64 };
                     large += i64::from(is_transparent(entry, size));
                     count_entry(entry, size, -1);
+                    drop(block_of(entry, size));
                 }
-                free_removed(item);
+                Item::Table(table) => free_table(table),
             }
-            self.count_resident(-pages);
-            self.count_large(-large);
         }
+        self.count_resident(-pages);
+        self.count_large(-large);
     }
 
     /// Touches every page of a range, writing where that is allowed.
@@ -244,20 +265,50 @@ fn choose(areas: &mut Areas, request: &MapRequest, len: u64) -> Result<VirtAddr,
     }
 }
 
-/// Takes the areas of a range out; returns whether there were any. Those that hold an object go to `dropped`, to be dropped without the
-/// lock, as far as there is memory to do so.
-pub(super) fn take_areas(areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) -> bool {
-    let mut any = false;
+/// Whether areas that were taken out may have left something in the page tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    Untouched,
+    Touched,
+}
+
+/// Takes the areas of a range out. Those that hold an object go to `dropped`, to be dropped without the lock, as far as there is memory
+/// to do so.
+pub(super) fn take_areas(areas: &mut Areas, start: VirtAddr, end: VirtAddr, dropped: &mut Dropped) -> Taken {
+    let mut taken = Taken::Untouched;
     areas.map.remove(start, end, |area| {
-        any = true;
+        if area.backing.is_touched() {
+            taken = Taken::Touched;
+        }
         if area.backing.part.is_some() && dropped.try_reserve(1).is_ok() {
             dropped.push(area);
         }
     });
-    any
+    taken
 }
 
 impl Areas {
+    /// Makes sure that changes find memory for `count` more areas.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    #[inline]
+    pub(super) fn reserve(&mut self, count: usize) -> Result<(), Errno> {
+        self.map.reserve(count).map_err(|_| Errno::ENOMEM)
+    }
+
+    /// The addresses around `at` where no area is any more, after one with pages was there. Tables at its borders that stay for the sake of
+    /// the neighbours are theirs to remove from now on, even if those were never touched themselves.
+    pub(super) fn room_around(&self, at: VirtAddr) -> Range<VirtAddr> {
+        let room = self.map.room_at(at);
+        for neighbour in [room.start.0.checked_sub(PAGE).map(VirtAddr), Some(room.end)] {
+            if let Some(area) = neighbour.and_then(|address| self.map.find(address)) {
+                area.backing.touch();
+            }
+        }
+        room
+    }
+
     /// A place for a mapping without a hint. One that large pages may fill begins where they do.
     fn place_anywhere(&mut self, len: u64, backing: &Backing) -> Option<VirtAddr> {
         match backing {
@@ -286,7 +337,8 @@ fn extend_heap(areas: &mut Areas, from: VirtAddr, to: VirtAddr) -> Result<(), Er
     if !areas.map.is_placeable(from, to) {
         return Err(Errno::ENOMEM);
     }
-    let backing = AreaBacking { part: None, name: Some(heap_name(areas)) };
+    areas.reserve(1)?;
+    let backing = AreaBacking::new(None, Some(heap_name(areas)));
     areas.map.insert(Area { start: from, end: to, prot, flags: AreaFlags::empty(), backing });
     Ok(())
 }
@@ -325,7 +377,7 @@ pub(super) fn fixed_range(at: VirtAddr, len: u64) -> Result<VirtAddr, Errno> {
 /// Linux's heuristic overcommit: refuses what obviously cannot be used (proc(5), overcommit_memory 0).
 fn check_commit(request: &MapRequest, len: u64) -> Result<(), Errno> {
     let counted = request.prot.contains(Prot::WRITE) && matches!(request.backing, Backing::Anonymous) && !request.flags.contains(MapFlags::NO_RESERVE);
-    let most = frames::memory_info().total_bytes().max(COMMIT_FLOOR);
+    let most = (frames::total() * PAGE).max(COMMIT_FLOOR);
     if counted && len > most { Err(Errno::ENOMEM) } else { Ok(()) }
 }
 
@@ -354,7 +406,12 @@ fn area_parts(request: &MapRequest, len: u64) -> Result<(AreaBacking, AreaFlags)
             Some(ObjectPart { object: object.clone(), offset: *offset })
         }
     };
-    Ok((AreaBacking { part, name: request.name.clone() }, flags))
+    let backing = AreaBacking::new(part, request.name.clone());
+    if request.page_size() != PageSize::Size4K {
+        // Its pages are there from the beginning.
+        backing.touch();
+    }
+    Ok((backing, flags))
 }
 
 fn check_file(offset: u64, len: u64, sharing: Sharing, prot: Prot) -> Result<(), Errno> {

@@ -3,10 +3,10 @@
 use super::backing::{AreaBacking, ObjectPart};
 use super::explicit::has_explicit;
 use super::huge::LARGE;
-use super::map::{Dropped, check_area_count, checked_len, fixed_range, take_areas};
-use super::zero::free_removed;
+use super::map::{Dropped, Taken, check_area_count, checked_len, fixed_range, take_areas};
+use super::zero::free_table;
 use super::{AddressSpace, Areas, PAGE};
-use crate::mm::gather::Gather;
+use crate::mm::gather::{Gather, Item};
 use crate::tlb::Freed;
 use addr::{VirtAddr, layout};
 use core::ops::Range;
@@ -100,18 +100,21 @@ impl AddressSpace {
     fn move_area(&self, areas: &mut Areas, area: &Area<AreaBacking>, len: Lengths, request: RemapRequest, dropped: &mut Dropped) -> Result<VirtAddr, Errno> {
         let old = request.old;
         check_area_count(areas)?;
+        areas.reserve(3)?;
         let moved = len.old.min(len.new);
-        self.split_borders(old, old + len.old)?;
+        self.split_borders(areas, old, old + len.old)?;
         if moved < len.old {
-            self.split_borders(old + moved, old + moved)?;
+            self.split_borders(areas, old + moved, old + moved)?;
         }
         let to = self.target(areas, len.new, (old, len.old), request.target, dropped)?;
-        self.move_pages(old, to, moved)?;
+        areas.reserve(2)?;
+        if area.backing.is_touched() {
+            self.move_pages(old, to, moved)?;
+        }
         let backing = area.backing.advanced(old - area.start);
         areas.map.insert(Area { start: to, end: to + len.new, prot: area.prot, flags: area.flags - AreaFlags::GROWS_DOWN, backing });
-        if !request.keep_old {
-            take_areas(areas, old, old + len.old, dropped);
-            let room = areas.map.room_at(old);
+        if !request.keep_old && take_areas(areas, old, old + len.old, dropped) == Taken::Touched {
+            let room = areas.room_around(old);
             for rest in left_behind(old, to, len) {
                 self.remove_pages(rest.start, rest.end, &room);
             }
@@ -137,7 +140,11 @@ impl AddressSpace {
         self.flush(old, old + len, Freed::PagesOnly);
         if let Some(mut in_the_way) = in_the_way {
             self.flush(to, to + len, Freed::Tables);
-            in_the_way.drain().for_each(free_removed);
+            for item in in_the_way.drain() {
+                if let Item::Table(table) = item {
+                    free_table(table);
+                }
+            }
         }
         Ok(())
     }
@@ -149,9 +156,11 @@ impl AddressSpace {
             return Err(Errno::ENOMEM);
         }
         check_area_count(areas)?;
+        areas.reserve(2)?;
         let part = ObjectPart { object: part.object.clone(), offset: part.offset + (request.old - area.start) };
         let at = self.target(areas, new_len, (request.old, 0), request.target, dropped)?;
-        let backing = AreaBacking { part: Some(part), name: area.backing.name.clone() };
+        areas.reserve(1)?;
+        let backing = AreaBacking::new(Some(part), area.backing.name.clone());
         areas.map.insert(Area { start: at, end: at + new_len, prot: area.prot, flags: area.flags, backing });
         Ok(at)
     }

@@ -38,7 +38,7 @@ impl AddressSpace {
     fn forget_in(&self, area: &Area<AreaBacking>, part: &ObjectPart, lost: &Lost<'_>) {
         let address = |index: u64| area.start.0 + index.saturating_mul(PAGE).saturating_sub(part.offset).min(area.len());
         let (start, end) = (VirtAddr(address(lost.pages.start)), VirtAddr(address(lost.pages.end)));
-        if start >= end {
+        if start >= end || !area.backing.is_touched() {
             return;
         }
         match lost.private {

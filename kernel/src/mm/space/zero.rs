@@ -3,11 +3,12 @@
 
 use super::super::block::Block;
 use super::super::frames::Pool;
+use super::super::release::FreedFrames;
 use super::super::kernel_space::Tables;
 use addr::{PAGE_SIZE, PhysAddr, layout};
 use core::mem::ManuallyDrop;
 use frame::Frame;
-use page_table::{Entry, PageSize, Removed, TableSource};
+use page_table::{Entry, PageSize, TableSource};
 
 #[repr(align(4096))]
 struct ZeroPage(#[expect(dead_code, reason = "only its address is used")] [u8; PAGE_SIZE]);
@@ -88,12 +89,14 @@ pub(super) fn is_own(entry: Entry, size: PageSize) -> bool {
     }
 }
 
-/// Frees what was removed from a tree. After the TLB flush.
-pub(super) fn free_removed(removed: Removed) {
-    match removed {
-        Removed::Page { entry, .. } if !entry.has_page() => {}
-        Removed::Page { entry, size: PageSize::Size4K, .. } => drop(frame_of(entry)),
-        Removed::Page { entry, size, .. } => drop(block_of(entry, size)),
-        Removed::Table(table) => Tables(Pool::Program).free_table(table),
-    }
+/// Gives back the reference that an entry of a small page, no longer in any table, held.
+pub(super) fn free_page(entry: Entry, freed: &mut FreedFrames) {
+    let frame = ManuallyDrop::new(frame_of(entry));
+    // SAFETY: the reference is ours, and is not used again.
+    unsafe { freed.drop_reference(frame.phys()) };
+}
+
+/// Frees a table that is no longer in any tree. After the TLB flush.
+pub(super) fn free_table(table: PhysAddr) {
+    Tables(Pool::Program).free_table(table);
 }
