@@ -73,6 +73,8 @@ pub struct Case {
     pub env: Vec<(String, String)>,
     /// `--add` options for `oxv run`.
     pub add: Vec<String>,
+    /// `--package` options for `oxv run`.
+    pub packages: Vec<&'static str>,
     /// Memory of the virtual machine; `None` is oxv's default.
     pub memory: Option<&'static str>,
     /// Numbers of virtual CPUs to run with.
@@ -100,6 +102,7 @@ impl Case {
             stdin: Stdin::Empty,
             env: Vec::new(),
             add: Vec::new(),
+            packages: Vec::new(),
             memory: None,
             cpus: vec![1, 2, 4],
             stderr: Stderr::Ignore,
@@ -155,6 +158,13 @@ impl Case {
     #[must_use]
     pub fn with_files(mut self, what: impl Into<String>) -> Self {
         self.add.push(what.into());
+        self
+    }
+
+    /// Adds installed packages to the image.
+    #[must_use]
+    pub fn packages(mut self, names: &[&'static str]) -> Self {
+        self.packages.extend(names);
         self
     }
 

@@ -77,6 +77,9 @@ pub fn guest_command(case: &Case, cpus: u32) -> Result<Command, toolchain::Unava
     for what in &case.add {
         command.arg("--add").arg(what);
     }
+    for name in &case.packages {
+        command.args(["--package", name]);
+    }
     if let Some(memory) = case.memory {
         command.args(["--memory", memory]);
     }

@@ -1,9 +1,11 @@
 //! Gathering: from a program name to a tree with everything the program needs and the way to start it.
 //!
 //! `program.rs` finds the file, `elf.rs` and `script.rs` say what it is, `ldso.rs` finds libraries, `dpkg.rs` the files of
-//! Debian packages, `base.rs` what every image has, `add.rs` what the user names; all fill one [`Tree`]. `image.rs` writes it.
+//! Debian packages, `alternatives.rs` other names of their programs, `base.rs` what every image has, `add.rs` what the user
+//! names; all fill one [`Tree`]. `image.rs` writes it.
 
 mod add;
+mod alternatives;
 mod base;
 mod dpkg;
 pub(crate) mod elf;
@@ -135,6 +137,7 @@ impl Gatherer {
         self.exec.argv = command.to_vec();
         self.add_program(program, &cwd, &path_variable)?;
         self.add_named(args, command, host_cwd)?;
+        alternatives::add(&mut self.tree, &self.root);
         let guest_cwd = PathBuf::from(&self.exec.cwd);
         // A link on the way to the current directory stays one.
         let _ = self.root.is_host().then(|| self.tree.add(&self.root, &guest_cwd));

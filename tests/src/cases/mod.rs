@@ -2,6 +2,7 @@
 
 mod data;
 mod programs;
+mod scenarios;
 mod semantics;
 
 use crate::case::Case;
@@ -11,6 +12,7 @@ use crate::case::Case;
 pub fn all() -> Vec<Case> {
     let mut cases = semantics::all();
     cases.extend(programs::all());
+    cases.extend(scenarios::all());
     cases
 }
 

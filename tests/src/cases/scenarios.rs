@@ -1,0 +1,48 @@
+//! What people do with a system, in one go: run-times with threads and children, compilers, interpreters. The work is in `guest/scenarios`.
+
+use crate::case::Case;
+use crate::paths;
+
+/// The cases of this file.
+pub(super) fn all() -> Vec<Case> {
+    let mut cases = vec![
+        Case::installed("scenario/node", "/usr/bin/node").args([file("node.js")]).memory("1G").cpus(&[2]).seconds(240).exit(3),
+        shell("scenario/compilers", "compilers.sh", &[]).packages(&["gcc", "g++", "grep"]),
+        java("scenario/java", &["Serial"]),
+        java("scenario/java-collectors", &["Parallel", "G1", "Z", "Shenandoah"]).seconds(1200).slow(),
+        shell("scenario/go-build", "go_build.sh", &[go_program()]).packages(&["golang-go"]).with_files(go_program()).memory("2G").exit(4).slow(),
+    ];
+    cases.extend(hellos());
+    cases
+}
+
+fn file(name: &str) -> String {
+    paths::guest_source(&format!("scenarios/{name}")).to_string_lossy().into_owned()
+}
+
+fn go_program() -> String {
+    paths::guest_source("program.go").to_string_lossy().into_owned()
+}
+
+/// A shell script with coreutils at hand.
+fn shell(name: &str, script: &str, args: &[String]) -> Case {
+    let args = std::iter::once(file(script)).chain(args.iter().cloned());
+    Case::installed(name, "/bin/sh").args(args).packages(&["coreutils"]).memory("1G").cpus(&[2]).seconds(400)
+}
+
+/// Compiles `Work.java` and runs it under each collector.
+fn java(name: &str, collectors: &[&str]) -> Case {
+    let args: Vec<_> = std::iter::once(file("Work.java")).chain(collectors.iter().map(|&name| name.to_owned())).collect();
+    shell(name, "java.sh", &args).packages(&["openjdk-17-jdk-headless"]).with_files(file("Work.java")).exit(4)
+}
+
+/// Interpreters that nothing else here runs.
+fn hellos() -> Vec<Case> {
+    const ERLANG: &str = "Parent = self(), [spawn(fun() -> Parent ! N * N end) || N <- lists:seq(1, 100)],
+        io:format(\"~p~n\", [lists:sum([receive X -> X end || _ <- lists:seq(1, 100)])]), halt(3).";
+    const PHP: &str = "echo json_encode(array_map(fn($n) => $n ** 2, range(1, 5))), hash('sha256', 'oxv'), \"\\n\"; exit(strlen(`echo four`));";
+    vec![
+        Case::installed("scenario/erlang", "/usr/bin/erl").args(["-noshell", "-eval", ERLANG]).packages(&["coreutils", "sed", "grep"]).memory("1G").cpus(&[2]).exit(3),
+        Case::installed("scenario/php", "/usr/bin/php").args(["-r", PHP]).cpus(&[2]).exit(5),
+    ]
+}
