@@ -170,6 +170,9 @@ pub(crate) struct MachineArgs {
     /// Report a virtual CPU that makes no headway for so long, and free one that the program blocks
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
     pub(crate) watchdog: Option<u32>,
+    /// Leave the program's `syscall` instructions as they are, however often they are executed
+    #[arg(long)]
+    pub(crate) no_syscall_patch: bool,
     /// Pass further words to the kernel's command line
     #[arg(long, value_name = "WORD")]
     pub(crate) append: Vec<String>,

@@ -70,7 +70,8 @@ fn kernel_words(machine: &MachineArgs, torture_seed: Option<u64>) -> Vec<String>
     let torture = torture_seed.map(|seed| format!("torture={seed:#x}"));
     let fail = machine.torture_fail.map(|one_in| format!("torture_fail={one_in}"));
     let watchdog = machine.watchdog.map(|seconds| format!("watchdog={seconds}"));
-    machine.append.iter().cloned().chain(torture).chain(fail).chain(watchdog).collect()
+    let no_patch = machine.no_syscall_patch.then(|| "no_syscall_patch".to_owned());
+    machine.append.iter().cloned().chain(no_patch).chain(torture).chain(fail).chain(watchdog).collect()
 }
 
 /// The image to boot, and what it was made from.

@@ -23,6 +23,7 @@ pub mod percpu;
 pub mod power;
 pub mod rcu;
 mod smp;
+pub mod text_poke;
 pub mod thread;
 pub mod tlb;
 pub mod torture;

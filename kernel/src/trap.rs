@@ -186,8 +186,10 @@ fn leave(frame: &mut TrapFrame) {
     if !frame.is_user() {
         match idt::syscall_exit_position(frame) {
             SyscallExit::Outside => return,
-            SyscallExit::Restartable => return idt::restart_syscall_exit(frame),
+            SyscallExit::Restartable(start) => return frame.rip = start,
             SyscallExit::AtJump => frame.rip = frame.rcx,
+            // The call is not made, and made again by its `syscall`; the number is still in RAX.
+            SyscallExit::InLeaf => frame.rip = frame.rcx - 2,
         }
     }
     exit_to_program(frame);

@@ -5,6 +5,8 @@
 //! [`FromRegister`]; the return value or negated errno goes into RAX.
 
 use arch_x86_64::TrapFrame;
+use arch_x86_64::percpu::WORK_INTERRUPTED;
+use kernel::thread;
 use linux_abi::Errno;
 
 use crate::process::{Process, Task};
@@ -13,11 +15,27 @@ use crate::process::{Process, Task};
 pub type SysResult = Result<usize, Errno>;
 
 /// An entry of the system call table. Returns what goes into RAX, so that nothing passes through memory.
-pub type Handler = fn(&mut Ctx<'_>) -> isize;
+pub type Handler = extern "C" fn(&Task, &mut TrapFrame) -> isize;
 
 /// A [`SysResult`] as RAX has it: the value, or the negated errno.
+#[inline(always)]
 pub(crate) fn to_register(result: SysResult) -> isize {
-    result.map_or_else(Errno::to_ret, |value| value as isize)
+    match result {
+        Ok(value) => value as isize,
+        Err(error) if error.0 >= FIRST_INTERNAL => interrupted(error),
+        Err(error) => error.to_ret(),
+    }
+}
+
+/// The first of the internal errors that ask for a restart.
+const FIRST_INTERNAL: u16 = Errno::ERESTARTSYS.0;
+
+/// A call that a signal interrupted: the signal decides how it ends, on the way back to the program.
+#[cold]
+#[inline(never)]
+fn interrupted(error: Errno) -> isize {
+    thread::with_current(|t| t.work().add_work(WORK_INTERRUPTED));
+    error.to_ret()
 }
 
 /// The caller of a system call.

@@ -1,26 +1,26 @@
 //! Entry from the kernel: the symbols that `kernel` declares and this crate defines.
 //!
-//! `linux_syscall` is the hot path: no lock, no allocation, no reference count between the registers and the handler.
-//! Came from `syscall_entry` in arch/x86_64/src/entry.S; next stop: [`crate::table`].
+//! System calls do not come here: `syscall_entry` in arch/x86_64/src/entry.S calls the handlers of [`crate::table`] itself, without a
+//! lock, an allocation or a reference count in between.
 
 #![expect(unsafe_code, reason = "defines link-time symbols")]
 
 use alloc::sync::Arc;
-use core::ops::RangeInclusive;
-use core::sync::atomic::Ordering;
+use core::any::Any;
+use core::ptr;
 
 use arch_x86_64::TrapFrame;
-use arch_x86_64::percpu::{WORK_RESTORE, WORK_RSEQ, WORK_SIGNAL};
+use arch_x86_64::percpu::{WORK_INTERRUPTED, WORK_RESTORE, WORK_RSEQ, WORK_SIGNAL, WORK_SITES};
 use kernel::thread;
-use kernel::trap::Fault;
+use kernel::trap::{Fault, FaultKind};
 use linux_abi::Errno;
 
+use crate::calls;
 use crate::ctx::Ctx;
 use crate::oom;
 use crate::process::Task;
 use crate::rseq;
 use crate::signal::{deliver, fault};
-use crate::table;
 
 /// What a program thread's kernel thread carries.
 pub(crate) struct Personality(pub(crate) Arc<Task>);
@@ -30,35 +30,18 @@ pub fn with_task<R>(f: impl FnOnce(&Task) -> R) -> Option<R> {
     thread::with_current(|t| t.personality::<Personality>().map(|p| f(&p.0)))
 }
 
-/// A system call: number in `orig_rax`, arguments in the registers, result to `rax`.
+/// What the handlers in `table.rs` get: the running thread's task.
 #[unsafe(no_mangle)]
-extern "C" fn linux_syscall(frame: &mut TrapFrame) {
-    thread::with_current(|t| {
-        let Some(personality) = t.personality::<Personality>() else { return };
-        let mut ctx = Ctx::new(&personality.0, frame);
-        let result = table::dispatch(&mut ctx);
-        ctx.frame_mut().rax = result as u64;
-        if INTERRUPTED.contains(&result) {
-            interrupted_call(&mut ctx, Errno(result.unsigned_abs() as u16));
-        }
-    });
+fn linux_task(personality: &(dyn Any + Send + Sync)) -> *const () {
+    personality.downcast_ref::<Personality>().map_or(ptr::null(), |personality| Arc::as_ptr(&personality.0).cast())
 }
 
-/// What the internal errors that ask for a restart look like in RAX.
-const INTERRUPTED: RangeInclusive<isize> = -4095..=Errno::ERESTARTSYS.to_ret();
-
-/// A call that a signal interrupted: the signal decides how it ends.
+/// The internal error of a system call that was interrupted. Until a handler or the restart says otherwise, it fails with `EINTR`.
 #[cold]
-fn interrupted_call(ctx: &mut Ctx<'_>, error: Errno) {
-    if thread::with_current(|t| t.work().work.load(Ordering::Relaxed) & WORK_RESTORE != 0) {
-        // `rt_sigreturn`: RAX is the program's, and means nothing.
-        return;
-    }
-    // Until a handler or the restart says otherwise.
-    ctx.frame_mut().rax = Errno::EINTR.to_ret() as u64;
-    ctx.frame_mut().set_syscall_clobbers();
-    thread::with_current(|t| t.clear_work());
-    deliver::deliver(ctx, Some(error));
+fn interrupted_call(frame: &mut TrapFrame) -> Errno {
+    let error = Errno((frame.rax as i64).unsigned_abs() as u16);
+    frame.rax = Errno::EINTR.to_ret() as u64;
+    error
 }
 
 /// Work to do before program code goes on: signals, process end.
@@ -66,13 +49,17 @@ fn interrupted_call(ctx: &mut Ctx<'_>, error: Errno) {
 fn linux_exit_work(frame: &mut TrapFrame) {
     thread::with_current(|t| {
         // Cleared before the queues are looked at: a signal sent from here on sets it again.
-        let work = t.work().take_work(WORK_SIGNAL | WORK_RESTORE | WORK_RSEQ);
+        let work = t.work().take_work(WORK_SIGNAL | WORK_RESTORE | WORK_RSEQ | WORK_INTERRUPTED | WORK_SITES);
         if let Some(personality) = t.personality::<Personality>() {
+            if work & WORK_SITES != 0 {
+                calls::with_space(|space| calls::settle(space, frame));
+            }
+            let interrupted = (work & WORK_INTERRUPTED != 0).then(|| interrupted_call(frame));
             let mut ctx = Ctx::new(&personality.0, frame);
             if work & WORK_RSEQ != 0 {
                 rseq::before_program(&mut ctx);
             }
-            deliver::deliver(&mut ctx, None);
+            deliver::deliver(&mut ctx, interrupted);
             // The exit path restores the whole frame from here on anyway; delivery need not ask for it again.
             t.work().take_work(WORK_RESTORE);
         }
@@ -82,6 +69,9 @@ fn linux_exit_work(frame: &mut TrapFrame) {
 /// A fault of program code.
 #[unsafe(no_mangle)]
 fn linux_fault(frame: &mut TrapFrame, fault: Fault) {
+    if fault.kind == FaultKind::Breakpoint && calls::with_space(|space| calls::at_breakpoint(space, frame)) == Some(true) {
+        return;
+    }
     thread::with_current(|t| {
         if let Some(personality) = t.personality::<Personality>() {
             fault::raise(&mut Ctx::new(&personality.0, frame), fault);

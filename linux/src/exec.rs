@@ -21,6 +21,7 @@ use vfs::ops::Context;
 use vfs::walk::Follow;
 use vfs::{FileKind, Location};
 
+use crate::calls;
 use crate::process::{Executable, Ids};
 use crate::signal::frame;
 use crate::{random, rseq, vdso};
@@ -355,6 +356,7 @@ pub fn load(context: &Context<'_>, cwd: &Location, mut request: Request) -> Resu
     };
     let memory = |e| fail(Cause::Memory(e));
     let space = AddressSpace::new().map_err(memory)?;
+    calls::prepare(&space);
     let mut loaded = place(&space, context, &program, interpreter.as_ref(), &request).map_err(|e| match e {
         Errno::E2BIG => fail(Cause::TooManyArguments),
         e => memory(e),

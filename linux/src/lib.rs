@@ -1,6 +1,6 @@
 //! The Linux personality: program loading, system calls, signals, /proc.
 //!
-//! [`start`] mounts the root and starts the program, [`exec`] loads it. A system call enters at `linux_syscall` ([`entry`]), goes
+//! [`start`] mounts the root and starts the program, [`exec`] loads it. A system call enters at `syscall_entry` in arch, goes
 //! through [`table`], and ends in a function of [`sys`]. Program memory is reached only through [`user_ptr`]. [`process`] holds
 //! what a process and a thread are, [`signal`] how signals reach them.
 
@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod cpuinfo;
+mod calls;
 pub mod ctx;
 pub mod devfs;
 pub mod entry;

@@ -11,7 +11,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use kernel::mm::AddressSpace;
 use kernel::thread::ThreadRef;
@@ -78,6 +79,46 @@ impl Ids {
 
     fn credentials(&self) -> Arc<Credentials> {
         Arc::new(Credentials { uid: self.fsuid, gid: self.fsgid, groups: self.groups.clone() })
+    }
+}
+
+/// Numbers that calls which need no kernel stack answer with ([`crate::calls`]): a copy of what is elsewhere.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pid: u32,
+    ruid: AtomicU32,
+    euid: AtomicU32,
+    rgid: AtomicU32,
+    egid: AtomicU32,
+}
+
+/// Which of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the calls' own names")]
+pub enum OwnId {
+    Uid,
+    Euid,
+    Gid,
+    Egid,
+}
+
+impl Identity {
+    pub(crate) const PID: usize = offset_of!(Self, pid);
+    pub(crate) const RUID: usize = offset_of!(Self, ruid);
+    pub(crate) const EUID: usize = offset_of!(Self, euid);
+    pub(crate) const RGID: usize = offset_of!(Self, rgid);
+    pub(crate) const EGID: usize = offset_of!(Self, egid);
+
+    fn new(pid: u32, ids: &Ids) -> Self {
+        let identity = Self { pid, ruid: AtomicU32::new(0), euid: AtomicU32::new(0), rgid: AtomicU32::new(0), egid: AtomicU32::new(0) };
+        identity.set(ids);
+        identity
+    }
+
+    fn set(&self, ids: &Ids) {
+        let pairs = [(&self.ruid, ids.ruid), (&self.euid, ids.euid), (&self.rgid, ids.rgid), (&self.egid, ids.egid)];
+        pairs.into_iter().for_each(|(word, id)| word.store(id, Ordering::Relaxed));
     }
 }
 
@@ -200,6 +241,7 @@ impl Usage {
 /// A process: what its threads share.
 pub struct Process {
     pid: u32,
+    identity: Arc<Identity>,
     /// Files by descriptor.
     pub files: FdTable,
     /// Root, working directory, umask.
@@ -264,6 +306,7 @@ impl Process {
     pub fn new(pid: u32, space: Arc<AddressSpace>, fs: FsState, files: FdTable, ids: Ids) -> Arc<Self> {
         let process = Arc::new(Self {
             pid,
+            identity: Arc::new(Identity::new(pid, &ids)),
             files,
             fs,
             signals: ProcessSignals::new(),
@@ -427,6 +470,18 @@ impl Process {
         self.ids.read().clone()
     }
 
+    /// One of the identities.
+    #[must_use]
+    pub fn own_id(&self, which: OwnId) -> u32 {
+        let word = match which {
+            OwnId::Uid => &self.identity.ruid,
+            OwnId::Euid => &self.identity.euid,
+            OwnId::Gid => &self.identity.rgid,
+            OwnId::Egid => &self.identity.egid,
+        };
+        word.load(Ordering::Relaxed)
+    }
+
     /// Changes the identities.
     ///
     /// # Errors
@@ -436,6 +491,7 @@ impl Process {
         let mut new = ids.clone();
         let result = change(&mut new)?;
         *self.credentials.write() = new.credentials();
+        self.identity.set(&new);
         *ids = new;
         Ok(result)
     }
@@ -583,6 +639,8 @@ impl Process {
 pub struct Task {
     tid: u32,
     process: Arc<Process>,
+    /// That of `process`, where [`crate::calls`] finds it.
+    identity: AtomicPtr<Identity>,
     thread: Mutex<Option<ThreadRef>>,
     name: Mutex<String>,
     /// Mask, pending signals, alternate stack.
@@ -600,11 +658,16 @@ pub struct Task {
 }
 
 impl Task {
+    /// Where the thread's number and its process's [`Identity`] are.
+    pub(crate) const TID: usize = offset_of!(Self, tid);
+    pub(crate) const IDENTITY: usize = offset_of!(Self, identity);
+
     /// A thread that is not running yet; [`Process::add_task`] starts it.
     #[must_use]
     pub fn new(tid: u32, process: Arc<Process>, name: String, signals: TaskSignals) -> Arc<Self> {
         Arc::new(Self {
             tid,
+            identity: AtomicPtr::new(Arc::as_ptr(&process.identity).cast_mut()),
             process,
             thread: Mutex::new(None),
             name: Mutex::new(name),

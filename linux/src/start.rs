@@ -96,6 +96,7 @@ fn start() -> Result<(), Failure> {
     let files = FdTable::new();
     stdio::open(&files, &fs.mounts, boot_info().command_line.get("stdio").unwrap_or("ppp"))
         .map_err(|e| failure(format!("cannot open standard input and output: {e}")))?;
+    crate::calls::start();
     control::on_message(from_host);
     if let Some((rows, columns)) = boot_info().command_line.get("winsize").and_then(parse_window_size) {
         crate::mounts::set_window_size(rows, columns);

@@ -1,15 +1,22 @@
 //! The system call table: number → function, one line each, and the entry from the kernel.
 //!
-//! A line reads `name => module::function / ARGUMENTS, COVERAGE;`. The function takes [`Ctx`] and that many typed
+//! A line reads `name => module::function / ARGUMENTS, COVERAGE, ROUTE;`. The function takes [`Ctx`] and that many typed
 //! arguments ([`crate::ctx::FromRegister`]). `COVERAGE` is what doc/linux-abi.md prints: `full`, or `partial("what is missing")`.
+//! `ROUTE` is left out, or `whole` (the handler looks at all registers of the program's frame, or changes them), or `quiet` (it touches no
+//! vector register and never waits, which `cargo xtask lint` proves; such calls are entered faster).
 //! A number without a line answers `ENOSYS` and is logged once.
+
+#![expect(unsafe_code, reason = "defines link-time symbols that the entry code uses")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use arch_x86_64::TrapFrame;
+use arch_x86_64::syscall::Route;
 use linux_abi::Errno;
 use syscalls::Sysno;
 
 use crate::ctx::{Ctx, Handler, to_register};
+use crate::process::Task;
 use crate::rseq;
 use crate::scarcity;
 use crate::sys::{
@@ -17,7 +24,7 @@ use crate::sys::{
 };
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
-pub const COUNT: usize = 512;
+pub const COUNT: usize = arch_x86_64::syscall::COUNT;
 
 /// How much of a system call's documented behaviour is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,46 +45,74 @@ pub struct Line {
 }
 
 macro_rules! shim {
-    ($f:path, 0) => {
-        |ctx: &mut Ctx<'_>| to_register($f(ctx))
-    };
-    ($f:path, 1) => {
-        |ctx: &mut Ctx<'_>| {
+    ($f:path, 0) => {{
+        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
+            let ctx = &mut Ctx::new(task, frame);
+            to_register($f(ctx))
+        }
+        shim
+    }};
+    ($f:path, 1) => {{
+        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
+            let ctx = &mut Ctx::new(task, frame);
             let a = ctx.arg::<_, 0>();
             to_register($f(ctx, a))
         }
-    };
-    ($f:path, 2) => {
-        |ctx: &mut Ctx<'_>| {
+        shim
+    }};
+    ($f:path, 2) => {{
+        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
+            let ctx = &mut Ctx::new(task, frame);
             let (a, b) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>());
             to_register($f(ctx, a, b))
         }
-    };
-    ($f:path, 3) => {
-        |ctx: &mut Ctx<'_>| {
+        shim
+    }};
+    ($f:path, 3) => {{
+        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
+            let ctx = &mut Ctx::new(task, frame);
             let (a, b, c) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>());
             to_register($f(ctx, a, b, c))
         }
-    };
-    ($f:path, 4) => {
-        |ctx: &mut Ctx<'_>| {
+        shim
+    }};
+    ($f:path, 4) => {{
+        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
+            let ctx = &mut Ctx::new(task, frame);
             let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
             to_register($f(ctx, a, b, c, d))
         }
-    };
-    ($f:path, 5) => {
-        |ctx: &mut Ctx<'_>| {
+        shim
+    }};
+    ($f:path, 5) => {{
+        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
+            let ctx = &mut Ctx::new(task, frame);
             let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
             let e = ctx.arg::<_, 4>();
             to_register($f(ctx, a, b, c, d, e))
         }
-    };
-    ($f:path, 6) => {
-        |ctx: &mut Ctx<'_>| {
+        shim
+    }};
+    ($f:path, 6) => {{
+        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
+            let ctx = &mut Ctx::new(task, frame);
             let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
             let (e, f) = (ctx.arg::<_, 4>(), ctx.arg::<_, 5>());
             to_register($f(ctx, a, b, c, d, e, f))
         }
+        shim
+    }};
+}
+
+macro_rules! route {
+    () => {
+        Route::Full
+    };
+    (quiet) => {
+        Route::Quiet
+    };
+    (whole) => {
+        Route::Whole
     };
 }
 
@@ -91,11 +126,18 @@ macro_rules! coverage {
 }
 
 macro_rules! table {
-    ($($name:ident => $module:ident::$function:ident / $arity:tt, $coverage:ident $(($text:literal))?;)*) => {
+    ($($name:ident => $module:ident::$function:ident / $arity:tt, $coverage:ident $(($text:literal))? $(, $route:ident)?;)*) => {
         /// The functions, by number.
         const FUNCTIONS: [Handler; COUNT] = {
             let mut table = [unknown as Handler; COUNT];
             $(table[Sysno::$name as usize] = shim!($module::$function, $arity);)*
+            table
+        };
+
+        /// How they are entered, by number.
+        const ROUTES: [Route; COUNT] = {
+            let mut table = [Route::Full; COUNT];
+            $(table[Sysno::$name as usize] = route!($($route)?);)*
             table
         };
 
@@ -168,7 +210,7 @@ table! {
     chdir => file::chdir / 1, full;
     fchdir => file::fchdir / 1, full;
     chroot => file::chroot / 1, full;
-    umask => file::umask / 1, full;
+    umask => file::umask / 1, full, quiet;
     stat => file::stat / 2, full;
     lstat => file::lstat / 2, full;
     fstat => file::fstat / 2, full;
@@ -285,15 +327,15 @@ table! {
     shmctl => shm::shmctl / 3, full;
 
     // Threads (sys/thread.rs)
-    clone => thread::clone / 5, partial("threads, fork and vfork; nothing in between");
-    clone3 => thread::clone3 / 2, partial("threads, fork and vfork; nothing in between");
-    fork => thread::fork / 0, full;
-    vfork => thread::vfork / 0, full;
+    clone => thread::clone / 5, partial("threads, fork and vfork; nothing in between"), whole;
+    clone3 => thread::clone3 / 2, partial("threads, fork and vfork; nothing in between"), whole;
+    fork => thread::fork / 0, full, whole;
+    vfork => thread::vfork / 0, full, whole;
     exit => thread::exit / 1, full;
     exit_group => thread::exit_group / 1, full;
-    gettid => thread::gettid / 0, full;
-    set_tid_address => thread::set_tid_address / 1, full;
-    set_robust_list => thread::set_robust_list / 2, full;
+    gettid => thread::gettid / 0, full, quiet;
+    set_tid_address => thread::set_tid_address / 1, full, quiet;
+    set_robust_list => thread::set_robust_list / 2, full, quiet;
     get_robust_list => thread::get_robust_list / 3, full;
     sched_yield => sched::sched_yield / 0, full;
     sched_getaffinity => sched::sched_getaffinity / 3, full;
@@ -302,8 +344,8 @@ table! {
     sched_setscheduler => sched::sched_setscheduler / 3, partial("no SCHED_DEADLINE");
     sched_getparam => sched::sched_getparam / 2, full;
     sched_setparam => sched::sched_setparam / 2, full;
-    sched_get_priority_min => sched::sched_get_priority_min / 1, full;
-    sched_get_priority_max => sched::sched_get_priority_max / 1, full;
+    sched_get_priority_min => sched::sched_get_priority_min / 1, full, quiet;
+    sched_get_priority_max => sched::sched_get_priority_max / 1, full, quiet;
     sched_rr_get_interval => sched::sched_rr_get_interval / 2, full;
     sched_setattr => sched::sched_setattr / 3, partial("no SCHED_DEADLINE, no utilisation clamps");
     sched_getattr => sched::sched_getattr / 4, full;
@@ -356,10 +398,10 @@ table! {
     timer_delete => time::timer_delete / 1, full;
 
     // Processes (sys/process.rs)
-    getpid => process::getpid / 0, full;
-    getppid => process::getppid / 0, full;
+    getpid => process::getpid / 0, full, quiet;
+    getppid => process::getppid / 0, full, quiet;
     getpgid => process::getpgid / 1, full;
-    getpgrp => process::getpgrp / 0, full;
+    getpgrp => process::getpgrp / 0, full, quiet;
     setpgid => process::setpgid / 2, full;
     getsid => process::getsid / 1, full;
     setsid => process::setsid / 0, full;
@@ -381,10 +423,10 @@ table! {
     arch_prctl => info::arch_prctl / 2, partial("the GS base belongs to the kernel");
     prctl => info::prctl / 5, partial("names, dumpable, timer slack, capability bounds, large pages; some accepted without effect");
     getrandom => info::getrandom / 3, full;
-    getuid => info::getuid / 0, full;
-    geteuid => info::geteuid / 0, full;
-    getgid => info::getgid / 0, full;
-    getegid => info::getegid / 0, full;
+    getuid => info::getuid / 0, full, quiet;
+    geteuid => info::geteuid / 0, full, quiet;
+    getgid => info::getgid / 0, full, quiet;
+    getegid => info::getegid / 0, full, quiet;
     setuid => info::setuid / 1, full;
     setgid => info::setgid / 1, full;
     setreuid => info::setreuid / 2, full;
@@ -405,8 +447,9 @@ table! {
     syslog => info::syslog / 3, partial("no kernel messages for programs");
 }
 
-/// What runs first, by number: the functions, but for the calls that memory may be too scarce for.
-static HANDLERS: [Handler; COUNT] = {
+/// What runs first, by number: the functions, but for the calls that memory may be too scarce for. For `syscall_entry`.
+#[unsafe(no_mangle)]
+static linux_handlers: [Handler; COUNT] = {
     let mut table = FUNCTIONS;
     let mut number = 0;
     while number < COUNT {
@@ -418,32 +461,47 @@ static HANDLERS: [Handler; COUNT] = {
     table
 };
 
+/// How `syscall_entry` goes on, by number.
+#[unsafe(no_mangle)]
+static linux_routes: [unsafe extern "C" fn(); COUNT] = {
+    let mut table = [Route::Full.entry(); COUNT];
+    let mut number = 0;
+    while number < COUNT {
+        table[number] = ROUTES[number].entry();
+        number += 1;
+    }
+    table
+};
+
+/// How the call `number` is entered; `None` if it is out of range.
+pub(crate) fn route(number: u32) -> Option<Route> {
+    ROUTES.get(number as usize).copied()
+}
+
 /// The functions behind [`when_memory_suffices`].
 static GUARDED: [Handler; COUNT] = FUNCTIONS;
 
 /// Runs a call that makes or enlarges something in the kernel, unless memory is scarce.
-fn when_memory_suffices(ctx: &mut Ctx<'_>) -> isize {
-    let number = ctx.frame().orig_rax as usize;
+extern "C" fn when_memory_suffices(task: &Task, frame: &mut TrapFrame) -> isize {
+    let number = frame.orig_rax as usize;
     if kernel::mm::memory_is_scarce()
         && let Some(error) = scarcity::refusal(number)
     {
         return error.to_ret();
     }
-    GUARDED[number](ctx)
+    GUARDED[number](task, frame)
 }
 
-/// Runs the system call that the registers ask for.
+/// Makes the system call that `orig_rax` asks for, for a call that goes on with another one.
 pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> isize {
     let number = ctx.frame().orig_rax as usize;
-    match HANDLERS.get(number) {
-        Some(handler) => handler(ctx),
-        None => Errno::ENOSYS.to_ret(),
-    }
+    let handler = linux_handlers.get(number).copied().unwrap_or(unknown);
+    handler(ctx.task(), ctx.frame_mut())
 }
 
-/// Answers for a number without a line.
-fn unknown(ctx: &mut Ctx<'_>) -> isize {
-    let number = ctx.frame().orig_rax as usize;
+/// Answers for a number without a line, or out of range.
+extern "C" fn unknown(_: &Task, frame: &mut TrapFrame) -> isize {
+    let number = frame.orig_rax as usize;
     if first_time(number) {
         let name = Sysno::new(number).map_or("?", |s| s.name());
         log::info!("system call {number} ({name}) is not implemented: ENOSYS");

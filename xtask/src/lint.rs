@@ -3,9 +3,10 @@
 //! * clippy without warnings, for the host's crates and for the kernel's;
 //! * no spinning in the sources: an exception is a line of the table in `doc/locking.md` that names the file;
 //! * no crate in the kernel's dependency graph that spins or needs std;
-//! * in the kernel's code: no AVX outside the routines that save its state, no use of FS (the program's), no `swapgs`.
+//! * in the kernel's code: no AVX outside the routines that save its state, no use of FS (the program's), no `swapgs`; and quiet system
+//!   calls are quiet, see [`quiet`].
 
-use crate::{build, paths, run};
+use crate::{build, paths, quiet, run};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -158,8 +159,10 @@ const AVX_ALLOWED: [&str; 2] = ["xstate", "fpu"];
 /// Looks through the kernel's disassembly.
 fn instructions() -> Result<Vec<String>> {
     let kernel = build::kernel(&build::Options { dev: false })?;
-    let listing = run::output(Command::new("objdump").args(["-d", "-C", "--no-show-raw-insn"]).arg(&kernel))?;
-    Ok(bad_instructions(&listing))
+    let text = run::output(Command::new("objdump").args(["-d", "-C", "--no-show-raw-insn"]).arg(&kernel))?;
+    let mut found = bad_instructions(&text);
+    found.extend(quiet::check(&kernel, &quiet::Listing::parse(&text))?);
+    Ok(found)
 }
 
 fn bad_instructions(listing: &str) -> Vec<String> {

@@ -9,6 +9,7 @@ mod build;
 mod gdb;
 mod lint;
 mod paths;
+mod quiet;
 mod run;
 mod soak;
 mod test;

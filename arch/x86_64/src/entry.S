@@ -69,12 +69,9 @@
     call save_registers
 .endm
 
-// System call. rcx = return address, r11 = the program's RFLAGS (dead by the ABI), everything else as the program left it.
-// Preemption-safe with interrupts on at every instruction: an interrupt before the stack switch sees a program stack
-// pointer and starts at the top of the (empty) kernel stack; after it, the stack pointer lies inside the kernel stack.
-// CS and SS in that frame are right since `switch::prepare`; RCX and R11 are left to `TrapFrame::set_syscall_clobbers`.
-.globl syscall_entry
-syscall_entry:
+// What a handler may look at, and what a system call preserves and compiled code does not: on the kernel stack from here on.
+// RBX, RBP and R12 to R15 stay in the registers, since handlers preserve them; whoever needs the whole frame has them saved.
+.macro ENTER
     mov %rsp, %r11
     mov %gs:G_KERNEL_FRAME, %rsp
     mov %r11, F_RSP(%rsp)
@@ -86,6 +83,30 @@ syscall_entry:
     mov %r10, F_R10(%rsp)
     mov %r8, F_R8(%rsp)
     mov %r9, F_R9(%rsp)
+.endm
+
+// Calls the handler of the number in RAX, which is in range; its result is in RAX.
+.macro CALL_HANDLER
+    mov %gs:G_CURRENT, %rdi
+    mov T_TASK(%rdi), %rdi
+    mov %rsp, %rsi
+    call *linux_handlers(,%rax,8)
+.endm
+
+.macro RESTORE_ARGUMENTS
+    mov F_RDI(%rsp), %rdi
+    mov F_RSI(%rsp), %rsi
+    mov F_RDX(%rsp), %rdx
+    mov F_R10(%rsp), %r10
+    mov F_R8(%rsp), %r8
+    mov F_R9(%rsp), %r9
+    mov F_RIP(%rsp), %rcx
+    mov F_RSP(%rsp), %rsp
+.endm
+
+// The rest of what a program's frame holds. CS and SS are right since `switch::prepare`; RCX and R11 are left to
+// `TrapFrame::set_syscall_clobbers`.
+.macro SAVE_PRESERVED
     mov %rbx, F_RBX(%rsp)
     mov %rbp, F_RBP(%rsp)
     mov %r12, F_R12(%rsp)
@@ -93,34 +114,105 @@ syscall_entry:
     mov %r14, F_R14(%rsp)
     mov %r15, F_R15(%rsp)
     movq $0x202, F_RFLAGS(%rsp)
+.endm
+
+// System call. rax = number, rcx = return address, r11 = the program's RFLAGS (dead by the ABI), everything else as the program left it.
+// Preemption-safe with interrupts on at every instruction: an interrupt before the stack switch sees a program stack
+// pointer and starts at the top of the (empty) kernel stack; after it, the stack pointer lies inside the kernel stack.
+// Here come those of the `syscall` instruction, which are counted by the return address's last byte: who comes often is looked at.
+.balign 16
+.globl syscall_entry
+syscall_entry:
+    ENTER
+    movzbl %cl, %edx
+    decb %gs:G_SITE_COUNTS(%rdx)
+    jz syscall_site_is_hot
+syscall_dispatch:
+    cmp $SYSCALL_COUNT, %rax
+    jae syscall_number_unknown
+    jmp *linux_routes(,%rax,8)
+
+// Handlers that look at the whole frame.
+.globl syscall_route_whole
+syscall_route_whole:
+    SAVE_PRESERVED
+    jmp syscall_route_full
+// All others. A patched call site comes in front: a stub beside the program's code has put the number into RAX, which is in range,
+// and the return address into RCX.
+.balign 16
+.globl syscall_patched_full
+syscall_patched_full:
+    ENTER
+.globl syscall_route_full
+syscall_route_full:
     SAVE_XMM
-    mov %rsp, %rdi
-    xor %ebp, %ebp
-    call linux_syscall
+    CALL_HANDLER
 // From here to the final jump the path can be started over: a trap that finds work for this thread while RIP is in
 // [syscall_exit, syscall_exit_jump) sets RIP back to syscall_exit; at the jump itself it treats rcx as the program's RIP.
 .globl syscall_exit
 syscall_exit:
     mov %gs:G_CURRENT, %r11
     cmpl $0, T_WORK(%r11)
-    jne 1f
+    jne syscall_work
     RESTORE_XMM
-    mov F_RAX(%rsp), %rax
-    mov F_RDI(%rsp), %rdi
-    mov F_RSI(%rsp), %rsi
-    mov F_RDX(%rsp), %rdx
-    mov F_R10(%rsp), %r10
-    mov F_R8(%rsp), %r8
-    mov F_R9(%rsp), %r9
-    mov F_RBP(%rsp), %rbp
-    mov F_RIP(%rsp), %rcx
-    mov F_RSP(%rsp), %rsp
+    RESTORE_ARGUMENTS
 .globl syscall_exit_jump
 syscall_exit_jump:
     jmp *%rcx
+
+// Handlers that touch no vector register and never wait, as `cargo xtask lint` proves: the registers keep the program's values.
+.balign 16
+.globl syscall_patched_quiet
+syscall_patched_quiet:
+    ENTER
+.globl syscall_route_quiet
+syscall_route_quiet:
+    CALL_HANDLER
+.globl syscall_quiet_exit
+syscall_quiet_exit:
+    mov %gs:G_CURRENT, %r11
+    cmpl $0, T_WORK(%r11)
+    jne syscall_quiet_work
+    RESTORE_ARGUMENTS
+.globl syscall_quiet_exit_jump
+syscall_quiet_exit_jump:
+    jmp *%rcx
+
+// Patched call sites of the rarer kinds.
+.globl syscall_patched_whole
+syscall_patched_whole:
+    ENTER
+    jmp syscall_route_whole
+// The number may be any.
+.globl syscall_patched_any
+syscall_patched_any:
+    ENTER
+    jmp syscall_dispatch
+
+syscall_quiet_work:
+    SAVE_XMM
+// Work to do on the way out. What is in the registers goes to the frame, unless the handler has put other values there.
+syscall_work:
+    testl $WORK_RESTORE, T_WORK(%r11)
+    jnz 1f
+    SAVE_PRESERVED
+    mov %rax, F_RAX(%rsp)
 1:  mov %rsp, %rdi
+    xor %ebp, %ebp
     call trap_exit_to_program
     jmp trap_return
+
+syscall_number_unknown:
+    mov $(SYSCALL_COUNT - 1), %eax
+    jmp syscall_route_full
+
+syscall_site_is_hot:
+    SAVE_XMM
+    mov %rsp, %rdi
+    call linux_site_is_hot
+    RESTORE_XMM
+    mov F_ORIG_RAX(%rsp), %rax
+    jmp syscall_dispatch
 
 // Common part of all vectors but NMI, #DF and #MC. On the CPU's bounce stack, interrupts off:
 //   0 vector, 8 error code, 16 rip, 24 cs, 32 rflags, 40 rsp, 48 ss

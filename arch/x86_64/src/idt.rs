@@ -28,7 +28,11 @@ entry_asm! {
     G_KERNEL_STACK = percpu::KERNEL_STACK,
     G_EMERGENCY_FRAME = percpu::EMERGENCY_FRAME,
     GUARD_SIZE = addr::PAGE_SIZE,
+    G_SITE_COUNTS = percpu::SITE_COUNTS,
     T_WORK = percpu::THREAD_WORK,
+    T_TASK = percpu::THREAD_TASK,
+    WORK_RESTORE = percpu::WORK_RESTORE,
+    SYSCALL_COUNT = crate::syscall::COUNT,
     F_R15 = offset_of!(TrapFrame, r15),
     F_R14 = offset_of!(TrapFrame, r14),
     F_R13 = offset_of!(TrapFrame, r13),
@@ -57,6 +61,11 @@ unsafe extern "C" {
     static trap_stubs: [[u8; 16]; 256];
     static syscall_exit: u8;
     static syscall_exit_jump: u8;
+    static syscall_quiet_exit: u8;
+    static syscall_quiet_exit_jump: u8;
+    /// Defined by the personality: calls that need no kernel stack. Each only loads, into R11 and at last into RAX, and ends in `jmp *%rcx`.
+    static leaf_calls_start: u8;
+    static leaf_calls_end: u8;
 }
 
 #[derive(Clone, Copy)]
@@ -140,24 +149,31 @@ impl Default for Idt {
 pub enum SyscallExit {
     /// Anywhere else.
     Outside,
-    /// Between the look at the work word and the jump: the sequence can be started over.
-    Restartable,
+    /// Between the look at the work word and the jump: the sequence can be started over, here.
+    Restartable(u64),
     /// At the jump back: every register already holds the program's value, RCX the program's RIP.
     AtJump,
+    /// In a leaf call, which has changed nothing but R11: the program's `syscall` instruction is right before where RCX points.
+    InLeaf,
 }
 
-/// Whether `frame` was interrupted in the exit sequence of `syscall`.
+/// Whether `frame` was interrupted in the exit sequence of `syscall`, or in a leaf call.
 #[must_use]
 pub fn syscall_exit_position(frame: &TrapFrame) -> SyscallExit {
-    let (start, jump) = (&raw const syscall_exit as u64, &raw const syscall_exit_jump as u64);
-    match frame.rip {
-        rip if rip == jump => SyscallExit::AtJump,
-        rip if (start..jump).contains(&rip) => SyscallExit::Restartable,
-        _ => SyscallExit::Outside,
+    const JMP_RCX: [u8; 2] = [0xff, 0xe1];
+    const EXITS: [(*const u8, *const u8); 2] =
+        [(&raw const syscall_exit, &raw const syscall_exit_jump), (&raw const syscall_quiet_exit, &raw const syscall_quiet_exit_jump)];
+    for (start, jump) in EXITS {
+        match frame.rip {
+            rip if rip == jump as u64 => return SyscallExit::AtJump,
+            rip if (start as u64..jump as u64).contains(&rip) => return SyscallExit::Restartable(start as u64),
+            _ => {}
+        }
     }
-}
-
-/// Makes an interrupted exit sequence look at the work word again.
-pub fn restart_syscall_exit(frame: &mut TrapFrame) {
-    frame.rip = &raw const syscall_exit as u64;
+    if !(&raw const leaf_calls_start as u64..&raw const leaf_calls_end as u64).contains(&frame.rip) {
+        return SyscallExit::Outside;
+    }
+    // SAFETY: kernel code, with another instruction behind it or the two bytes of this one.
+    let at_jump = unsafe { (frame.rip as *const [u8; 2]).read() } == JMP_RCX;
+    if at_jump { SyscallExit::AtJump } else { SyscallExit::InLeaf }
 }

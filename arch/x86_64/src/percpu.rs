@@ -7,7 +7,8 @@ use crate::{FRAME_SIZE, msr, paging};
 use addr::PhysAddr;
 use core::arch::asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// Bytes of every thread's kernel stack; a guard page lies below.
 pub const KERNEL_STACK_SIZE: usize = 32 << 10;
@@ -34,6 +35,8 @@ pub struct CpuBlock {
     scheduler: *const (),
     /// Where the frame of a trap goes that finds the thread's kernel stack used up.
     emergency_frame: u64,
+    /// How many more `syscall` instructions before the personality looks at who executes them, by the last byte of the return address.
+    site_counts: [u8; 256],
 }
 
 /// The first fields of every thread, at fixed offsets for the entry code.
@@ -43,6 +46,8 @@ pub struct ThreadBlock {
     pub work: AtomicU32,
     /// The CPU that the program was last told it runs on ([`ThreadBlock::note_rseq_cpu`]), or [`NO_RSEQ`].
     rseq_cpu: AtomicU32,
+    /// What the personality's handlers of system calls get.
+    task: AtomicPtr<()>,
 }
 
 /// Work bit: a signal or another request waits to be looked at.
@@ -51,6 +56,10 @@ pub const WORK_SIGNAL: u32 = 1;
 pub const WORK_RESTORE: u32 = 2;
 /// Work bit: the program wants to know that it may have lost its CPU.
 pub const WORK_RSEQ: u32 = 4;
+/// Work bit: a system call was interrupted; how it ends is to be decided.
+pub const WORK_INTERRUPTED: u32 = 8;
+/// Work bit: code of the program is being rewritten where the thread may stand.
+pub const WORK_SITES: u32 = 16;
 /// In place of a CPU's number: the program does not want to know it.
 const NO_RSEQ: u32 = u32::MAX;
 /// In place of a CPU's number: the program wants to know, and has not been told yet.
@@ -58,7 +67,11 @@ const RSEQ_UNTOLD: u32 = u32::MAX - 1;
 
 /// Offset of the work word in a thread.
 pub(crate) const THREAD_WORK: usize = offset_of!(ThreadBlock, work);
-pub(crate) const CURRENT: usize = offset_of!(CpuBlock, current);
+/// Offset of what handlers get in a thread.
+pub const THREAD_TASK: usize = offset_of!(ThreadBlock, task);
+pub(crate) const SITE_COUNTS: usize = offset_of!(CpuBlock, site_counts);
+/// Offset of the running thread in the block.
+pub const CURRENT: usize = offset_of!(CpuBlock, current);
 pub(crate) const KERNEL_FRAME: usize = offset_of!(CpuBlock, kernel_frame);
 pub(crate) const KERNEL_STACK: usize = offset_of!(CpuBlock, kernel_stack);
 const PREEMPT_COUNT: usize = offset_of!(CpuBlock, preempt_count);
@@ -86,6 +99,7 @@ impl CpuBlock {
             root: 0,
             scheduler: core::ptr::null(),
             emergency_frame: 0,
+            site_counts: [0; 256],
         }
     }
 }
@@ -185,6 +199,14 @@ pub unsafe fn load_root(root: u64) {
     unsafe { paging::write_cr3(PhysAddr(root)) };
 }
 
+/// Sets how many `syscall` instructions with the return address `rip`, or one that ends in the same byte, pass on this CPU until the
+/// personality looks at them again; 0 stands for 256.
+#[inline]
+pub fn set_site_count(rip: u64, count: u8) {
+    // SAFETY: one instruction on this CPU's own counters.
+    unsafe { asm!("mov gs:[{} + {}], {}", in(reg) rip & 0xff, const SITE_COUNTS, in(reg_byte) count, options(nostack, preserves_flags)) };
+}
+
 /// What [`set_scheduler`] was given, null before.
 #[inline]
 #[must_use]
@@ -240,7 +262,12 @@ impl ThreadBlock {
     /// A block with no work pending.
     #[must_use]
     pub const fn new() -> Self {
-        Self { work: AtomicU32::new(0), rseq_cpu: AtomicU32::new(NO_RSEQ) }
+        Self { work: AtomicU32::new(0), rseq_cpu: AtomicU32::new(NO_RSEQ), task: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// What the handlers of the thread's system calls get. Before the thread first runs.
+    pub fn set_task(&self, task: *const ()) {
+        self.task.store(task.cast_mut(), Ordering::Relaxed);
     }
 
     /// Adds work bits.

@@ -2,8 +2,57 @@
 
 use crate::{gdt, msr};
 
+/// System-call numbers with a handler and a route; the last one's stands for all larger numbers.
+pub const COUNT: usize = 512;
+
 unsafe extern "C" {
     static syscall_entry: u8;
+    fn syscall_route_whole();
+    fn syscall_route_full();
+    fn syscall_route_quiet();
+    static syscall_patched_whole: u8;
+    static syscall_patched_full: u8;
+    static syscall_patched_quiet: u8;
+    static syscall_patched_any: u8;
+}
+
+/// How much of the program's registers a handler finds in its frame, and what happens to the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// All: for handlers that copy or change the whole frame.
+    Whole,
+    /// Those that compiled code does not preserve. The rest stays in the registers.
+    Full,
+    /// As `Full` without the vector registers, which the handler must not touch; so it must not wait either.
+    Quiet,
+}
+
+impl Route {
+    /// Where the entry code goes on, for the personality's table `linux_routes`.
+    #[must_use]
+    pub const fn entry(self) -> unsafe extern "C" fn() {
+        match self {
+            Self::Whole => syscall_route_whole,
+            Self::Full => syscall_route_full,
+            Self::Quiet => syscall_route_quiet,
+        }
+    }
+
+    /// Where a stub goes that has the number in RAX and the return address in RCX.
+    #[must_use]
+    pub fn patched(self) -> u64 {
+        match self {
+            Self::Whole => &raw const syscall_patched_whole as u64,
+            Self::Full => &raw const syscall_patched_full as u64,
+            Self::Quiet => &raw const syscall_patched_quiet as u64,
+        }
+    }
+}
+
+/// As [`Route::patched`], for whatever number is in RAX.
+#[must_use]
+pub fn patched_any() -> u64 {
+    &raw const syscall_patched_any as u64
 }
 
 const EFER_SCE: u64 = 1;

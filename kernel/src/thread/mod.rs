@@ -149,6 +149,11 @@ pub struct ProgramThread {
     pub wants_rseq: bool,
 }
 
+unsafe extern "Rust" {
+    /// Defined by the `linux` crate: what its handlers of system calls get, out of a thread's personality.
+    safe fn linux_task(personality: &(dyn Any + Send + Sync)) -> *const ();
+}
+
 impl Thread {
     fn new(name: &str, policy: Policy, stack: Stack, space: Option<Arc<AddressSpace>>) -> Self {
         Self {
@@ -319,6 +324,7 @@ pub fn spawn_program(new: ProgramThread) -> Result<ThreadRef, Errno> {
             *thread.affinity.get_mut() = maker.affinity();
         }
     });
+    thread.block.set_task(linux_task(&*new.personality));
     thread.personality = Personality::of(new.personality);
     if new.wants_rseq {
         thread.block.begin_rseq();

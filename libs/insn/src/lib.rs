@@ -154,6 +154,35 @@ pub fn after_hlt(before: &[u8], after: &[u8], rflags: u64) -> bool {
     votes > 0
 }
 
+/// Whether an instruction starts `back` bytes before RIP, beyond doubt, and this one and those behind it end there. `before` are the bytes that
+/// end where RIP points. By the vote of all decodings that had time to resynchronise, as in [`after_hlt`].
+#[must_use]
+pub fn is_instruction(before: &[u8], back: usize) -> bool {
+    let Some(start) = before.len().checked_sub(back).filter(|&start| start >= SETTLE_LONG) else { return false };
+    let mut votes = 0;
+    for from in 0..=start - SETTLE_LONG {
+        match passes(before, from, start) {
+            Some(true) => votes += 1,
+            Some(false) => return false,
+            None => {}
+        }
+    }
+    votes > 0
+}
+
+/// As [`SETTLE`], for code that ordinary programs execute all the time.
+const SETTLE_LONG: usize = 48;
+
+/// Whether the decoding from `from` passes through the instruction boundary `wanted`, then through the end; `None` if it gets lost.
+fn passes(code: &[u8], from: usize, wanted: usize) -> Option<bool> {
+    let (mut at, mut seen) = (from, false);
+    while at < code.len() {
+        seen |= at == wanted;
+        at += decode(&code[at..])?.0;
+    }
+    Some(seen && at == code.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +240,17 @@ mod tests {
         assert!(!after_hlt(&code(&[0x8b, 0x45, 0xf4]), &[], 0));
         // jmp -12
         assert!(!after_hlt(&code(&[0xeb, 0xf4]), &[], 0));
+    }
+
+    #[test]
+    fn an_instruction_is_told_from_the_tail_of_one() {
+        // mov $39,%eax; syscall
+        let call = [0xb8, 39, 0, 0, 0, 0x0f, 0x05];
+        let padded = [PROLOGUE, PROLOGUE].concat();
+        assert!(is_instruction(&[&padded[..], &call].concat(), 7));
+        // movl $39,-0x48(%rsp); syscall
+        assert!(!is_instruction(&[&padded[..], &[0xc7, 0x44, 0x24], &call].concat(), 7));
+        assert!(!is_instruction(&call, 7));
     }
 
     #[test]

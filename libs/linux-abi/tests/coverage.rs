@@ -20,13 +20,14 @@ machine. *partial* says what is missing. All others answer `ENOSYS`, with one li
 
 ";
 
-/// `name => module::function / arity, coverage;` for every line of the table.
+/// `name => module::function / arity, coverage;`, perhaps with `, route` behind it, for every line of the table.
 fn table_lines(source: &str) -> BTreeMap<String, String> {
     let start = source.find("\ntable! {\n").expect("the table");
     let body = &source[start..start + source[start..].find("\n}\n").expect("its end")];
     let line = |l: &str| {
         let (name, rest) = l.trim().split_once(" => ")?;
         let (_, coverage) = rest.trim_end_matches(';').split_once(", ")?;
+        let coverage = [", quiet", ", whole"].iter().fold(coverage, |c, route| c.strip_suffix(route).unwrap_or(c));
         let text = coverage.strip_prefix("partial(\"").and_then(|c| c.strip_suffix("\")"));
         Some((name.to_owned(), text.map_or("full".to_owned(), |t| format!("partial: {t}"))))
     };

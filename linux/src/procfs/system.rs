@@ -16,7 +16,7 @@ use vfs::synth::{Entry, Fixed};
 
 use crate::process::{all_processes, task_count};
 use crate::sys::{info, shm};
-use crate::{cpuinfo, random};
+use crate::{calls, cpuinfo, random};
 
 /// A file whose text `make` gives.
 fn text(make: impl Fn() -> String + Send + Sync + 'static) -> Entry {
@@ -43,6 +43,7 @@ pub(super) fn root() -> Fixed {
         ("loadavg", text(loadavg)),
         ("meminfo", text(meminfo)),
         ("mounts", Entry::link("self/mounts")),
+        ("oxv", Entry::fixed(vec![("calls", text(calls::statistics))])),
         ("slabinfo", text(slabinfo)),
         ("stat", text(stat)),
         ("swaps", Entry::text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),

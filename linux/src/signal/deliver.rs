@@ -7,6 +7,7 @@ use signal::{Outcome, Resume, resume};
 use syscalls::Sysno;
 
 use super::{frame, report};
+use crate::calls;
 use crate::ctx::Ctx;
 use crate::exit;
 use crate::jobs;
@@ -51,17 +52,11 @@ pub(crate) fn deliver(ctx: &mut Ctx<'_>, mut interrupted: Option<Errno>) {
 }
 
 fn apply(ctx: &mut Ctx<'_>, resume: Resume) {
-    const SYSCALL_LEN: u64 = 2;
     let frame = ctx.frame_mut();
+    let again = calls::with_space(|space| calls::again(space, frame.rip)).unwrap_or(frame.rip);
     match resume {
-        Resume::Restart => {
-            frame.rip -= SYSCALL_LEN;
-            frame.rax = frame.orig_rax;
-        }
-        Resume::GoOn => {
-            frame.rip -= SYSCALL_LEN;
-            frame.rax = Sysno::restart_syscall as u64;
-        }
+        Resume::Restart => (frame.rip, frame.rax) = (again, frame.orig_rax),
+        Resume::GoOn => (frame.rip, frame.rax) = (again, Sysno::restart_syscall as u64),
         Resume::Fail(error) => frame.rax = error.to_ret() as u64,
     }
 }
@@ -84,6 +79,7 @@ pub(crate) fn kill(ctx: &Ctx<'_>, signal: Signal, info: &SigInfo) -> ! {
 
 /// Makes the handler run next.
 fn run_handler(ctx: &mut Ctx<'_>, signal: Signal, info: &SigInfo, action: &SigAction) {
+    calls::with_space(|space| calls::leave_stub(space, ctx.frame_mut()));
     let task = ctx.task();
     // What the handler calls is not the continuation of what it interrupted, nor is what comes after it.
     task.continuation.forget();

@@ -14,7 +14,7 @@ use linux_abi::time::Timeval;
 use sync::OnceCell;
 
 use crate::ctx::{Ctx, SysResult};
-use crate::process::{self, Ids, Usage};
+use crate::process::{self, Ids, OwnId, Usage};
 use crate::random;
 use crate::user_ptr::{UserPtr, UserSlice};
 
@@ -260,26 +260,26 @@ pub fn getrandom(_ctx: &Ctx<'_>, buffer: UserPtr<u8>, len: usize, flags: u32) ->
 }
 
 macro_rules! id_getters {
-    ($($(#[$doc:meta])* $name:ident => $field:ident;)*) => {
+    ($($(#[$doc:meta])* $name:ident => $which:ident;)*) => {
         $($(#[$doc])*
         ///
         /// # Errors
         /// None.
         pub fn $name(ctx: &Ctx<'_>) -> SysResult {
-            Ok(ctx.process().ids().$field as usize)
+            Ok(ctx.process().own_id(OwnId::$which) as usize)
         })*
     };
 }
 
 id_getters! {
     /// `getuid`.
-    getuid => ruid;
+    getuid => Uid;
     /// `geteuid`.
-    geteuid => euid;
+    geteuid => Euid;
     /// `getgid`.
-    getgid => rgid;
+    getgid => Gid;
     /// `getegid`.
-    getegid => egid;
+    getegid => Egid;
 }
 
 /// "Leave it": −1 in the calls that set several ids.

@@ -9,6 +9,7 @@ use linux_abi::raw;
 use vfs::inode::MapKind;
 use vfs::{Access, FileKind, OpenFile};
 
+use crate::calls;
 use crate::ctx::{Ctx, SysResult};
 use crate::user_ptr::UserPtr;
 
@@ -129,7 +130,11 @@ pub fn mmap(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32, flags: u32, 
     if request.placement == Placement::Hint {
         request.hint = request.hint.align_down(PAGE);
     }
-    ctx.process().space().map(request).map(|at| at.0 as usize)
+    let (space, len) = (ctx.process().space(), request.len);
+    if request.placement == Placement::Fixed {
+        return calls::around(&space, &[(address, len)], || space.map(request)).map(|at| at.0 as usize);
+    }
+    space.map(request).map(|at| at.0 as usize)
 }
 
 /// `munmap`.
@@ -137,7 +142,8 @@ pub fn mmap(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32, flags: u32, 
 /// # Errors
 /// `EINVAL`, `ENOMEM`.
 pub fn munmap(ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
-    ctx.process().space().unmap(VirtAddr(address), len).map(|()| 0)
+    let space = ctx.process().space();
+    calls::around(&space, &[(address, len)], || space.unmap(VirtAddr(address), len)).map(|()| 0)
 }
 
 /// `mprotect`.
@@ -145,7 +151,8 @@ pub fn munmap(ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
 /// # Errors
 /// `EINVAL`, `EACCES`, `ENOMEM`.
 pub fn mprotect(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32) -> SysResult {
-    ctx.process().space().protect(VirtAddr(address), len, prot(protection)?).map(|()| 0)
+    let (space, prot) = (ctx.process().space(), prot(protection)?);
+    calls::around(&space, &[(address, len)], || space.protect(VirtAddr(address), len, prot)).map(|()| 0)
 }
 
 /// `mremap`.
@@ -166,7 +173,9 @@ pub fn mremap(ctx: &Ctx<'_>, old: u64, old_len: u64, new_len: u64, flags: u32, n
     };
     let request =
         RemapRequest { old: VirtAddr(old), old_len, new_len, target, keep_old: flags & DONTUNMAP != 0 };
-    ctx.process().space().remap(request).map(|at| at.0 as usize)
+    let space = ctx.process().space();
+    let target = if flags & FIXED != 0 { (new, new_len) } else { (old, 0) };
+    calls::around_move(&space, &[(old, old_len), target], || space.remap(request)).map(|at| at.0 as usize)
 }
 
 /// `madvise`.

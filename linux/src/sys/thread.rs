@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use core::mem::size_of;
 
 use addr::VirtAddr;
-use kernel::thread::{self, ProgramThread, spawn_program};
+use kernel::thread::{self, ProgramThread, ThreadRef, spawn_program};
 use linux_abi::Errno;
 use linux_abi::raw::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_DETACHED, CLONE_FILES, CLONE_FS, CLONE_IO, CLONE_PARENT_SETTID,
@@ -14,6 +14,7 @@ use linux_abi::signal::Signal;
 use linux_abi::sched::{CLONE_ARGS_SIZE_VER0, CloneArgs};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::calls;
 use crate::ctx::{Ctx, SysResult};
 use crate::entry::Personality;
 use crate::exec;
@@ -77,8 +78,15 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         personality: Box::new(Personality(task.clone())),
         wants_rseq: false,
     };
-    process.add_task(&task, || spawn_program(program).map_err(|_| Errno::EAGAIN))?;
+    process.add_task(&task, || spawn_settled(program).map_err(|_| Errno::EAGAIN))?;
     Ok(tid as usize)
+}
+
+/// Starts a thread that returns from its maker's system call. Its place is looked at while it is being listed, see [`calls`].
+fn spawn_settled(mut program: ProgramThread) -> Result<ThreadRef, Errno> {
+    let space = program.space.clone();
+    calls::settle(&space, &mut program.frame);
+    spawn_program(program)
 }
 
 /// What a new process may ask for.
@@ -111,7 +119,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         // A signal to the whole group must not miss the child.
         return Err(Errno::ERESTARTNOINTR);
     }
-    let space = if shares { parent.space() } else { parent.space().fork()? };
+    let space = if shares { parent.space() } else { calls::fork(&parent.space())? };
     let pid = process::new_tid();
     if has(args.flags, CLONE_PARENT_SETTID) {
         UserPtr::new(args.parent_tid).write(&pid)?;
@@ -152,7 +160,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         wants_rseq: task.rseq.is_set(),
     };
     parent.family.add_child(child.clone());
-    if child.add_task(&task, || spawn_program(program)).is_err() {
+    if child.add_task(&task, || spawn_settled(program)).is_err() {
         family::abandon(parent, &child);
         return Err(Errno::EAGAIN);
     }

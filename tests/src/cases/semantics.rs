@@ -31,6 +31,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("unix_sockets.c"),
         Case::c("files.c"),
         Case::c("system.c"),
+        Case::c("patch.c"),
         Case::c("clock.c"),
         Case::c("efault.c"),
         Case::c("stack.c"),

@@ -47,12 +47,14 @@ use crate::percpu;
 use crate::tlb::{self, Freed};
 use super::kernel_space::{Tables, new_tree, retire_root};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
+use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use linux_abi::Errno;
 use page_table::{Entry, Flags, PageTable};
 use range_lock::{Block, RangeLock};
-use sync::Mutex;
+use sync::{Mutex, OnceCell};
 use vma::AreaMap;
 
 pub use advise::Advice;
@@ -101,6 +103,7 @@ pub struct AddressSpace {
     /// `RLIMIT_STACK`: how long a growing area may become.
     stack_limit: AtomicU64,
     large_pages_off: AtomicBool,
+    personality: OnceCell<Box<dyn Any + Send + Sync>>,
 }
 
 /// What the lock guards besides the tables.
@@ -134,7 +137,19 @@ impl AddressSpace {
             peak: AtomicI64::new(0),
             stack_limit: AtomicU64::new(8 << 20),
             large_pages_off: AtomicBool::new(false),
+            personality: OnceCell::new(),
         }))
+    }
+
+    /// Has the space carry something of the personality's, once.
+    pub fn set_personality<T: Any + Send + Sync>(&self, part: T) {
+        let _first = self.personality.set(Box::new(part));
+    }
+
+    /// What [`AddressSpace::set_personality`] was given, if it is a `T`.
+    #[must_use]
+    pub fn personality<T: Any>(&self) -> Option<&T> {
+        self.personality.get()?.downcast_ref()
     }
 
     /// The value for CR3. A CPU may leave it loaded while it runs kernel threads, even after the space is gone.

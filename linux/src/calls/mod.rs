@@ -1,0 +1,237 @@
+//! Patched call sites: `syscall` instructions that are executed often become jumps (linux-abi.md §3; the logic is the crate `call_sites`).
+//!
+//! # Theory
+//! *Who is looked at.* The entry code counts `syscall` instructions in per-CPU counters, by the last byte of the return address; no lock, no
+//! compare, and whoever comes when a counter runs out is the one that is looked at: an often executed one, most likely. It goes to
+//! the patcher thread ([`patcher`]), which decides, makes stubs and rewrites the site (`kernel/src/text_poke.rs`).
+//!
+//! *What is rewritten.* Only private mappings of files that may be executed and not written. The space gets a copy of the page; the file's
+//! pages stay. Stubs lie in pages of their own, `[oxv-calls]` in `/proc/self/maps`, executable and not writable.
+//!
+//! *Locks.* Each address space has [`Sites`]. `turn` belongs to who changes code of the space, from the first look at it to the last byte, or
+//! takes part of the mappings away ([`around`]), or copies the space ([`fork`]): so a child has either all of a change, with the table
+//! to go with it, or nothing. `table` is taken for a look at the table by whoever meets a breakpoint, delivers a signal or comes
+//! back from one, while a change may be under way. A site is in the table before its first byte changes.
+//!
+//! *Threads in the middle.* See `call_sites` for where they may stand. Those in the kernel with a return address inside the changed bytes have
+//! their work word set ([`WORK_SITES`]) between the first and the second step, and on their way out go on in the stub instead
+//! ([`settle`]). A thread that starts meanwhile is settled before it is listed, or is listed before the look at the lists.
+//! `rt_sigreturn` settles always.
+//!
+//! *Filters.* [`Sites::spans`] only grow. Who changes mappings asks them without a lock, before and after: a change of code that was
+//! decided on before the mapping went is then seen by one of the two looks.
+
+#![expect(unsafe_code, reason = "defines a link-time symbol")]
+
+mod leaf;
+mod patcher;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use arch_x86_64::{TrapFrame, percpu};
+use call_sites::{Point, Table};
+use kernel::mm::AddressSpace;
+use kernel::thread;
+use linux_abi::Errno;
+use sync::Mutex;
+
+pub(crate) use patcher::start;
+
+/// Site spans that are kept apart.
+const SPANS: usize = 4;
+/// How many `syscall` instructions make a site worth a look, unless the kernel's command line says otherwise.
+const OFTEN: u8 = 64;
+
+/// How often a counter runs out; 0: sites are not looked at.
+static THRESHOLD: AtomicU8 = AtomicU8::new(0);
+
+/// What became of call sites, for `/proc/oxv/calls`.
+struct Counters {
+    numbers: AtomicU64,
+    comparisons: AtomicU64,
+    rejected: AtomicU64,
+    restored: AtomicU64,
+    breakpoints: AtomicU64,
+    settled: AtomicU64,
+}
+
+static COUNTERS: Counters = Counters {
+    numbers: AtomicU64::new(0),
+    comparisons: AtomicU64::new(0),
+    rejected: AtomicU64::new(0),
+    restored: AtomicU64::new(0),
+    breakpoints: AtomicU64::new(0),
+    settled: AtomicU64::new(0),
+};
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The text of `/proc/oxv/calls`.
+pub(crate) fn statistics() -> String {
+    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    format!(
+        "threshold {}\npatched_number {}\npatched_compare {}\nrejected {}\nrestored {}\nbreakpoints {}\nsettled {}\n",
+        THRESHOLD.load(Ordering::Relaxed),
+        get(&COUNTERS.numbers),
+        get(&COUNTERS.comparisons),
+        get(&COUNTERS.rejected),
+        get(&COUNTERS.restored),
+        get(&COUNTERS.breakpoints),
+        get(&COUNTERS.settled),
+    )
+}
+
+/// Addresses from `start` to `end`; empty while `end` is 0.
+struct Span {
+    start: AtomicU64,
+    end: AtomicU64,
+}
+
+/// The call sites of an address space. Every program's space has one from its beginning.
+pub(crate) struct Sites {
+    turn: Mutex<()>,
+    table: Mutex<Table>,
+    spans: [Span; SPANS],
+}
+
+impl Sites {
+    fn new(table: Table) -> Self {
+        Self { turn: Mutex::new(()), table: Mutex::new(table), spans: [const { Span { start: AtomicU64::new(0), end: AtomicU64::new(0) } }; SPANS] }
+    }
+
+    fn of(space: &AddressSpace) -> Option<&Self> {
+        space.personality()
+    }
+
+    /// Whether anything in `range` may be a site or a stub.
+    fn may_concern(&self, range: &Range<u64>) -> bool {
+        self.spans.iter().any(|span| span.start.load(Ordering::Relaxed) < range.end && range.start < span.end.load(Ordering::SeqCst))
+    }
+
+    /// Whether there is a site at all.
+    fn any(&self) -> bool {
+        self.spans[0].end.load(Ordering::Relaxed) != 0
+    }
+
+    /// Adds a range to the spans: to one that it touches, to an empty one, else to the last. The caller has its turn.
+    fn cover(&self, range: &Range<u64>) {
+        let of = |span: &Span| span.start.load(Ordering::Relaxed)..span.end.load(Ordering::Relaxed);
+        let fits = |span: &&Span| {
+            let now = of(span);
+            now.end == 0 || now.start <= range.end && range.start <= now.end
+        };
+        let span = self.spans.iter().find(fits).unwrap_or(&self.spans[SPANS - 1]);
+        let now = of(span);
+        let start = if now.end == 0 { range.start } else { now.start.min(range.start) };
+        span.start.store(start, Ordering::Relaxed);
+        span.end.store(now.end.max(range.end), Ordering::SeqCst);
+    }
+
+    fn copy_spans(&self, from: &Self) {
+        for span in &from.spans {
+            let range = span.start.load(Ordering::Relaxed)..span.end.load(Ordering::Relaxed);
+            if range.end != 0 {
+                self.cover(&range);
+            }
+        }
+    }
+}
+
+/// Gives a new space its sites: none.
+pub(crate) fn prepare(space: &AddressSpace) {
+    space.set_personality(Sites::new(Table::new()));
+}
+
+/// A copy of `space` for a child process, with its sites.
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn fork(space: &AddressSpace) -> Result<Arc<AddressSpace>, Errno> {
+    let Some(sites) = Sites::of(space) else { return space.fork() };
+    let _nothing_changes = sites.turn.lock();
+    let child = space.fork()?;
+    let copy = Sites::new(sites.table.lock().clone());
+    copy.copy_spans(sites);
+    child.set_personality(copy);
+    Ok(child)
+}
+
+/// Has the program's mappings in `ranges` (start and length) changed by `change`: removed, moved, replaced or made writable. What is rewritten
+/// there has its old bytes before, and so has what leads to stubs there.
+pub(crate) fn around<R>(space: &AddressSpace, ranges: &[(u64, u64)], change: impl FnOnce() -> R) -> R {
+    let Some(sites) = Sites::of(space) else { return change() };
+    let concerned = || ranges.iter().map(|&(start, len)| start..start.saturating_add(len)).filter(|range| sites.may_concern(range));
+    if concerned().next().is_some() {
+        let _turn = sites.turn.lock();
+        concerned().for_each(|range| patcher::restore(space, sites, &range));
+        return change();
+    }
+    let result = change();
+    if concerned().next().is_some() {
+        let _turn = sites.turn.lock();
+        concerned().for_each(|range| patcher::restore(space, sites, &range));
+    }
+    result
+}
+
+/// Has the program's mappings in `ranges` changed by `change`, which takes code elsewhere. As [`around`], but nothing may be rewritten meanwhile:
+/// it would be too late afterwards.
+pub(crate) fn around_move<R>(space: &AddressSpace, ranges: &[(u64, u64)], change: impl FnOnce() -> R) -> R {
+    let Some(sites) = Sites::of(space) else { return change() };
+    let _turn = sites.turn.lock();
+    ranges.iter().for_each(|&(start, len)| patcher::restore(space, sites, &(start..start.saturating_add(len))));
+    change()
+}
+
+/// If code is being replaced where a thread of the space is about to go on, has it go on behind the change.
+pub(crate) fn settle(space: &AddressSpace, frame: &mut TrapFrame) {
+    let Some(sites) = Sites::of(space).filter(|sites| sites.any()) else { return };
+    if let Some(rip) = sites.table.lock().settled(frame.rip) {
+        frame.rip = rip;
+        count(&COUNTERS.settled);
+    }
+}
+
+/// A thread has executed a breakpoint. If it is one of ours, the thread goes on where the new code leads; true then.
+pub(crate) fn at_breakpoint(space: &AddressSpace, frame: &mut TrapFrame) -> bool {
+    let Some(sites) = Sites::of(space).filter(|sites| sites.any()) else { return false };
+    let Some(stub) = sites.table.lock().behind_breakpoint(frame.rip) else { return false };
+    frame.rip = stub;
+    count(&COUNTERS.breakpoints);
+    true
+}
+
+/// Where a system call that returns to `rip` is made again.
+pub(crate) fn again(space: &AddressSpace, rip: u64) -> u64 {
+    const SYSCALL_LEN: u64 = 2;
+    let sites = Sites::of(space).filter(|sites| sites.may_concern(&(rip..rip + 1)));
+    sites.map_or(rip - SYSCALL_LEN, |sites| sites.table.lock().again(rip))
+}
+
+/// Has a thread that is about to be interrupted by a handler, and may stand in a stub, stand at a place of the program that means the same.
+pub(crate) fn leave_stub(space: &AddressSpace, frame: &mut TrapFrame) {
+    let Some(sites) = Sites::of(space).filter(|sites| sites.may_concern(&(frame.rip..frame.rip + 1))) else { return };
+    let point = sites.table.lock().program_point(Point { rip: frame.rip, rax: frame.rax, rflags: frame.rflags });
+    (frame.rip, frame.rax, frame.rflags) = (point.rip, point.rax, point.rflags);
+}
+
+/// Runs `f` with the address space of the running thread, if it has one.
+pub(crate) fn with_space<R>(f: impl FnOnce(&Arc<AddressSpace>) -> R) -> Option<R> {
+    thread::with_current(|t| t.space().map(f))
+}
+
+/// A counter of the entry code has run out: the caller's `syscall` is executed often.
+#[unsafe(no_mangle)]
+extern "C" fn linux_site_is_hot(frame: &mut TrapFrame) {
+    let threshold = THRESHOLD.load(Ordering::Relaxed);
+    percpu::set_site_count(frame.rip, threshold);
+    if threshold != 0 && with_space(|space| patcher::ask(space, frame.rip, frame.orig_rax)) == Some(patcher::Answer::Known) {
+        percpu::set_site_count(frame.rip, 0);
+    }
+}
