@@ -5,10 +5,14 @@
 //!
 //! # Theory
 //! Waiters are in [`TABLE`] under the word's key in the role [`Role::Owner`], with their thread numbers as bits. All changes of a word
-//! that has waiters happen with its bucket locked, so *the word names an owner or nobody waits*, but for a dead owner.
+//! that has waiters happen with its bucket locked, so *the word names an owner, or one who waited is on its way to take it, or nobody
+//! waits*.
 //!
 //! - *lock*: a word without owner is taken. Otherwise set `FUTEX_WAITERS`, note the key with the owner's task, link, sleep.
-//! - *unlock*: hands the word to the most urgent waiter (first come among equals) by writing its number; with nobody left it becomes 0.
+//! - *unlock*: chooses the most urgent waiter (first come among equals). If it is more urgent than the owner, a real-time thread, or
+//!   has lost too often, the word is *handed over*: its number is written. Otherwise the word is *released* and the waiter woken to take
+//!   it, while others may be faster; who is too late waits again. Handing over always would make every contended pass a switch to
+//!   another thread, often on another CPU, though the one that runs could go on.
 //!   `FUTEX_WAITERS` stays only while somebody waits, so the last one unlocks without the kernel.
 //! - *end of the owner*: each key noted with it wakes one waiter, the *heir*, which takes the word itself, with `FUTEX_OWNER_DIED`: it
 //!   knows the word's address in its own memory. From the moment a task is `gone` it takes no notes; whoever comes then finds no owner.
@@ -22,7 +26,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use kernel::thread::Policy;
 use linux_abi::Errno;
@@ -34,6 +38,8 @@ use crate::ctx::{Ctx, SysResult};
 use crate::process::{Task, find_task};
 use crate::user_ptr::UserPtr;
 
+/// So often others may be faster than one who was woken.
+const MAX_LOSSES: u32 = 8;
 /// Longest chain of owners that is followed.
 const LONGEST_CHAIN: usize = 1024;
 
@@ -45,6 +51,8 @@ pub(crate) struct Owned {
     contended: Mutex<Contended>,
     /// Address of the word that it waits to own; 0 for none.
     waits_at: AtomicU64,
+    /// How often others were faster since it waits for this word.
+    losses: AtomicU32,
 }
 
 #[derive(Default)]
@@ -150,7 +158,9 @@ pub(super) fn lock(ctx: &Ctx<'_>, word: Word, scope: Scope, deadline: Option<u64
 }
 
 fn own(task: &Task, word: Word, key: Key, deadline: Option<u64>, mut standing: Standing) -> SysResult {
+    let mut losses = 0;
     loop {
+        task.owned.losses.store(losses, Ordering::Relaxed);
         let claim = || claim(task, word, key, standing);
         match TABLE.wait(key, task.tid(), claim, |woken| sleep(task, word, deadline, woken).map_err(Refusal::Failed)) {
             Err(Refusal::Owned) => return Ok(0),
@@ -159,6 +169,7 @@ fn own(task: &Task, word: Word, key: Key, deadline: Option<u64>, mut standing: S
             Ok(()) if owner_of(word.load()?) == task.tid() => return Ok(0),
             Ok(()) => standing = Standing::Heir,
         }
+        losses += 1;
     }
 }
 
@@ -291,15 +302,13 @@ pub(super) fn unlock(ctx: &Ctx<'_>, word: Word, scope: Scope) -> SysResult {
     Ok(0)
 }
 
-/// Writes the next owner into the word; returns its position among those who wait. Context: bucket locked.
+/// Writes the next owner into the word, or none; returns the position of the one to wake among those who wait. Context: bucket locked.
 fn hand_over(task: &Task, word: Word, key: Key, waiters: &mut dyn Iterator<Item = u32>) -> Result<Option<usize>, Errno> {
     let waiting: Vec<u32> = waiters.collect();
     let next = most_urgent(&waiting);
-    let new = match next {
-        None => 0,
-        Some((_, tid)) if waiting.len() > 1 => tid | FUTEX_WAITERS,
-        Some((_, tid)) => tid,
-    };
+    let owner = next.map(|(_, tid)| tid).filter(|&tid| must_have(tid, task));
+    let others = if waiting.len() > 1 { FUTEX_WAITERS } else { 0 };
+    let new = owner.unwrap_or(0) | others;
     let mut value = word.load()?;
     loop {
         if owner_of(value) != task.tid() {
@@ -310,7 +319,7 @@ fn hand_over(task: &Task, word: Word, key: Key, waiters: &mut dyn Iterator<Item 
             Err(found) => value = found,
         }
     }
-    if let Some((_, tid)) = next {
+    if let Some(tid) = owner {
         pass_waiters(tid, key, &waiting);
     }
     Ok(next.map(|(position, _)| position))
@@ -324,6 +333,14 @@ fn most_urgent(waiting: &[u32]) -> Option<(usize, u32)> {
     let urgency_of = |tid: u32| find_task(tid).and_then(|task| policy_of(&task)).map_or(0, urgency);
     let positions = waiting.iter().copied().enumerate();
     positions.min_by_key(|&(_, tid)| -urgency_of(tid))
+}
+
+/// Whether the word that `task` unlocks is handed to the waiter `tid`, rather than left to whoever is faster.
+fn must_have(tid: u32, task: &Task) -> bool {
+    let Some(waiter) = find_task(tid) else { return true };
+    let (Some(wants), Some(has)) = (policy_of(&waiter), policy_of(task)) else { return true };
+    let real_time = matches!(wants, Policy::Fifo(_) | Policy::RoundRobin(_));
+    real_time || urgency(wants) > urgency(has) || waiter.owned.losses.load(Ordering::Relaxed) >= MAX_LOSSES
 }
 
 /// The new owner of a word is noted as the one whom the others wait for.
