@@ -4,11 +4,13 @@
 #![expect(unsafe_code, reason = "the boot-time timers are hardware")]
 
 use crate::machine::Machine;
+use crate::percpu::MAX_CPUS;
 use addr::{PhysAddr, layout};
 use arch_x86_64::{apic, cpu};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use platform::clock::hw::{self, TscFrequency};
 use platform::clock::pvclock::{VcpuTime, WallClock};
+use platform::clock::steal::StealTime;
 use platform::clock::{Confidence, Counter, Estimate, Hypervisor, Scale};
 
 static BASE_TSC: AtomicU64 = AtomicU64::new(0);
@@ -54,6 +56,15 @@ static KVM_WALL: WallClock = WallClock::new();
 
 fn physical<T>(page: &'static T) -> PhysAddr {
     PhysAddr(page as *const T as u64 - layout::KERNEL_OFFSET)
+}
+
+static STEAL_ACCOUNTS: [StealTime; MAX_CPUS] = [const { StealTime::new() }; MAX_CPUS];
+
+/// The account of the time that the host takes from this CPU, number `cpu`, if it keeps one. Once per CPU, on it.
+pub(crate) fn open_steal_account(cpu: usize) -> Option<&'static StealTime> {
+    let account = &STEAL_ACCOUNTS[cpu];
+    // SAFETY: the structure is a static of the kernel image, and only this CPU has the number.
+    unsafe { hw::open_steal_account(account, physical(account)) }
 }
 
 /// What KVM says about the TSC, if this is KVM.

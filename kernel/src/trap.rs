@@ -8,6 +8,7 @@
 use crate::mm::{Access, FaultError};
 use crate::percpu::PreemptGuard;
 use crate::panic::die;
+use crate::thread::Mode;
 use crate::{interrupt, nmi, thread, tlb, watchdog};
 use addr::{VirtAddr, layout};
 use arch_x86_64::idt::{self, Idt, SyscallExit};
@@ -132,7 +133,7 @@ extern "C" fn trap_handler(frame: &mut TrapFrame) {
         vector if vector < idt::FIRST_IRQ => exception(frame),
         TIMER_VECTOR => {
             apic::end_of_interrupt();
-            thread::timer_fired();
+            thread::timer_fired(if is_program(frame) { Mode::User } else { Mode::System });
         }
         RESCHEDULE_VECTOR => {
             apic::end_of_interrupt();

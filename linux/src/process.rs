@@ -15,7 +15,7 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use kernel::mm::AddressSpace;
-use kernel::thread::ThreadRef;
+use kernel::thread::{ShownTimes, ThreadRef};
 use linux_abi::Errno;
 use linux_abi::process::{RLIM_INFINITY, Rlimit};
 use linux_abi::raw;
@@ -218,8 +218,10 @@ impl ExitStatus {
 /// What a thread, a process or its children used of the CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// CPU time.
-    pub cpu_ns: u64,
+    /// CPU time in program code.
+    pub user_ns: u64,
+    /// CPU time in the kernel.
+    pub system_ns: u64,
     /// How often a CPU was given up to wait.
     pub waits: u64,
     /// How often it was lost otherwise.
@@ -227,11 +229,18 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// CPU time. Exact, while its parts are sampled.
+    #[must_use]
+    pub fn cpu_ns(&self) -> u64 {
+        self.user_ns + self.system_ns
+    }
+
     /// The sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
-            cpu_ns: self.cpu_ns + other.cpu_ns,
+            user_ns: self.user_ns + other.user_ns,
+            system_ns: self.system_ns + other.system_ns,
             waits: self.waits + other.waits,
             preemptions: self.preemptions + other.preemptions,
         }
@@ -430,7 +439,7 @@ impl Process {
     /// CPU time of all threads, the ended ones included.
     #[must_use]
     pub fn cpu_time_ns(&self) -> u64 {
-        self.usage().cpu_ns
+        self.usage().cpu_ns()
     }
 
     /// What all threads used, the ended ones included.
@@ -655,6 +664,7 @@ pub struct Task {
     /// Futex words that it owns or waits to own.
     pub(crate) owned: Owned,
     sched: Mutex<Attributes>,
+    shown: Mutex<ShownTimes>,
 }
 
 impl Task {
@@ -679,6 +689,7 @@ impl Task {
             continuation: Continuation::new(),
             owned: Owned::default(),
             sched: Mutex::new(Attributes::NORMAL),
+            shown: Mutex::new(ShownTimes::default()),
         })
     }
 
@@ -779,7 +790,8 @@ impl Task {
     pub fn usage(&self) -> Usage {
         self.thread().map_or_else(Usage::default, |t| {
             let (waits, preemptions) = t.switches();
-            Usage { cpu_ns: t.cpu_time_ns(), waits, preemptions }
+            let ShownTimes { user_ns, system_ns } = self.shown.lock().update(t.sampled_modes(), t.cpu_time_ns());
+            Usage { user_ns, system_ns, waits, preemptions }
         })
     }
 

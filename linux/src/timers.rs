@@ -46,11 +46,47 @@ pub struct Notification {
 
 /// What a timer counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counts {
+pub enum Counts {
     /// Monotonic time.
     Time,
-    /// The process's processor time.
-    CpuTime,
+    /// Processor time of a process.
+    Process(u32),
+    /// Of that, what it spent in program code.
+    UserTime(u32),
+    /// Processor time of a thread.
+    Thread(u32),
+}
+
+impl Counts {
+    /// What has been counted, in nanoseconds; `None` when who is counted has ended.
+    fn counted(self) -> Option<u64> {
+        match self {
+            Self::Time => Some(sync::monotonic_ns()),
+            Self::Process(pid) => process::find_process(pid).map(|process| process.cpu_time_ns()),
+            Self::UserTime(pid) => process::find_process(pid).map(|process| process.usage().user_ns),
+            Self::Thread(tid) => process::find_task(tid).map(|task| task.cpu_time_ns()),
+        }
+    }
+
+    /// What has been counted, in nanoseconds; 0 when who is counted has ended.
+    #[must_use]
+    pub fn now(self) -> u64 {
+        self.counted().unwrap_or(0)
+    }
+
+    /// The earliest monotonic time at which the count can reach `deadline`; `None` when it has.
+    #[must_use]
+    pub fn earliest(self, deadline: u64) -> Option<u64> {
+        // Nobody counts any more: the deadline is never reached.
+        let Some(now) = self.counted() else { return Some(u64::MAX) };
+        let left = deadline.checked_sub(now).filter(|left| *left > 0)?;
+        let at_once = match self {
+            Self::Time => return Some(deadline),
+            Self::Thread(_) => 1,
+            Self::Process(_) | Self::UserTime(_) => kernel::percpu::cpu_count() as u64,
+        };
+        Some(sync::monotonic_ns().saturating_add((left / at_once).max(CPU_TIME_STEP_NS)))
+    }
 }
 
 /// Shortest wait before a processor-time timer is looked at again.
@@ -86,21 +122,12 @@ impl Timer {
     /// What the timer counts has reached this, in nanoseconds.
     #[must_use]
     pub fn now(&self) -> u64 {
-        match self.counts {
-            Counts::Time => sync::monotonic_ns(),
-            Counts::CpuTime => process::find_process(self.pid).map_or(0, |process| process.cpu_time_ns()),
-        }
+        self.counts.now()
     }
 
     /// The earliest monotonic time at which `deadline` can be reached.
     fn earliest(&self, deadline: u64) -> u64 {
-        match self.counts {
-            Counts::Time => deadline,
-            Counts::CpuTime => {
-                let left = deadline.saturating_sub(self.now()) / kernel::percpu::cpu_count() as u64;
-                sync::monotonic_ns().saturating_add(left.max(CPU_TIME_STEP_NS))
-            }
-        }
+        self.counts.earliest(deadline).unwrap_or(0)
     }
 
     /// Time left and period.
@@ -188,8 +215,8 @@ impl ProcessTimers {
         Self { interval: [const { OnceCell::new() }; 3], posix: Mutex::new(BTreeMap::new()), next_id: AtomicI32::new(0) }
     }
 
-    /// Interval timer `which` of `process`, which owns this: ITIMER_REAL, ITIMER_VIRTUAL or ITIMER_PROF. User and system time are not
-    /// told apart, so the last two count the same.
+    /// Interval timer `which` of `process`, which owns this: ITIMER_REAL, ITIMER_VIRTUAL (time in program code) or
+    /// ITIMER_PROF (all CPU time).
     ///
     /// # Errors
     /// `EINVAL` for another number.
@@ -197,8 +224,8 @@ impl ProcessTimers {
         let cell = self.interval.get(which as usize).ok_or(Errno::EINVAL)?;
         let (signal, counts) = match which {
             linux_abi::raw::ITIMER_REAL => (Signal::SIGALRM, Counts::Time),
-            linux_abi::raw::ITIMER_VIRTUAL => (Signal::SIGVTALRM, Counts::CpuTime),
-            _ => (Signal::SIGPROF, Counts::CpuTime),
+            linux_abi::raw::ITIMER_VIRTUAL => (Signal::SIGVTALRM, Counts::UserTime(process.pid())),
+            _ => (Signal::SIGPROF, Counts::Process(process.pid())),
         };
         let notification = Notification { target: Target::Process, signal, value: 0, id: None };
         Ok(cell.get_or_init(|| Timer::new(process, linux_abi::raw::CLOCK_MONOTONIC, counts, notification)))
@@ -212,6 +239,7 @@ impl ProcessTimers {
         &self,
         process: &Process,
         clock: u32,
+        counts: Counts,
         notification: impl FnOnce(i32) -> Notification,
     ) -> Result<i32, Errno> {
         let mut timers = self.posix.lock();
@@ -219,7 +247,7 @@ impl ProcessTimers {
             return Err(Errno::EAGAIN);
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-        timers.insert(id, Timer::new(process, clock, Counts::Time, notification(id)));
+        timers.insert(id, Timer::new(process, clock, counts, notification(id)));
         Ok(id)
     }
 

@@ -48,13 +48,12 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use lockfree::mpsc::MpscList;
+use platform::clock::steal::StealTime;
 use runqueue::measure::{BRIEF_NS, HYSTERESIS_NS};
-use runqueue::{Enqueue, IMBALANCE, PollFlag, PollWindow, RunQueue, SchedEntity, Scheduled, Unpark};
+use runqueue::{Enqueue, IMBALANCE, Mode, ModeSamples, PollFlag, PollWindow, RunQueue, SchedEntity, Scheduled, Unpark};
 use sync::{OnceCell, ThreadHandle};
 use timer::TimerQueue;
 
-/// How long program code runs at most before an interrupt looks whether it has halted the CPU.
-const LONGEST_RUN_NS: u64 = 1_000_000_000;
 /// About the length of a turn: when the hardware timer fires within it, a turn's end is not computed.
 const SOON_NS: u64 = 2 * HYSTERESIS_NS;
 /// A timer interrupt so late means that the host had stopped this virtual CPU.
@@ -78,6 +77,9 @@ struct Local {
     armed_ns: u64,
     /// When the hardware timer should have fired that did last; 0 once that is accounted for.
     missed_ns: u64,
+    /// The host's account of the time that it took from this CPU, and what it said at the last look.
+    steal: Option<&'static StealTime>,
+    stolen_ns: u64,
     /// Until when turns are brief, see the module; 0: they are not.
     brief_until_tsc: u64,
     /// How long that is after a full pass.
@@ -101,10 +103,21 @@ impl Local {
         self.armed_ns <= now + SOON_NS
     }
 
-    /// How long this CPU stood still since the last account, because the host ran something else: that is not charged. The
-    /// hardware timer is late by as much (its interrupt is never held up for long: nothing here turns interrupts off for
+    /// How long this CPU stood still since the last account, because the host ran something else: that is not charged. The host says
+    /// so, or the hardware timer shows it.
+    fn stopped_ns(&mut self, now: u64) -> u64 {
+        match self.steal.and_then(StealTime::stolen_ns) {
+            Some(stolen) => {
+                let since = stolen.saturating_sub(core::mem::replace(&mut self.stolen_ns, stolen));
+                since.min(now.saturating_sub(self.queue.charged_ns()))
+            }
+            None => self.late_ns(now),
+        }
+    }
+
+    /// The same without an account: the hardware timer is late by as much (its interrupt is never held up for long: nothing here turns interrupts off for
     /// milliseconds), so less than [`LATE_NS`] passes unnoticed, and a thread is never charged less than it ran.
-    fn stopped_ns(&self, now: u64) -> u64 {
+    fn late_ns(&self, now: u64) -> u64 {
         let due = self.missed_ns.max(self.queue.charged_ns());
         match now.checked_sub(due) {
             Some(late) if self.missed_ns != 0 && late >= LATE_NS => late,
@@ -202,6 +215,8 @@ impl Scheduler {
             timers: TimerQueue::new(),
             armed_ns: NEVER,
             missed_ns: 0,
+            steal: None,
+            stolen_ns: 0,
             brief_until_tsc: 0,
             brief_ticks: 0,
             idle_since_tsc: 0,
@@ -448,7 +463,7 @@ fn publish_load(local: &Local, shared: &Shared) {
     }
 }
 
-/// Sets the hardware timer for the next thing that time brings: a timer, the end of `running`'s turn, the look for a halt.
+/// Sets the hardware timer for the next thing that time brings: a timer, the end of `running`'s turn, the next sample of its mode.
 /// If it fires soon, turns end then: threads that switch often need no new end each time.
 #[inline]
 fn arm_timer(local: &mut Local, running: &Thread, now: u64) {
@@ -465,7 +480,8 @@ fn rearm_timer(local: &mut Local, running: &Thread, timer: u64, now: u64) {
         deadline = deadline.min(end);
     }
     if running.space.is_some() {
-        deadline = deadline.min(now + LONGEST_RUN_NS);
+        // The interrupt also looks whether the program has halted the CPU.
+        deadline = deadline.min(now + ModeSamples::interval_ns(running.entity.cpu_time_ns()));
     }
     if torture::is_on() {
         deadline = deadline.min(now + torture::interval_ns());
@@ -479,14 +495,19 @@ fn rearm_timer(local: &mut Local, running: &Thread, timer: u64, now: u64) {
     }
 }
 
-/// The hardware timer fired. Context: interrupt.
-pub(crate) fn timer_fired() {
+/// The hardware timer fired, with the running thread in `mode`. Context: interrupt.
+pub(crate) fn timer_fired(mode: Mode) {
     // SAFETY: interrupt handlers run with interrupts off, and `schedule` is not in progress with them on.
     let (local, _) = unsafe { this_cpu() };
     local.missed_ns = local.armed_ns;
     local.armed_ns = NEVER;
     local.brief_until_tsc = 0;
     block::set_need_resched(true);
+    super::with_current(|current| {
+        if current.space.is_some() {
+            current.modes.sample(mode, cpu_time_ns(current));
+        }
+    });
 }
 
 /// See [`Thread::cpu_time_ns`]. A running thread's share since it was last charged is added, by its CPU's word for that: if the
@@ -540,6 +561,8 @@ fn adopt_idle(cpu: usize, stack: Stack) {
         timers: TimerQueue::new(),
         armed_ns: NEVER,
         missed_ns: 0,
+        steal: clock::open_steal_account(cpu),
+        stolen_ns: 0,
         brief_until_tsc: 0,
         brief_ticks: ticks(BRIEF_NS / 2) as u64,
         idle_since_tsc: processor::rdtsc(),

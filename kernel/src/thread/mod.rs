@@ -32,9 +32,9 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use linux_abi::Errno;
 use lockfree::mpsc::MpscLink;
-pub use runqueue::{Policy, RR_QUANTUM_NS};
-use runqueue::{SchedEntity, ThreadState};
-use sleep::SleepTimers;
+pub use runqueue::{Mode, Policy, RR_QUANTUM_NS, Sampled, ShownTimes};
+use runqueue::{ModeSamples, SchedEntity, ThreadState};
+use sleep::Timers;
 
 pub(crate) use cpu::{init_ap, init_cpu, preempt, start_balancers, timer_fired};
 pub(crate) use idle::run_idle;
@@ -80,7 +80,8 @@ pub struct Thread {
     /// Links the thread into an incoming list, or into the reaper's list after its end.
     link: MpscLink,
     entity: SchedEntity,
-    timers: SleepTimers,
+    timers: Timers,
+    modes: ModeSamples,
     home: AtomicU32,
     /// How often it gave the CPU up to wait, and how often it lost it otherwise. Written by the CPU it leaves.
     waits: AtomicU64,
@@ -162,7 +163,8 @@ impl Thread {
             state: ThreadState::new(),
             link: MpscLink::new(),
             entity: SchedEntity::new(policy),
-            timers: SleepTimers::new(),
+            timers: Timers::new(),
+            modes: ModeSamples::new(),
             home: AtomicU32::new(0),
             waits: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
@@ -228,6 +230,12 @@ impl Thread {
     #[must_use]
     pub fn cpu_time_ns(&self) -> u64 {
         cpu::cpu_time_ns(self)
+    }
+
+    /// What was sampled of its CPU time, by mode.
+    #[must_use]
+    pub fn sampled_modes(&self) -> Sampled {
+        self.modes.sampled()
     }
 
     /// How often it gave its CPU up to wait, and how often it lost it otherwise (yielding included, as on Linux).

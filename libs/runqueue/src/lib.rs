@@ -3,8 +3,10 @@
 //! - [`RunQueue`]: the ready threads of one CPU, ordered by class and by the measure R.
 //! - [`SchedEntity`]: the scheduler's part of a thread; [`Policy`]: what `sched_setscheduler` and `nice` choose.
 //! - [`ThreadState`]: the atomic word that decides, across CPUs, who enqueues a thread that is woken.
+//! - [`SleepTimers`]: where the timers of a thread are that waits with a deadline.
 //! - [`PollFlag`], [`PollWindow`]: whether and how long an idle CPU looks for work before it halts.
 //! - [`Balance`]: when a thread moves to another CPU.
+//! - [`ModeSamples`], [`ShownTimes`]: user and system time.
 //! - [`measure`]: R in fixed point.
 //!
 //! Neighbours: `kernel::thread` wires it to timers, interrupts and the context switch. The idea is in
@@ -16,14 +18,18 @@ extern crate alloc;
 mod balance;
 mod entity;
 pub mod measure;
+mod modes;
 mod poll;
 mod queue;
+mod sleep;
 mod state;
 
 pub use balance::{Balance, IMBALANCE};
 pub use entity::{Policy, QUANTUM_NS as RR_QUANTUM_NS, SchedEntity};
+pub use modes::{Mode, ModeSamples, Sampled, ShownTimes};
 pub use poll::{PollFlag, PollWindow};
 pub use queue::{Enqueue, RunQueue, Scheduled};
+pub use sleep::{GivenBack, SleepTimers, TIMERS, TimerPlace};
 pub use state::{FallAsleep, ThreadState, Unpark};
 
 #[cfg(all(test, loom))]

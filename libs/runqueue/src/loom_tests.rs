@@ -1,4 +1,4 @@
-//! Loom models of the state word (no lost wake-up, no double enqueue) and of the poll flag, each with broken twins.
+//! Loom models of the state word (no lost wake-up, no double enqueue), of the poll flag and of sleep timers, each with broken twins.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
@@ -6,7 +6,7 @@ use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use loom::thread;
 use loom_support::explore;
 
-use crate::{FallAsleep, PollFlag, ThreadState, Unpark};
+use crate::{FallAsleep, GivenBack, PollFlag, SleepTimers, TIMERS, ThreadState, TimerPlace, Unpark};
 
 /// A simulated thread, its CPU's incoming list (a count is enough), and what its wakers want to tell it.
 struct World {
@@ -168,4 +168,170 @@ fn loom_broken_twin_halts_on_work() {
         flag.end();
         seen
     });
+}
+
+/// Two CPUs with a timer queue and a list of abandoned timers each, and a thread that waits with deadlines. A queue may be touched by
+/// its CPU alone, which loom checks.
+struct Sleepers {
+    state: ThreadState,
+    timers: SleepTimers,
+    /// Which of the thread's timers are in a CPU's queue.
+    queues: [UnsafeCell<[bool; TIMERS]>; 2],
+    /// Bit N: timer N is on a CPU's list.
+    lists: [AtomicU32; 2],
+}
+
+// SAFETY: the queues are their CPUs' alone, which the model checks.
+#[expect(unsafe_code, reason = "the model checks it")]
+unsafe impl Sync for Sleepers {}
+
+#[derive(Clone, Copy, PartialEq)]
+enum SleepMistake {
+    None,
+    /// An expired timer's CPU takes the timer that is set out of its own queue, wherever that is.
+    ClearsBlindly,
+    /// The list's CPU looks whether the timer is wanted before it frees it, in two steps.
+    GivesBackInTwoSteps,
+}
+
+impl Sleepers {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: ThreadState::new(),
+            timers: SleepTimers::new(),
+            queues: [UnsafeCell::new([false; TIMERS]), UnsafeCell::new([false; TIMERS])],
+            lists: [AtomicU32::new(0), AtomicU32::new(0)],
+        })
+    }
+
+    #[expect(unsafe_code, reason = "the model checks it")]
+    fn queue<R>(&self, cpu: usize, f: impl FnOnce(&mut [bool; TIMERS]) -> R) -> R {
+        // SAFETY: the model checks it.
+        self.queues[cpu].with_mut(|queue| f(unsafe { &mut *queue }))
+    }
+
+    /// The thread waits on `cpu`, with a deadline if a timer can be had.
+    fn wait(&self, cpu: usize) {
+        if let Some(index) = self.timers.set(cpu) {
+            self.queue(cpu, |queue| assert!(!core::mem::replace(&mut queue[index], true), "linked twice"));
+        }
+        if self.state.fall_asleep() == FallAsleep::AlreadyWoken {
+            self.timers.clear(|index| self.queue(cpu, |queue| queue[index] = false));
+        }
+    }
+
+    /// A CPU has won the thread's wake-up and sends the thread to another CPU.
+    fn send_away(&self) {
+        if let Some(TimerPlace { index, cpu }) = self.timers.abandon() {
+            assert_eq!(self.lists[cpu].fetch_or(1 << index, Ordering::AcqRel) & 1 << index, 0, "listed twice");
+        }
+    }
+
+    /// The timers of `cpu` expire. Whether that has woken the thread.
+    fn expire(&self, cpu: usize, mistake: SleepMistake) -> bool {
+        let mut woken = false;
+        for index in 0..TIMERS {
+            let popped = self.queue(cpu, |queue| core::mem::replace(&mut queue[index], false));
+            if popped && self.state.unpark() == Unpark::MustEnqueue {
+                woken = true;
+                if mistake == SleepMistake::ClearsBlindly || self.timers.armed().is_some_and(|place| place.cpu == cpu) {
+                    self.timers.clear(|armed| {
+                        let here = self.queue(cpu, |queue| core::mem::replace(&mut queue[armed], false));
+                        assert!(here || armed == index, "unlinked from another CPU's queue");
+                    });
+                } else {
+                    self.send_away();
+                }
+            }
+        }
+        woken
+    }
+
+    /// `cpu` empties its list; whether the thread must be unparked for that.
+    fn give_back(&self, cpu: usize) -> bool {
+        let listed = self.lists[cpu].swap(0, Ordering::AcqRel);
+        let mut wanted = false;
+        for index in (0..TIMERS).filter(|index| listed & 1 << index != 0) {
+            self.queue(cpu, |queue| queue[index] = false);
+            wanted |= self.timers.give_back(index) == GivenBack::Wanted;
+        }
+        wanted
+    }
+}
+
+/// A thread waits on CPU 0. CPU 1 wakes it and has it wait again, while its timer expires on CPU 0.
+fn wake_elsewhere_while_the_timer_expires(mistake: SleepMistake) {
+    let world = Sleepers::new();
+    world.wait(0);
+    let cpu1 = world.clone();
+    let cpu1 = thread::spawn(move || {
+        if cpu1.state.wake() {
+            cpu1.send_away();
+            cpu1.wait(1);
+        }
+    });
+    let first = world.expire(0, mistake);
+    let _nobody_wants_it = world.give_back(0);
+    cpu1.join().expect("the model's threads do not panic");
+    // What is left, in both CPUs' next passes; `join` has handed CPU 1 over to this thread.
+    let second = world.expire(1, SleepMistake::None);
+    for cpu in [0, 1] {
+        let _nobody_wants_it = world.give_back(cpu);
+        world.queue(cpu, |queue| assert_eq!(*queue, [false; TIMERS]));
+    }
+    assert!(first || second || !world.state.is_sleeping(), "it sleeps for ever");
+    assert!(!world.timers.is_armed());
+    assert!(world.timers.set(0).is_some_and(|index| index < TIMERS));
+}
+
+#[test]
+fn loom_a_timer_is_unlinked_only_where_it_was_set() {
+    let explored = explore(3, || wake_elsewhere_while_the_timer_expires(SleepMistake::None));
+    assert!(explored > 20, "{explored}");
+}
+
+#[test]
+#[should_panic(expected = "queue")]
+fn loom_broken_twin_clears_another_cpus_timer() {
+    explore(3, || wake_elsewhere_while_the_timer_expires(SleepMistake::ClearsBlindly));
+}
+
+/// A thread that needs a timer, both of which are abandoned, waits until their CPU gives one back.
+fn want_a_timer(mistake: SleepMistake) {
+    let world = Sleepers::new();
+    for _ in 0..TIMERS {
+        let _index = world.timers.set(0);
+        world.send_away();
+    }
+    let (cpu0, sleeper) = (world.clone(), thread::current());
+    let cpu0 = thread::spawn(move || {
+        let wanted = if mistake == SleepMistake::GivesBackInTwoSteps {
+            let wanted = cpu0.timers.is_wanted();
+            let _too_late = cpu0.give_back(0);
+            wanted
+        } else {
+            cpu0.give_back(0)
+        };
+        if wanted {
+            sleeper.unpark();
+        }
+    });
+    while world.timers.set(1).is_none() {
+        if world.timers.want().is_some() {
+            thread::park();
+        }
+    }
+    cpu0.join().expect("the model's threads do not panic");
+}
+
+#[test]
+fn loom_who_wants_a_timer_is_told() {
+    let explored = explore(None, || want_a_timer(SleepMistake::None));
+    assert!(explored > 5, "{explored}");
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_broken_twin_misses_who_wants_a_timer() {
+    explore(None, || want_a_timer(SleepMistake::GivesBackInTwoSteps));
 }

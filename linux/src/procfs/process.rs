@@ -274,7 +274,7 @@ fn state(process: &Process, task: Option<&Task>) -> char {
 fn schedstat(_process: &Process, task: Option<&Task>) -> String {
     let usage = task.map(Task::usage).unwrap_or_default();
     let delay = task.and_then(Task::thread).map_or(0, |thread| thread.ready_time_ns());
-    format!("{} {delay} {}\n", usage.cpu_ns, usage.waits + usage.preemptions)
+    format!("{} {delay} {}\n", usage.cpu_ns(), usage.waits + usage.preemptions)
 }
 
 /// `/proc/PID/sched`: the lines that mean something here.
@@ -286,7 +286,7 @@ fn sched(process: &Process, task: Option<&Task>) -> String {
         // Writing into a String cannot fail.
         let _ = writeln!(out, "{name:<45}:{value:>21}");
     };
-    line("se.sum_exec_runtime", format!("{}.{:06}", usage.cpu_ns / 1_000_000, usage.cpu_ns % 1_000_000));
+    line("se.sum_exec_runtime", format!("{}.{:06}", usage.cpu_ns() / 1_000_000, usage.cpu_ns() % 1_000_000));
     line("nr_switches", (usage.waits + usage.preemptions).to_string());
     line("nr_voluntary_switches", usage.waits.to_string());
     line("nr_involuntary_switches", usage.preemptions.to_string());
@@ -329,12 +329,15 @@ fn stat(process: &Process, task: Option<&Task>, of: Of) -> String {
     let rss_limit = process.limit(raw::RLIMIT_RSS).map_or(RLIM_INFINITY, |limit| limit.cur);
     let (brk, _) = space.brk_range();
     let brk = brk.0;
-    let (own, children) = (ticks(about.cpu_ns), ticks(process.children_usage().cpu_ns));
+    let children = process.children_usage();
+    let (user, system) = (ticks(about.user_ns), ticks(about.system_ns));
+    let (children_user, children_system) = (ticks(children.user_ns), ticks(children.system_ns));
     let sched = task.map_or(Attributes::NORMAL, Task::sched);
     let (terminal, foreground) = terminal::shown(process);
     let (priority, nice) = (kernel_priority(sched), sched.nice());
     let mut out = format!(
-        "{tid} ({name}) {} {} {} {} {terminal} {foreground} 4194304 0 0 0 0 {own} 0 {children} 0 {priority} {nice} {} 0 {} {} {} {rss_limit}",
+        "{tid} ({name}) {} {} {} {} {terminal} {foreground} 4194304 0 0 0 0 {user} {system} {children_user} {children_system} \
+         {priority} {nice} {} 0 {} {} {} {rss_limit}",
         state(process, task),
         process.parent_pid(),
         process.process_group(),

@@ -14,7 +14,7 @@ use kernel::percpu::cpu_count;
 use linux_abi::Errno;
 use vfs::synth::{Entry, Fixed};
 
-use crate::process::{all_processes, task_count};
+use crate::process::{Usage, all_processes, task_count};
 use crate::sys::{info, shm};
 use crate::{calls, cpuinfo, random};
 
@@ -60,13 +60,13 @@ fn ticks(ns: u64) -> u64 {
     ns / 10_000_000
 }
 
-/// CPU time of all processes.
-fn busy_ns() -> u64 {
-    all_processes().iter().map(|process| process.cpu_time_ns()).sum()
+/// What all processes used.
+fn used() -> Usage {
+    all_processes().iter().fold(Usage::default(), |sum, process| sum.plus(process.usage()))
 }
 
 fn idle_ns() -> u64 {
-    (monotonic_ns() * cpu_count() as u64).saturating_sub(busy_ns())
+    (monotonic_ns() * cpu_count() as u64).saturating_sub(used().cpu_ns())
 }
 
 fn uptime() -> String {
@@ -83,10 +83,11 @@ fn loadavg() -> String {
 
 fn stat() -> String {
     let count = cpu_count() as u64;
-    let (user, idle) = (ticks(busy_ns()), ticks(idle_ns()));
-    let mut out = format!("cpu  {user} 0 0 {idle} 0 0 0 0 0 0\n");
+    let (used, idle) = (used(), ticks(idle_ns()));
+    let (user, system) = (ticks(used.user_ns), ticks(used.system_ns));
+    let mut out = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
     for cpu in 0..count {
-        let _ = writeln!(out, "cpu{cpu} {} 0 0 {} 0 0 0 0 0 0", user / count, idle / count);
+        let _ = writeln!(out, "cpu{cpu} {} 0 {} {} 0 0 0 0 0 0", user / count, system / count, idle / count);
     }
     let boot = (realtime_ns() - monotonic_ns()) / 1_000_000_000;
     let _ = write!(

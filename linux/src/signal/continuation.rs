@@ -27,8 +27,14 @@ impl Continuation {
     /// The monotonic deadline of a wait for `timeout_ns`, or of the wait that this one is the continuation of.
     #[must_use]
     pub fn deadline(&self, timeout_ns: u64) -> u64 {
+        self.deadline_from(sync::monotonic_ns(), timeout_ns)
+    }
+
+    /// The same by another clock, which reads `now_ns`.
+    #[must_use]
+    pub fn deadline_from(&self, now_ns: u64, timeout_ns: u64) -> u64 {
         match self.current.swap(0, Relaxed) {
-            0 => sync::monotonic_ns().saturating_add(timeout_ns),
+            0 => now_ns.saturating_add(timeout_ns),
             deadline => deadline,
         }
     }

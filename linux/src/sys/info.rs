@@ -80,7 +80,7 @@ pub fn sysinfo(_ctx: &Ctx<'_>, out: UserPtr<Sysinfo>) -> SysResult {
     out.write(&info).map(|()| 0)
 }
 
-/// `getrusage`: all CPU time counts as user time, since program and kernel share a privilege level.
+/// `getrusage`. User and system time are sampled, their sum is exact (`runqueue::ModeSamples`).
 ///
 /// # Errors
 /// `EINVAL`, `EFAULT`.
@@ -101,7 +101,8 @@ pub fn getrusage(ctx: &Ctx<'_>, who: i32, out: UserPtr<Rusage>) -> SysResult {
 /// The part of a `struct rusage` that is about CPUs.
 pub(crate) fn rusage(usage: Usage) -> Rusage {
     Rusage {
-        utime: Timeval::from_ns(usage.cpu_ns),
+        utime: Timeval::from_ns(usage.user_ns),
+        stime: Timeval::from_ns(usage.system_ns),
         nvcsw: usage.waits as i64,
         nivcsw: usage.preemptions as i64,
         ..Rusage::default()

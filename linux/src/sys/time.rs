@@ -11,7 +11,7 @@ use linux_abi::time::{Itimerspec, Itimerval, NANOS_PER_SEC, Timespec, Timeval, T
 
 use crate::ctx::{Ctx, SysResult};
 use crate::process::{self, Process, Task};
-use crate::timers::{Notification, Setting, Target};
+use crate::timers::{Counts, Notification, Setting, Target};
 use crate::user_ptr::UserPtr;
 
 /// Granularity the coarse clocks claim, as a Linux with 250 ticks a second.
@@ -71,6 +71,17 @@ impl Clock {
             return if number == 0 { Ok(Self::OwnThread) } else { process::find_task(number).map(Self::Thread).ok_or(Errno::EINVAL) };
         }
         if number == 0 { Ok(Self::OwnProcess) } else { process::find_process(number).map(Self::Process).ok_or(Errno::EINVAL) }
+    }
+
+    /// What a timer on this clock counts for `task`.
+    fn counts(&self, task: &Task) -> Counts {
+        match self {
+            Self::Realtime | Self::Monotonic => Counts::Time,
+            Self::Process(process) => Counts::Process(process.pid()),
+            Self::Thread(task) => Counts::Thread(task.tid()),
+            Self::OwnProcess => Counts::Process(task.process().pid()),
+            Self::OwnThread => Counts::Thread(task.tid()),
+        }
     }
 
     fn now_ns(&self, task: &Task) -> u64 {
@@ -156,24 +167,29 @@ pub fn time(_ctx: &Ctx<'_>, out: UserPtr<i64>) -> SysResult {
     Ok(seconds as usize)
 }
 
-/// `times`: all CPU time counts as user time, since program and kernel share a privilege level.
+/// `times`.
 ///
 /// # Errors
 /// `EFAULT`.
 pub fn times(ctx: &Ctx<'_>, out: UserPtr<Tms>) -> SysResult {
     let ticks = |ns: u64| (ns / TICK_NS) as i64;
-    let (utime, cutime) = (ticks(ctx.process().cpu_time_ns()), ticks(ctx.process().children_usage().cpu_ns));
-    out.write_optional(&Tms { utime, cutime, ..Tms::default() })?;
+    let (own, children) = (ctx.process().usage(), ctx.process().children_usage());
+    out.write_optional(&Tms {
+        utime: ticks(own.user_ns),
+        stime: ticks(own.system_ns),
+        cutime: ticks(children.user_ns),
+        cstime: ticks(children.system_ns),
+    })?;
     Ok((kernel::clock::monotonic_ns() / TICK_NS) as usize)
 }
 
-/// Sleeps until the monotonic deadline; an error means a signal is to be delivered.
-fn sleep_until(task: &Task, deadline: u64) -> Result<(), Errno> {
-    while sync::monotonic_ns() < deadline {
+/// Sleeps until what is counted reaches `deadline`; an error means a signal is to be delivered.
+fn sleep_until(task: &Task, counts: Counts, deadline: u64) -> Result<(), Errno> {
+    while let Some(until) = counts.earliest(deadline) {
         if task.is_interrupted() {
             return Err(Errno::EINTR);
         }
-        sync::park(Some(deadline));
+        sync::park(Some(until));
     }
     Ok(())
 }
@@ -189,7 +205,7 @@ pub fn nanosleep(ctx: &Ctx<'_>, time: UserPtr<Timespec>, left: UserPtr<Timespec>
 /// `clock_nanosleep`.
 ///
 /// # Errors
-/// `EINTR`, `EINVAL`, `EFAULT`; `EOPNOTSUPP` for CPU-time clocks.
+/// `EINTR`, `EFAULT`; `EINVAL`, also for the clocks of threads.
 pub fn clock_nanosleep(
     ctx: &Ctx<'_>,
     clock: u32,
@@ -197,20 +213,20 @@ pub fn clock_nanosleep(
     time: UserPtr<Timespec>,
     left: UserPtr<Timespec>,
 ) -> SysResult {
-    match Clock::find(clock)? {
-        Clock::Realtime | Clock::Monotonic => {}
-        Clock::OwnThread | Clock::Thread(_) => return Err(Errno::EINVAL),
-        Clock::OwnProcess | Clock::Process(_) => return Err(Errno::ENOTSUP),
+    let found = Clock::find(clock)?;
+    if matches!(found, Clock::OwnThread | Clock::Thread(_)) {
+        return Err(Errno::EINVAL);
     }
+    let counts = found.counts(ctx.task());
     let ns = time.read()?.to_ns().ok_or(Errno::EINVAL)?;
     let absolute = flags & TIMER_ABSTIME != 0;
     let continuation = &ctx.task().continuation;
-    let deadline = if absolute { monotonic_deadline(clock, ns) } else { continuation.deadline(ns) };
-    match sleep_until(ctx.task(), deadline) {
+    let deadline = if absolute { monotonic_deadline(clock, ns) } else { continuation.deadline_from(counts.now(), ns) };
+    match sleep_until(ctx.task(), counts, deadline) {
         Ok(()) => Ok(0),
         Err(_) if absolute => Err(Errno::ERESTARTNOHAND),
         Err(_) => {
-            let remaining = deadline.saturating_sub(sync::monotonic_ns());
+            let remaining = deadline.saturating_sub(counts.now());
             left.write_optional(&Timespec::from_ns(remaining))?;
             Err(continuation.interrupted(ctx.frame().orig_rax, deadline))
         }
@@ -265,18 +281,16 @@ pub fn alarm(ctx: &Ctx<'_>, seconds: u32) -> SysResult {
 /// `timer_create`.
 ///
 /// # Errors
-/// `EINVAL`, `EFAULT`, `EAGAIN`; `EOPNOTSUPP` for CPU-time clocks.
+/// `EINVAL`, `EFAULT`, `EAGAIN`.
 pub fn timer_create(ctx: &Ctx<'_>, clock: u32, event: UserPtr<SigEvent>, id: UserPtr<i32>) -> SysResult {
-    if !matches!(Clock::find(clock)?, Clock::Realtime | Clock::Monotonic) {
-        return Err(Errno::ENOTSUP);
-    }
+    let counts = Clock::find(clock)?.counts(ctx.task());
     let event = match event.non_null() {
         Some(event) => Some(event.read()?),
         None => None,
     };
     let (target, signal) = timer_target(ctx, event.as_ref())?;
     let process = ctx.process();
-    let number = process.timers.create(process, clock, |id| {
+    let number = process.timers.create(process, clock, counts, |id| {
         let value = event.map_or(id as u64, |e| e.value);
         Notification { target, signal, value, id: Some(id) }
     })?;
@@ -319,7 +333,7 @@ pub fn timer_settime(
     let deadline = match value {
         0 => None,
         _ if flags & TIMER_ABSTIME != 0 => Some(monotonic_deadline(timer.clock, value)),
-        _ => Some(sync::monotonic_ns().saturating_add(value)),
+        _ => Some(timer.now().saturating_add(value)),
     };
     old.write_optional(&itimerspec(timer.set(deadline, interval))).map(|()| 0)
 }

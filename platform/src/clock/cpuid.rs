@@ -116,6 +116,14 @@ pub fn kvm_clock(cpuid: impl Fn(u32) -> Leaf) -> Option<KvmClockMsrs> {
     (features & 1 << 3 != 0).then_some(KvmClockMsrs { wall_clock: 0x4b56_4d00, system_time: 0x4b56_4d01, stable_tsc })
 }
 
+/// The MSR that takes the physical address of this CPU's account of stolen time, plus 1 to open it, when KVM keeps one (leaf
+/// 0x4000_0001 EAX bit 5).
+#[must_use]
+pub fn kvm_steal_time(cpuid: impl Fn(u32) -> Leaf) -> Option<u32> {
+    let offered = Hypervisor::detect(&cpuid) == Hypervisor::Kvm && cpuid(KVM_FEATURES).eax & 1 << 5 != 0;
+    offered.then_some(0x4b56_4d03)
+}
+
 /// The TSC runs at a constant rate in every power state (leaf 0x8000_0007 EDX bit 8).
 #[must_use]
 pub fn has_invariant_tsc(cpuid: impl Fn(u32) -> Leaf) -> bool {
@@ -150,6 +158,15 @@ mod tests {
         assert_eq!(Hypervisor::detect(kvm), Hypervisor::Kvm);
         assert_eq!(tsc_hz(kvm), Some(2_899_886_000));
         assert!(kvm_clock(kvm).expect("offered").stable_tsc);
+    }
+
+    #[test]
+    fn kvm_accounts_for_stolen_time_if_it_says_so() {
+        assert_eq!(kvm_steal_time(kvm), None);
+        let with = |leaf| if leaf == 0x4000_0001 { Leaf { eax: 1 << 5, ..Leaf::default() } } else { kvm(leaf) };
+        assert_eq!(kvm_steal_time(with), Some(0x4b56_4d03));
+        let unnamed = |leaf| if leaf == 0x4000_0000 { Leaf::default() } else { with(leaf) };
+        assert_eq!(kvm_steal_time(unnamed), None);
     }
 
     #[test]

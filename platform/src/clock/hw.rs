@@ -8,6 +8,7 @@
 use super::calibrate::{self, Confidence, Counter, Estimate, MAX_SAMPLES, Sample};
 use super::cpuid::{self, Hypervisor, KvmClockMsrs, Leaf};
 use super::pvclock::{VcpuTime, WallClock};
+use super::steal::StealTime;
 use super::{NS_PER_SEC, wall};
 use crate::acpi::fadt::PmTimer;
 use addr::PhysAddr;
@@ -376,6 +377,19 @@ impl KvmClock {
     pub const fn page(&self) -> &'static VcpuTime {
         self.page
     }
+}
+
+/// Opens the account of stolen time of the CPU that executes this, at `physical`, if KVM keeps one.
+///
+/// # Safety
+/// `physical` is the address of `account`, which no other CPU uses.
+#[must_use]
+pub unsafe fn open_steal_account(account: &'static StealTime, physical: PhysAddr) -> Option<&'static StealTime> {
+    const OPEN: u64 = 1;
+    let register = cpuid::kvm_steal_time(cpuid)?;
+    // SAFETY: the MSR exists (offered); the host writes only to the structure given, which is made of atomics where it is read.
+    unsafe { msr::write(register, physical.0 | OPEN) };
+    Some(account)
 }
 
 /// Asks KVM for the wall clock at boot, in Unix nanoseconds.

@@ -1,7 +1,7 @@
 //! Clocks: how fast the TSC runs, what time it is.
 //!
 //! Pure, host-tested parts: [`Scale`] (ticks to nanoseconds), [`calibrate`] (a frequency from samples of another
-//! timer, on a host that may stall the guest at any moment), [`pvclock`] (the clock page of KVM and Xen), [`cpuid`]
+//! timer, on a host that may stall the guest at any moment), [`pvclock`] (the clock page of KVM and Xen), [`steal`] (what KVM says it took), [`cpuid`]
 //! (what the processor itself says), [`wall`] (CMOS date to Unix time). [`hw`] joins them to the hardware:
 //! [`hw::tsc_frequency`] is what the kernel calls at boot; `kernel::clock` builds the monotonic clock on its result.
 
@@ -10,6 +10,7 @@ pub mod cpuid;
 pub mod hw;
 pub mod pvclock;
 mod scale;
+pub mod steal;
 pub mod wall;
 
 pub use calibrate::{Confidence, Counter, Estimate, Sample};

@@ -33,6 +33,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("system.c"),
         Case::c("patch.c"),
         Case::c("clock.c"),
+        Case::c("cpu_clocks.c"),
         Case::c("efault.c"),
         Case::c("stack.c"),
         Case::c("wild.c"),
