@@ -53,6 +53,7 @@ unsafe impl DmaMemory for Dma {
 }
 
 /// Starts a driver for every device found. One that does not work is reported and left out.
+#[inline(never)] // its frame need not be there while the program starts on the same stack
 pub(crate) fn init(machine: &Machine) {
     let mut mapped = Vec::new();
     for slot in &machine.virtio_mmio {

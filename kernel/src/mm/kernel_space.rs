@@ -10,6 +10,7 @@ use super::boot::{BootCell, Frames};
 use super::frames::{self, Pool};
 use super::gather::{Gather, Item};
 use crate::tlb::{self, Freed};
+use crate::torture;
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -244,6 +245,9 @@ pub struct KernelStack {
     pages: usize,
 }
 
+/// What torture writes into unused stacks.
+const PAINT: u64 = 0x5041_494e_5450_4149;
+
 /// Unused stacks, mapped.
 static STOCK: Mutex<Vec<KernelStack>> = Mutex::new(Vec::new());
 const STOCK_MAX: usize = 32;
@@ -255,6 +259,7 @@ impl KernelStack {
     /// [`OutOfMemory`].
     pub fn alloc(pages: usize) -> Result<Self, OutOfMemory> {
         if let Some(stack) = take_stocked(pages) {
+            stack.paint();
             return Ok(stack);
         }
         if frames::memory_is_scarce() {
@@ -269,7 +274,32 @@ impl KernelStack {
                 return Err(OutOfMemory);
             }
         }
-        Ok(Self { bottom, pages })
+        let stack = Self { bottom, pages };
+        stack.paint();
+        Ok(stack)
+    }
+
+    fn words(&self) -> *mut [u64] {
+        core::ptr::slice_from_raw_parts_mut(self.bottom.as_mut_ptr(), self.pages * PAGE_SIZE / size_of::<u64>())
+    }
+
+    /// Fills an unused stack, with torture on, so that [`Self::note_depth`] sees how far it was used.
+    fn paint(&self) {
+        if torture::is_on() {
+            // SAFETY: mapped and, but for this, unused.
+            unsafe { &mut *self.words() }.fill(PAINT);
+        }
+    }
+
+    /// Logs how much of a stack was used, if none was used more.
+    fn note_depth(&self) {
+        static DEEPEST: AtomicU64 = AtomicU64::new(0);
+        // SAFETY: mapped, and nothing runs on it any more.
+        let words = unsafe { &*self.words() };
+        let depth = size_of_val(words) as u64 - (words.iter().take_while(|word| **word == PAINT).count() * size_of::<u64>()) as u64;
+        if DEEPEST.fetch_max(depth, Ordering::Relaxed) < depth {
+            log::info!("kernel stacks: at most {depth} of {} bytes were used", size_of_val(words));
+        }
     }
 
     /// One past the highest address; 16-byte aligned.
@@ -287,6 +317,9 @@ impl KernelStack {
 
 impl Drop for KernelStack {
     fn drop(&mut self) {
+        if torture::is_on() {
+            self.note_depth();
+        }
         let stack = Self { bottom: self.bottom, pages: self.pages };
         if let Some(surplus) = stock(stack) {
             let mut area = AREA.lock();
