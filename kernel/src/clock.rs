@@ -29,7 +29,7 @@ pub struct VdsoParameters {
     pub base_tsc: u64,
     /// Multiplier.
     pub mult: u64,
-    /// Right shift, 0..=127.
+    /// Right shift, 0..=63.
     pub shift: u32,
     /// Unix time in nanoseconds at monotonic time 0.
     pub realtime_base_ns: u64,

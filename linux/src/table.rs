@@ -20,7 +20,7 @@ use crate::process::Task;
 use crate::rseq;
 use crate::scarcity;
 use crate::sys::{
-    event, file, futex, info, membarrier, mm, pidfd, policy, process, remote, sched, shm, signal, socket, thread, time,
+    denied, event, file, futex, info, membarrier, mm, pidfd, policy, process, remote, sched, shm, signal, socket, thread, time,
 };
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
@@ -412,6 +412,67 @@ table! {
     pidfd_getfd => pidfd::pidfd_getfd / 3, full;
     execve => process::execve / 3, partial("set-user-ID bits have no effect");
     execveat => process::execveat / 5, partial("set-user-ID bits have no effect");
+
+    // Not for programs (sys/denied.rs)
+    seccomp => denied::not_built / 0, partial("ENOSYS: built without");
+    add_key => denied::not_built / 0, partial("ENOSYS: built without keys");
+    request_key => denied::not_built / 0, partial("ENOSYS: built without keys");
+    keyctl => denied::not_built / 0, partial("ENOSYS: built without keys");
+    acct => denied::not_built / 0, partial("ENOSYS: built without");
+    quotactl => denied::not_built / 0, partial("ENOSYS: built without");
+    quotactl_fd => denied::not_built / 0, partial("ENOSYS: built without");
+    modify_ldt => denied::not_built / 0, partial("ENOSYS: built without");
+    kexec_load => denied::not_built / 0, partial("ENOSYS: built without");
+    kexec_file_load => denied::not_built / 0, partial("ENOSYS: built without");
+    uselib => denied::not_built / 0, partial("ENOSYS, as Linux");
+    _sysctl => denied::not_built / 0, partial("ENOSYS, as Linux");
+    create_module => denied::not_built / 0, partial("ENOSYS, as Linux");
+    get_kernel_syms => denied::not_built / 0, partial("ENOSYS, as Linux");
+    query_module => denied::not_built / 0, partial("ENOSYS, as Linux");
+    nfsservctl => denied::not_built / 0, partial("ENOSYS, as Linux");
+    getpmsg => denied::not_built / 0, partial("ENOSYS, as Linux");
+    putpmsg => denied::not_built / 0, partial("ENOSYS, as Linux");
+    afs_syscall => denied::not_built / 0, partial("ENOSYS, as Linux");
+    tuxcall => denied::not_built / 0, partial("ENOSYS, as Linux");
+    security => denied::not_built / 0, partial("ENOSYS, as Linux");
+    vserver => denied::not_built / 0, partial("ENOSYS, as Linux");
+    lookup_dcookie => denied::not_built / 0, partial("ENOSYS, as Linux");
+    epoll_ctl_old => denied::not_built / 0, partial("ENOSYS, as Linux");
+    epoll_wait_old => denied::not_built / 0, partial("ENOSYS, as Linux");
+    set_thread_area => denied::not_built / 0, partial("ENOSYS, as Linux");
+    get_thread_area => denied::not_built / 0, partial("ENOSYS, as Linux");
+    landlock_create_ruleset => denied::turned_off / 0, partial("EOPNOTSUPP: turned off");
+    landlock_add_rule => denied::turned_off / 0, partial("EOPNOTSUPP: turned off");
+    landlock_restrict_self => denied::turned_off / 0, partial("EOPNOTSUPP: turned off");
+    name_to_handle_at => denied::turned_off / 0, partial("EOPNOTSUPP: no file handles");
+    memfd_secret => denied::not_built / 0, partial("ENOSYS: turned off");
+    bpf => denied::not_permitted / 0, partial("EPERM: not for programs");
+    userfaultfd => denied::not_permitted / 0, partial("EPERM: not for programs");
+    io_uring_setup => denied::not_permitted / 0, partial("EPERM: not for programs");
+    perf_event_open => denied::no_access / 0, partial("EACCES: not for programs");
+    io_uring_enter => denied::no_ring / 1, partial("no descriptor is a ring");
+    io_uring_register => denied::no_ring / 1, partial("no descriptor is a ring");
+    open_by_handle_at => denied::no_such_descriptor / 1, partial("EPERM");
+    setns => denied::no_such_descriptor / 1, partial("EPERM: one namespace of each kind");
+    ptrace => denied::ptrace / 2, partial("EPERM: nobody may trace");
+    reboot => denied::reboot / 2, partial("EPERM: the host turns machines off");
+    unshare => denied::unshare / 1, partial("no namespaces: EPERM");
+    init_module => denied::not_permitted / 0, partial("EPERM");
+    finit_module => denied::not_permitted / 0, partial("EPERM");
+    delete_module => denied::not_permitted / 0, partial("EPERM");
+    iopl => denied::not_permitted / 0, partial("EPERM");
+    ioperm => denied::not_permitted / 0, partial("EPERM");
+    vhangup => denied::not_permitted / 0, partial("EPERM");
+    fanotify_init => denied::not_permitted / 0, partial("EPERM");
+    fsopen => denied::not_permitted / 0, partial("EPERM");
+    fsmount => denied::not_permitted / 0, partial("EPERM");
+    fspick => denied::not_permitted / 0, partial("EPERM");
+    fsconfig => denied::not_permitted / 0, partial("EPERM");
+    move_mount => denied::not_permitted / 0, partial("EPERM");
+    open_tree => denied::not_permitted / 0, partial("EPERM");
+    mount_setattr => denied::not_permitted / 0, partial("EPERM");
+    ioprio_get => denied::ioprio_get / 2, partial("always the default");
+    ioprio_set => denied::ioprio_set / 3, partial("checked, without effect");
 
     // The system and the caller (sys/info.rs)
     uname => info::uname / 1, full;

@@ -54,13 +54,7 @@ impl Pages {
 
     fn publish(&self) {
         let parameters = kernel::clock::vdso_parameters();
-        let slot = Slot {
-            base_tsc: parameters.base_tsc,
-            mult: parameters.mult,
-            realtime_base_ns: parameters.realtime_base_ns,
-            shift: parameters.shift,
-            ..Slot::default()
-        };
+        let slot = Slot::new(parameters.base_tsc, parameters.mult, parameters.shift, parameters.realtime_base_ns);
         let _one_writer = self.writer.lock();
         // SAFETY: the frame lives as long as `self`; programs map it read-only.
         unsafe { Data::publish(self.data.as_ptr().cast(), slot) };

@@ -5,7 +5,7 @@
 use guest_tests::case::Case;
 use guest_tests::run::{self, Outcome};
 use guest_tests::toolchain::Unavailable;
-use guest_tests::{bad_input, cases, compare, memory, mishaps, torture, tty};
+use guest_tests::{bad_input, cases, compare, fuzz, memory, mishaps, torture, tty};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
@@ -24,10 +24,11 @@ fn main() {
     run::default_signals();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(2);
-    let trials = match (soak_count(), number("OXV_TORTURE")) {
-        (Some(count), _) => soak(count),
-        (None, Some(seconds)) => tortures(Duration::from_secs(seconds)).collect(),
-        (None, None) => compared(cases::all()).chain(checks()).chain(tortures(SHORT_TORTURE)).collect(),
+    let trials = match (soak_count(), number("OXV_TORTURE"), number("OXV_FUZZ")) {
+        (Some(count), ..) => soak(count),
+        (None, Some(seconds), _) => tortures(Duration::from_secs(seconds)).collect(),
+        (None, None, Some(seconds)) => fuzzers(seconds).collect(),
+        (None, None, None) => compared(cases::all()).chain(checks()).chain(tortures(SHORT_TORTURE)).collect(),
     };
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -40,11 +41,26 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// One trial per number of virtual CPUs, which together take `time` when two run at once.
-fn tortures(time: Duration) -> impl Iterator<Item = Trial> {
+/// The seed and the numbers of virtual CPUs of long runs.
+fn long_run() -> (u64, Vec<u32>) {
     let seed = number("OXV_TORTURE_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     let smp = std::env::var("OXV_TORTURE_SMP").unwrap_or_else(|_| "1,2,4".to_owned());
-    let cpus: Vec<u32> = if is_set("OXV_HOST_ONLY") { Vec::new() } else { smp.split(',').filter_map(|n| n.parse().ok()).collect() };
+    (seed, smp.split(',').filter_map(|n| n.parse().ok()).collect())
+}
+
+/// One trial per number of virtual CPUs, `seconds` each.
+fn fuzzers(seconds: u64) -> impl Iterator<Item = Trial> {
+    let (seed, cpus) = long_run();
+    cpus.into_iter().map(move |cpus| {
+        let plan = fuzz::Plan { cpus, seed: seed ^ u64::from(cpus), seconds, torture: true };
+        Trial::test(format!("fuzz/{cpus}cpu"), move || fuzz::fuzz(&plan).map_err(Failed::from))
+    })
+}
+
+/// One trial per number of virtual CPUs, which together take `time` when two run at once.
+fn tortures(time: Duration) -> impl Iterator<Item = Trial> {
+    let (seed, cpus) = long_run();
+    let cpus = if is_set("OXV_HOST_ONLY") { Vec::new() } else { cpus };
     let each = time * 2 / cpus.len().max(2) as u32;
     cpus.into_iter().map(move |cpus| {
         let run = move || torture::torture(cpus, each, seed).map(drop).map_err(Failed::from);
@@ -77,7 +93,7 @@ fn checks() -> impl Iterator<Item = Trial> {
     let checks = if host_only {
         tty::all()
     } else {
-        bad_input::all().into_iter().chain(tty::all()).chain(memory::all()).chain(mishaps::all()).collect()
+        bad_input::all().into_iter().chain(tty::all()).chain(memory::all()).chain(mishaps::all()).chain(fuzz::all()).collect()
     };
     checks.into_iter().map(|check| Trial::test(check.name, move || (check.run)().map_err(Failed::from)))
 }

@@ -6,6 +6,7 @@
 mod abi;
 mod bench;
 mod build;
+mod fuzz_calls;
 mod gdb;
 mod lint;
 mod paths;
@@ -39,6 +40,8 @@ enum Command {
     SoakBoot(soak::Options),
     /// Run stress programs under `oxv run --torture`, with virtual CPUs stopped from outside.
     Torture(torture::Options),
+    /// Make system calls at random under `oxv run --torture`.
+    FuzzCalls(fuzz_calls::Options),
     /// Check the rules that clippy and a disassembler can check.
     Lint(lint::Options),
     /// Measure beside a Linux guest; the metrics are the folders of bench/.
@@ -69,6 +72,7 @@ fn command(command: Command) -> anyhow::Result<()> {
         Command::Guest(options) => test::guest(&options),
         Command::SoakBoot(options) => soak::command(&options),
         Command::Torture(options) => torture::command(&options),
+        Command::FuzzCalls(options) => fuzz_calls::command(&options),
         Command::Lint(options) => lint::command(&options),
         Command::Bench(options) => bench::command(&options),
         Command::Gdb(options) => gdb::command(&options),

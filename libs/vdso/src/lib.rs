@@ -4,9 +4,9 @@
 //! starts with [`Data`] right before it, and names its address in AT_SYSINFO_EHDR. The functions are leaves: no stack, no
 //! FS, no floating point; clocks they do not know go to the kernel.
 //!
-//! **Protocol.** [`Data`] has two slots. The writer fills the slot that is not in use, then counts the generation up, which puts
-//! that slot in use (release). A reader takes the generation, reads the slot it names, and starts over if the generation has
-//! changed meanwhile. No reader ever waits for a writer, even one that was stopped half-way.
+//! **Protocol.** [`Data`] has four slots. The writer fills the one after that in use, then counts the generation up by a slot's size, which puts
+//! the slot in use whose offset is the generation's lowest byte (release). A reader takes the generation, reads the slot it names, and
+//! starts over if the generation has changed meanwhile. No reader ever waits for a writer, even one that was stopped half-way.
 
 #![cfg_attr(not(test), no_std)]
 #![expect(unsafe_code, reason = "the image is assembled, and read by address")]
@@ -37,28 +37,44 @@ pub fn image() -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) }
 }
 
-/// How to turn the time stamp counter into clocks: `(tsc − base_tsc) · mult >> shift` nanoseconds, with a 128-bit product.
+/// How to turn the time stamp counter into clocks: `((tsc − base_tsc) · mult >> shift) + base` nanoseconds, with a 128-bit product.
+///
+/// Both bases are early by as much as makes the difference positive even on a CPU whose counter lags: by 2^`shift` ticks, which are `mult`
+/// nanoseconds exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Slot {
-    /// Time stamp counter at monotonic time 0.
-    pub base_tsc: u64,
-    /// Multiplier.
-    pub mult: u64,
-    /// Unix time in nanoseconds at monotonic time 0.
-    pub realtime_base_ns: u64,
-    /// Right shift, 0..=127.
-    pub shift: u32,
+    base_tsc: u64,
+    mult: u64,
+    /// Unix time, then monotonic time, at `base_tsc`: in the order of the numbers of these clocks.
+    bases_ns: [u64; 2],
+    shift: u32,
     /// Fills the slot to a cache line.
-    pub pad: [u32; 9],
+    pad: [u32; 7],
 }
+
+impl Slot {
+    /// The slot for clocks that are at `(tsc − base_tsc) · mult >> shift` nanoseconds of monotonic time, whose zero is `realtime_base_ns` of Unix time.
+    ///
+    /// # Panics
+    /// If `shift` is above 63.
+    #[must_use]
+    pub const fn new(base_tsc: u64, mult: u64, shift: u32, realtime_base_ns: u64) -> Self {
+        assert!(shift < u64::BITS, "a shift within a word");
+        let bases_ns = [realtime_base_ns.wrapping_sub(mult), 0_u64.wrapping_sub(mult)];
+        Self { base_tsc: base_tsc.wrapping_sub(1 << shift), mult, bases_ns, shift, pad: [0; 7] }
+    }
+}
+
+/// Slots, as many as a byte has offsets for.
+const SLOTS: usize = 256 / size_of::<Slot>();
 
 /// What the data page starts with.
 #[repr(C)]
 pub struct Data {
     generation: AtomicU32,
     pad: [u32; 3],
-    slots: [Slot; 2],
+    slots: [Slot; SLOTS],
 }
 
 impl Data {
@@ -69,8 +85,8 @@ impl Data {
     pub unsafe fn publish(data: *mut Self, slot: Slot) {
         // SAFETY: the generation is only accessed atomically; the unused slot is ours.
         unsafe {
-            let generation = (*data).generation.load(Ordering::Relaxed).wrapping_add(1);
-            let unused = &raw mut (*data).slots[generation as usize & 1];
+            let generation = (*data).generation.load(Ordering::Relaxed).wrapping_add(size_of::<Slot>() as u32);
+            let unused = &raw mut (*data).slots[generation as usize / size_of::<Slot>() % SLOTS];
             unused.write_volatile(slot);
             (*data).generation.store(generation, Ordering::Release);
         }
@@ -138,11 +154,10 @@ mod tests {
 
     /// A slot in which the time stands (nearly) still at `ns`, whatever the counter.
     fn fixed(ns: u64, realtime_base_ns: u64) -> Slot {
-        // (2⁶⁴ − small) · ns >> 64 = ns − 1 or ns
+        // 2⁶⁰ ticks ago: (2⁶⁰ + a bit) · 8 ns >> 63 = ns, or a bit more
         // SAFETY: reading the counter has no effect.
         let now = unsafe { core::arch::x86_64::_rdtsc() };
-        let base = now.wrapping_sub(1 << 62);
-        Slot { base_tsc: base, mult: ns << 2, realtime_base_ns, shift: 64, ..Slot::default() }
+        Slot::new(now.wrapping_sub(1 << 60), ns << 3, 63, realtime_base_ns)
     }
 
     #[test]
@@ -189,13 +204,13 @@ mod tests {
     #[test]
     fn every_shift_works() {
         let vdso = Mapped::new();
-        for shift in [1, 10, 32, 63, 64, 65, 70] {
+        for shift in [1, 10, 32, 62, 63] {
             // SAFETY: reading the counter has no effect.
             let tsc = unsafe { core::arch::x86_64::_rdtsc() };
             // 2^40 ticks ago; mult chosen so that a tick is 1/2^10 ns where the multiplier has room.
             let mult = if shift >= 10 { 1u128 << (shift - 10) } else { 1 };
             let mult = u64::try_from(mult).unwrap();
-            vdso.publish(Slot { base_tsc: tsc.wrapping_sub(1 << 40), mult, shift, ..Slot::default() });
+            vdso.publish(Slot::new(tsc.wrapping_sub(1 << 40), mult, shift, 0));
             let (_, [sec, nsec]) = vdso.clock_gettime(1);
             let expected = if shift >= 10 { 1u64 << 30 } else { 1u64 << (40 - shift) };
             let got = sec as u64 * 1_000_000_000 + nsec as u64;
@@ -204,13 +219,26 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_that_lags_a_little_is_a_little_early() {
+        let vdso = Mapped::new();
+        // SAFETY: reading the counter has no effect.
+        let now = unsafe { core::arch::x86_64::_rdtsc() };
+        // One nanosecond per tick; the base is 2⁴⁰ ticks ahead, and wall-clock time then is 10⁶ seconds.
+        vdso.publish(Slot::new(now.wrapping_add(1 << 40), 1 << 62, 62, 1_000_000_000_000_000));
+        let (_, [sec, _]) = vdso.clock_gettime(0);
+        assert!((998_900..998_960).contains(&sec), "{sec}");
+    }
+
+    #[test]
     fn a_second_publication_replaces_the_first() {
         let vdso = Mapped::new();
         vdso.publish(fixed(1_000_500_000, 0));
         vdso.publish(fixed(9_000_500_000, 0));
         assert_eq!(vdso.clock_gettime(1).1[0], 9);
-        vdso.publish(fixed(3_000_500_000, 0));
-        assert_eq!(vdso.clock_gettime(1).1[0], 3);
+        for seconds in 3..20 {
+            vdso.publish(fixed(seconds * 1_000_000_000 + 500_000, 0));
+            assert_eq!(vdso.clock_gettime(1).1[0], seconds as i64);
+        }
     }
 
     #[test]

@@ -103,14 +103,14 @@ vdso_dynamic:
     .quad 0, 0
 vdso_dynamic_end:
 
-// The data page: a generation, then two slots; the kernel writes the slot that is not in use and then counts up.
+// The data page: a generation, then four slots; the kernel writes the slot after that in use and then counts up by a slot's size. So the
+// generation's lowest byte is the offset of the slot in use.
 .set vdso_data, vdso_start - 4096
 .set SLOTS, 16
-.set SLOT_SHIFT, 6
 .set BASE_TSC, 0
 .set MULT, 8
-.set REALTIME_BASE, 16
-.set SHIFT, 24
+.set BASES, 16                               // wall clock, monotonic clock: clocks 0 and 1
+.set SHIFT, 32
 .set NANOS, 1000000000
 // Clock ids served here: REALTIME MONOTONIC MONOTONIC_RAW REALTIME_COARSE MONOTONIC_COARSE BOOTTIME TAI.
 .set CLOCKS, 0x8f3
@@ -118,31 +118,22 @@ vdso_dynamic_end:
 .set COARSE_CLOCKS, 0x60
 .set COARSE_RESOLUTION, 4000000
 
-// rax = monotonic nanoseconds, r11 = the wall clock at monotonic zero. Clobbers rcx, rdx, r8, r9, r10. No stack.
-.macro READ_CLOCK
+// rax = nanoseconds of the clock whose base is at \base, relative to the slot r10. Clobbers rcx, rdx, r8, r9, r10. No stack.
+.macro READ_CLOCK base:vararg
 10: mov vdso_data(%rip), %r8d
-    mov %r8d, %r9d
-    and $1, %r9d
-    shl $SLOT_SHIFT, %r9d
+    movzbl %r8b, %r9d
     lea vdso_data + SLOTS(%rip), %r10
     add %r9, %r10
     lfence                                   // the time stamp is not read before the generation
     rdtsc
     shl $32, %rdx
     or %rdx, %rax
-    sub BASE_TSC(%r10), %rax
-    jns 11f
-    xor %eax, %eax                           // a CPU whose counter lags the first one's by a little
-11: mulq MULT(%r10)
+    sub BASE_TSC(%r10), %rax                 // 2^SHIFT and more, see Slot
+    mulq MULT(%r10)
     mov SHIFT(%r10), %ecx
-    mov REALTIME_BASE(%r10), %r11
-    test $64, %cl
-    jnz 12f
     shrd %cl, %rdx, %rax
-    jmp 13f
-12: shr %cl, %rdx
-    mov %rdx, %rax
-13: cmp %r8d, vdso_data(%rip)
+    add \base, %rax
+    cmp %r8d, vdso_data(%rip)
     jne 10b
 .endm
 
@@ -155,17 +146,11 @@ vdso_dynamic_end:
 
 .balign 16
 vdso_clock_gettime:                          // (edi = clock, rsi = timespec)
-    cmp $32, %edi
-    jae 2f
-    mov $CLOCKS, %eax
-    bt %edi, %eax
-    jnc 2f
-    READ_CLOCK
-    mov $REALTIME_CLOCKS, %ecx
-    bt %edi, %ecx
-    jnc 1f
-    add %r11, %rax
-1:  SPLIT
+    cmp $1, %edi
+    ja 3f
+1:  mov %edi, %edi
+    READ_CLOCK BASES(%r10, %rdi, 8)
+    SPLIT
     mov %rax, (%rsi)
     mov %rdx, 8(%rsi)
     xor %eax, %eax
@@ -173,14 +158,23 @@ vdso_clock_gettime:                          // (edi = clock, rsi = timespec)
 2:  mov $228, %eax
     syscall
     ret
+3:  cmp $32, %edi                            // another clock: like one of the first two, or none of ours
+    jae 2b
+    mov $CLOCKS, %eax
+    bt %edi, %eax
+    jnc 2b
+    mov $REALTIME_CLOCKS, %eax
+    bt %edi, %eax
+    setnc %dil
+    movzbl %dil, %edi
+    jmp 1b
 vdso_clock_gettime_end:
 
 .balign 16
 vdso_gettimeofday:                           // (rdi = timeval, rsi = timezone)
     test %rdi, %rdi
     jz 1f
-    READ_CLOCK
-    add %r11, %rax
+    READ_CLOCK BASES(%r10)
     SPLIT
     mov %rax, (%rdi)
     mov %rdx, %rax
@@ -197,8 +191,7 @@ vdso_gettimeofday_end:
 
 .balign 16
 vdso_time:                                   // (rdi = time_t or null)
-    READ_CLOCK
-    add %r11, %rax
+    READ_CLOCK BASES(%r10)
     SPLIT
     test %rdi, %rdi
     jz 1f

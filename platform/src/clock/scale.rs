@@ -10,7 +10,7 @@ use super::NS_PER_SEC;
 pub struct Scale {
     /// Multiplier.
     pub mult: u64,
-    /// Right shift applied to the product, at most 127.
+    /// Right shift applied to the product, at most 63.
     pub shift: u32,
 }
 
@@ -25,6 +25,8 @@ impl Scale {
         let shift = (62 + from_hz.ilog2()).saturating_sub(to_hz.ilog2());
         let headroom = to_hz.leading_zeros() + 63;
         let shift = if shift > headroom { headroom } else { shift };
+        // A shift of a whole word would cost readers a case of its own (libs/vdso), for a bit that nobody sees.
+        let shift = if shift > 63 { 63 } else { shift };
         let mult = ((to_hz as u128) << shift) / from_hz as u128;
         Some(Self { mult: mult as u64, shift })
     }

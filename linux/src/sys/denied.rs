@@ -1,0 +1,138 @@
+//! Calls that are not for programs here: they answer what Linux answers a program that is not permitted to make them, or whose kernel was
+//! built or started without the facility. Programs know these answers and do without; doc/linux-abi.md lists which call gets which.
+//!
+//! The choice: where Linux has a switch that turns a facility off for everybody (`kernel.io_uring_disabled`, `kernel.unprivileged_bpf_disabled`,
+//! `kernel.perf_event_paranoid`, `vm.unprivileged_userfaultfd`, `kernel.yama.ptrace_scope`, `landlock` absent from `lsm=`), the answer is that of the
+//! switch. Facilities that a kernel can be built without (seccomp, keys, accounting, quotas) are `ENOSYS`. What changes the machine is `EPERM`.
+
+use linux_abi::Errno;
+
+use crate::ctx::{Ctx, SysResult};
+use crate::process;
+
+/// The facility was left out of the kernel.
+///
+/// # Errors
+/// `ENOSYS`.
+pub fn not_built(_: &Ctx<'_>) -> SysResult {
+    Err(Errno::ENOSYS)
+}
+
+/// The facility is there and turned off.
+///
+/// # Errors
+/// `EOPNOTSUPP`.
+pub fn turned_off(_: &Ctx<'_>) -> SysResult {
+    Err(Errno::EOPNOTSUPP)
+}
+
+/// Only for who has privileges that nobody has here.
+///
+/// # Errors
+/// `EPERM`.
+pub fn not_permitted(_: &Ctx<'_>) -> SysResult {
+    Err(Errno::EPERM)
+}
+
+/// `perf_event_open`, with counters for nobody.
+///
+/// # Errors
+/// `EACCES`.
+pub fn no_access(_: &Ctx<'_>) -> SysResult {
+    Err(Errno::EACCES)
+}
+
+/// `io_uring_enter`, `io_uring_register`: no descriptor is a ring.
+///
+/// # Errors
+/// `EBADF`, `EOPNOTSUPP`.
+pub fn no_ring(ctx: &Ctx<'_>, fd: i32) -> SysResult {
+    ctx.process().files.get(fd)?;
+    Err(Errno::EOPNOTSUPP)
+}
+
+/// `landlock_restrict_self`, `open_by_handle_at` and others that take a descriptor which nobody can have.
+///
+/// # Errors
+/// `EBADF`, `EPERM`.
+pub fn no_such_descriptor(ctx: &Ctx<'_>, fd: i32) -> SysResult {
+    ctx.process().files.get(fd)?;
+    Err(Errno::EPERM)
+}
+
+/// `ptrace`: nobody may trace.
+///
+/// # Errors
+/// `ESRCH`, `EPERM`.
+pub fn ptrace(_: &Ctx<'_>, request: i64, pid: u32) -> SysResult {
+    const TRACEME: i64 = 0;
+    if request != TRACEME && process::find_task(pid).is_none() {
+        return Err(Errno::ESRCH);
+    }
+    Err(Errno::EPERM)
+}
+
+/// `reboot`: programs end, machines are turned off by the host.
+///
+/// # Errors
+/// `EINVAL` for wrong magic numbers, `EPERM`.
+pub fn reboot(_: &Ctx<'_>, magic: u32, magic2: u32) -> SysResult {
+    const MAGIC: u32 = 0xfee1_dead;
+    const MAGIC2: [u32; 4] = [672_274_793, 85_072_278, 369_367_448, 537_993_216];
+    Err(if magic == MAGIC && MAGIC2.contains(&magic2) { Errno::EPERM } else { Errno::EINVAL })
+}
+
+/// `unshare`: what is not shared may be unshared; new namespaces are not to be had.
+///
+/// # Errors
+/// `EINVAL` for unknown flags, `EPERM` for namespaces and for what threads share.
+pub fn unshare(ctx: &Ctx<'_>, flags: u64) -> SysResult {
+    // CLONE_NEWTIME, and the flags of clone(2) that unshare(2) knows.
+    const NEW_NAMESPACES: u64 = 0x80 | 0x7e02_0000;
+    const SHARED: u64 = 0x0000_0200 | 0x0000_0400 | 0x0000_0800 | 0x0000_0100 | 0x0001_0000 | 0x0004_0000;
+    if flags & !(NEW_NAMESPACES | SHARED) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let alone = ctx.process().thread_count() == 1;
+    if flags & NEW_NAMESPACES != 0 || flags & SHARED != 0 && !alone { Err(Errno::EPERM) } else { Ok(0) }
+}
+
+/// `ioprio_get`: what every process has that has set nothing.
+///
+/// # Errors
+/// `EINVAL`, `ESRCH`.
+pub fn ioprio_get(ctx: &Ctx<'_>, which: u32, who: u32) -> SysResult {
+    find_whom(ctx, which, who)
+}
+
+/// `ioprio_set`: checked, without effect: no device queues by priority.
+///
+/// # Errors
+/// `EINVAL`, `EPERM` (the real-time class), `ESRCH`.
+pub fn ioprio_set(ctx: &Ctx<'_>, which: u32, who: u32, priority: u32) -> SysResult {
+    const CLASS_SHIFT: u32 = 13;
+    const NONE: u32 = 0;
+    const REAL_TIME: u32 = 1;
+    const IDLE: u32 = 3;
+    let (class, level) = (priority >> CLASS_SHIFT, priority & 7);
+    match class {
+        NONE if level != 0 => return Err(Errno::EINVAL),
+        REAL_TIME if ctx.process().own_id(process::OwnId::Euid) != 0 => return Err(Errno::EPERM),
+        NONE..=IDLE => {}
+        _ => return Err(Errno::EINVAL),
+    }
+    find_whom(ctx, which, who)
+}
+
+/// Whether whom the two calls are about exists.
+fn find_whom(ctx: &Ctx<'_>, which: u32, who: u32) -> SysResult {
+    const PROCESS: u32 = 1;
+    const USER: u32 = 3;
+    match which {
+        PROCESS if who == 0 || process::find_task(who).is_some() => Ok(0),
+        PROCESS => Err(Errno::ESRCH),
+        PROCESS..=USER if who == 0 || who == ctx.process().process_group() => Ok(0),
+        PROCESS..=USER => Err(Errno::ESRCH),
+        _ => Err(Errno::EINVAL),
+    }
+}
