@@ -120,6 +120,16 @@ impl PreemptGuard {
     }
 }
 
+impl PreemptGuard {
+    /// The guard that this thread made and forgot.
+    ///
+    /// # Safety
+    /// There is one, and nobody else takes it.
+    pub(crate) const unsafe fn resume() -> Self {
+        Self { _not_send: PhantomData }
+    }
+}
+
 impl Default for PreemptGuard {
     fn default() -> Self {
         Self::new()

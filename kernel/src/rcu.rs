@@ -79,6 +79,28 @@ impl Domain for Kernel {
     }
 }
 
+/// For [`rcu::linked`].
+#[unsafe(no_mangle)]
+fn rcu_read_begin() {
+    core::mem::forget(PreemptGuard::new());
+}
+
+/// For [`rcu::linked`].
+///
+/// # Safety
+/// Once for each `rcu_read_begin`, by the same thread.
+#[unsafe(no_mangle)]
+unsafe fn rcu_read_end() {
+    // SAFETY: per the contract, this is the guard that was forgotten there.
+    drop(unsafe { PreemptGuard::resume() });
+}
+
+/// For [`rcu::linked`].
+#[unsafe(no_mangle)]
+fn rcu_defer(action: Deferred) {
+    defer(action);
+}
+
 /// Has `action` done after a grace period, by a thread of the kernel, so it may sleep and take locks.
 ///
 /// Context: may sleep (when very much is pending); not while reading.

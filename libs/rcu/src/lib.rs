@@ -3,13 +3,13 @@
 //! - [`grace::GracePeriods`]: when has every CPU passed a point at which it reads nothing? Pure; the kernel's part, a thread
 //!   that runs what was deferred, is `kernel/src/rcu.rs`.
 //! - [`slots::SharedSlots`]: numbered slots with shared objects, looked up without a lock: descriptor tables.
-//! - [`Domain`], [`Deferred`]: what a structure needs of its surroundings.
+//! - [`Domain`], [`Deferred`]: what a structure needs of its surroundings; [`linked::Linked`]: those that the program is linked with.
 //!
 //! The rule for users: a reader is code with preemption disabled. It takes what it wants to keep by counting a reference,
 //! and does not sleep. Interrupt handlers are no readers: an idle CPU counts as one that reads nothing.
 //!
 //! Neighbours: `lockfree` (atomics), `sync` (the writers' lock).
-#![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(not(any(test, loom, feature = "std")), no_std)]
 #![expect(unsafe_code, reason = "deferred destruction by raw pointers")]
 
 extern crate alloc;
@@ -18,7 +18,10 @@ use alloc::boxed::Box;
 use alloc::sync::Weak;
 
 pub mod grace;
+pub mod linked;
 pub mod slots;
+#[cfg(feature = "std")]
+mod std_backend;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
