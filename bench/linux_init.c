@@ -56,8 +56,10 @@ int main(void)
 	sigprocmask(SIG_BLOCK, &child_ended, NULL);
 	mkdir("/proc", 0755);
 	mkdir("/sys", 0755);
+	mkdir("/dev", 0755);
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	put("/proc/sys/kernel/threads-max", "100000");
 	put("/proc/sys/kernel/pid_max", "100000");
 	FILE *list = fopen("/bench/list", "r");

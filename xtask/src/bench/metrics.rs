@@ -189,6 +189,19 @@ pub(super) const FOLDERS: &[Folder] = &[
         "unmap_touched",
         &[instructions("unmap_touched", 250.0), of_linux("unmap_touched_single")],
     ),
+    counts(
+        "file_calls",
+        &[
+            instructions("file_fstat", 200.0),
+            instructions("file_stat", 1200.0),
+            instructions("file_open_close", 1200.0),
+            instructions("file_open_read_close", 3500.0),
+            instructions("file_pread_4k", 700.0),
+            instructions("file_read_zero", 150.0),
+            instructions("file_create_4k", 6000.0),
+            instructions("file_unlink", 2500.0),
+        ],
+    ),
     counts("thread_memory", &[Metric { name: "thread_memory", unit: "KiB", goal: OfLinux(1.0) }]),
     outside("reset_to_hello", "instructions", AtMost(8e6), times::reset_to_hello),
     outside("boot_to_output", "ms", Goal::None, times::boot_to_output),
@@ -211,6 +224,7 @@ pub(super) const FOLDERS: &[Folder] = &[
             time("kernel_mutex_event_8", "ns"),
         ],
     ),
+    times("file_scaling", &[time("file_scaling_1", "ns"), time("file_scaling_2", "ns")]),
     times("mutex_handoff", &[time("mutex_handoff_p50", "µs"), time("mutex_handoff_p99", "µs")]),
     times(
         "wake_latency",
