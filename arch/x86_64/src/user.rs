@@ -12,8 +12,46 @@ global_asm!(
 // user_copy(rdi = to, rsi = from, rdx = bytes) -> rax = bytes not copied
 .globl user_copy
 user_copy:
+    cmp $256, %rdx
+    jb 1f
+    movups (%rsi), %xmm0
+    movups 16(%rsi), %xmm1
+    movups 32(%rsi), %xmm2
+    movups 48(%rsi), %xmm3
+    movups 64(%rsi), %xmm4
+    movups 80(%rsi), %xmm5
+    movups 96(%rsi), %xmm6
+    movups 112(%rsi), %xmm7
+    movups 128(%rsi), %xmm8
+    movups 144(%rsi), %xmm9
+    movups 160(%rsi), %xmm10
+    movups 176(%rsi), %xmm11
+    movups 192(%rsi), %xmm12
+    movups 208(%rsi), %xmm13
+    movups 224(%rsi), %xmm14
+    movups 240(%rsi), %xmm15
+    movups %xmm0, (%rdi)
+    movups %xmm1, 16(%rdi)
+    movups %xmm2, 32(%rdi)
+    movups %xmm3, 48(%rdi)
+    movups %xmm4, 64(%rdi)
+    movups %xmm5, 80(%rdi)
+    movups %xmm6, 96(%rdi)
+    movups %xmm7, 112(%rdi)
+    movups %xmm8, 128(%rdi)
+    movups %xmm9, 144(%rdi)
+    movups %xmm10, 160(%rdi)
+    movups %xmm11, 176(%rdi)
+    movups %xmm12, 192(%rdi)
+    movups %xmm13, 208(%rdi)
+    movups %xmm14, 224(%rdi)
+    movups %xmm15, 240(%rdi)
+    add $256, %rsi
+    add $256, %rdi
+    sub $256, %rdx
+    jmp user_copy
 1:  cmp $64, %rdx
-    jb 2f
+    jb 3f
     movups (%rsi), %xmm0
     movups 16(%rsi), %xmm1
     movups 32(%rsi), %xmm2
@@ -26,6 +64,14 @@ user_copy:
     add $64, %rdi
     sub $64, %rdx
     jmp 1b
+3:  cmp $16, %rdx
+    jb 2f
+    movups (%rsi), %xmm0
+    movups %xmm0, (%rdi)
+    add $16, %rsi
+    add $16, %rdi
+    sub $16, %rdx
+    jmp 3b
 2:  cmp $8, %rdx
     jb user_copy_bytes
     mov (%rsi), %rax
@@ -50,14 +96,72 @@ user_copy_end:
 // user_fill(rdi = to, sil = byte, rdx = bytes) -> rax = bytes not filled
 .globl user_fill
 user_fill:
+    cmp $64, %rdx
+    jb user_fill_bytes
+    movzbl %sil, %eax
+    movabs $0x0101010101010101, %rcx
+    imul %rcx, %rax
+    movq %rax, %xmm0
+    punpcklqdq %xmm0, %xmm0
+1:  movups %xmm0, (%rdi)
+    movups %xmm0, 16(%rdi)
+    movups %xmm0, 32(%rdi)
+    movups %xmm0, 48(%rdi)
+    add $64, %rdi
+    sub $64, %rdx
+    cmp $64, %rdx
+    jae 1b
+user_fill_bytes:
     test %rdx, %rdx
     je user_fill_end
     movb %sil, (%rdi)
     inc %rdi
     dec %rdx
-    jmp user_fill
+    jmp user_fill_bytes
 user_fill_end:
     mov %rdx, %rax
+    ret
+
+// user_copy_string(rdi = to, rsi = from, rdx = limit) -> rax = length, rdx = 0: copied with its NUL, 1: a fault, 2: no NUL within the limit
+// A word is read only where it does not leave the page, so a fault means that the string's next byte is missing.
+.globl user_copy_string
+user_copy_string:
+    xor %eax, %eax
+    movabs $0x0101010101010101, %r8
+    movabs $0x8080808080808080, %r9
+1:  lea 8(%rax), %r10
+    cmp %rdx, %r10
+    ja 3f
+    lea (%rsi,%rax), %rcx
+    and $0xfff, %ecx
+    cmp $0xff8, %ecx
+    ja 3f
+    mov (%rsi,%rax), %rcx
+    mov %rcx, (%rdi,%rax)
+    mov %rcx, %r11
+    sub %r8, %rcx
+    not %r11
+    and %r11, %rcx
+    and %r9, %rcx
+    jnz 2f
+    mov %r10, %rax
+    jmp 1b
+2:  bsf %rcx, %rcx
+    shr $3, %ecx
+    add %rcx, %rax
+    xor %edx, %edx
+    ret
+3:  cmp %rdx, %rax
+    jae 4f
+    movzbl (%rsi,%rax), %ecx
+    movb %cl, (%rdi,%rax)
+    test %cl, %cl
+    je 5f
+    inc %rax
+    jmp 1b
+4:  mov $2, %edx
+    ret
+5:  xor %edx, %edx
     ret
 
 // user_strnlen(rdi = string, rsi = limit) -> rax = length (limit if no NUL), rdx = 1 on a fault
@@ -118,12 +222,30 @@ unsafe extern "C" {
     static user_fault: u8;
     fn user_copy(to: *mut u8, from: *const u8, bytes: usize) -> usize;
     fn user_fill(to: *mut u8, byte: u8, bytes: usize) -> usize;
+    static user_fill_bytes: u8;
+    fn user_copy_string(to: *mut u8, from: *const u8, limit: usize) -> Counted;
     fn user_strnlen(string: *const u8, limit: usize);
     fn user_load_u32(at: *const u32);
     fn user_load_u64(at: *const u64);
     fn user_store_u32(at: *mut u32, value: u32);
     fn user_store_u64(at: *mut u64, value: u64);
     fn user_cmpxchg_u32(at: *mut u32, expected: u32, new: u32);
+}
+
+/// A length, and how a string ended.
+#[repr(C)]
+struct Counted {
+    len: usize,
+    end: usize,
+}
+
+/// What [`copy_string`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StringEnd {
+    /// The string's end, after so many bytes.
+    Nul(usize),
+    /// None within the limit.
+    None,
 }
 
 /// An access to the program's memory failed: the address is not mapped, or not with that permission.
@@ -133,11 +255,12 @@ pub struct UserFault;
 /// Where to continue when an access at `rip` faults, if `rip` is inside one of this module's routines.
 #[must_use]
 pub fn fixup(rip: u64) -> Option<u64> {
-    let table: [(*const u8, *const u8, *const u8); 4] = [
+    let table: [(*const u8, *const u8, *const u8); 5] = [
         (user_copy as *const () as *const u8, &raw const user_copy_bytes, &raw const user_copy_bytes),
         (&raw const user_copy_bytes, &raw const user_copy_end, &raw const user_copy_end),
-        (user_fill as *const () as *const u8, &raw const user_fill_end, &raw const user_fill_end),
-        (user_strnlen as *const () as *const u8, &raw const user_words_end, &raw const user_fault),
+        (user_fill as *const () as *const u8, &raw const user_fill_bytes, &raw const user_fill_bytes),
+        (&raw const user_fill_bytes, &raw const user_fill_end, &raw const user_fill_end),
+        (user_copy_string as *const () as *const u8, &raw const user_words_end, &raw const user_fault),
     ];
     table.iter().find(|(start, end, _)| (*start as u64..*end as u64).contains(&rip)).map(|&(.., landing)| landing as u64)
 }
@@ -154,6 +277,22 @@ pub unsafe fn copy_in(to: *mut u8, from: *const u8, len: usize) -> Result<(), us
     match unsafe { user_copy(to, from, len) } {
         0 => Ok(()),
         left => Err(left),
+    }
+}
+
+/// Copies the NUL-terminated string at `from`, with its NUL, but no more than `limit` bytes.
+///
+/// # Errors
+/// [`UserFault`] if the string runs into unmapped memory.
+///
+/// # Safety
+/// `to..to + limit` is writable kernel memory; `from..from + limit` lies in the program's half.
+pub unsafe fn copy_string(to: *mut u8, from: *const u8, limit: usize) -> Result<StringEnd, UserFault> {
+    // SAFETY: `to` is the caller's; faults on `from` are fixed up.
+    match unsafe { user_copy_string(to, from, limit) } {
+        Counted { len, end: 0 } => Ok(StringEnd::Nul(len)),
+        Counted { end: 2, .. } => Ok(StringEnd::None),
+        _ => Err(UserFault),
     }
 }
 
