@@ -12,7 +12,7 @@ use linux_abi::sched::RobustListHead;
 
 use crate::family;
 use crate::process::{ExitStatus, Process, Task};
-use crate::sys::futex;
+use crate::sys::{file, futex};
 use crate::terminal;
 use crate::user_ptr::UserPtr;
 
@@ -54,7 +54,7 @@ fn end_of_process(process: &Process) {
     if process.pid() == FIRST_PID {
         power_off(status);
     }
-    process.files.close_all();
+    file::closed_all(process.pid(), process.files.close_all());
     if process.session() == process.pid() {
         terminal::leader_ended(process);
     }

@@ -185,13 +185,13 @@ impl FdTable {
         take(&mut self.files.lock(), at).ok_or(Errno::EBADF)
     }
 
-    /// Closes all numbers in `first..=last`.
-    pub fn close_range(&self, first: usize, last: usize) {
-        self.close_if(first, last, |_, _| true);
+    /// Closes all numbers in `first..=last`; the files are returned, to be dropped.
+    pub fn close_range(&self, first: usize, last: usize) -> Vec<Arc<OpenFile>> {
+        self.close_if(first, last, |_, _| true)
     }
 
     /// Closes the numbers in `first..=last` that `wanted` names.
-    fn close_if(&self, first: usize, last: usize, wanted: impl Fn(&Numbers, usize) -> bool) {
+    fn close_if(&self, first: usize, last: usize, wanted: impl Fn(&Numbers, usize) -> bool) -> Vec<Arc<OpenFile>> {
         let mut files = self.files.lock();
         let end = files.len().min(last.saturating_add(1));
         let mut closed = Vec::new();
@@ -200,8 +200,7 @@ impl FdTable {
                 closed.extend(take(&mut files, fd));
             }
         }
-        drop(files);
-        drop(closed);
+        closed
     }
 
     /// Marks all numbers in `first..=last` close-on-exec.
@@ -215,14 +214,14 @@ impl FdTable {
         }
     }
 
-    /// Closes everything that does not survive `execve`.
-    pub fn close_on_exec(&self) {
-        self.close_if(0, usize::MAX, |numbers, fd| numbers.flag(fd) == CloseOnExec::Yes);
+    /// Closes everything that does not survive `execve`; the files are returned, to be dropped.
+    pub fn close_on_exec(&self) -> Vec<Arc<OpenFile>> {
+        self.close_if(0, usize::MAX, |numbers, fd| numbers.flag(fd) == CloseOnExec::Yes)
     }
 
-    /// Closes everything.
-    pub fn close_all(&self) {
-        self.close_range(0, usize::MAX);
+    /// Closes everything; the files are returned, to be dropped.
+    pub fn close_all(&self) -> Vec<Arc<OpenFile>> {
+        self.close_range(0, usize::MAX)
     }
 
     /// `F_GETFD`.

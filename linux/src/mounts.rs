@@ -4,7 +4,10 @@
 
 use alloc::sync::Arc;
 
+use kernel::mm::shrink::Shrinker;
 use linux_abi::Errno;
+use sync::{OnceCell, ThreadHandle};
+use vfs::keeper;
 use vfs::mount::MountMode;
 use vfs::ops::Context;
 use vfs::tmpfs::{Options, TmpFs};
@@ -30,6 +33,7 @@ pub fn mount_all(mounts: &MountTable) -> Result<(), Errno> {
     tree.mount(b"/dev/shm", shm, "tmpfs")?;
     tree.mount(b"/proc", procfs::make(), "proc")?;
     tree.mount(b"/sys", sysfs::make(), "sysfs")?;
+    tree.mount(b"/sys/fs/cgroup", sysfs::control_groups(), "cgroup2")?;
     tree.directory(b"/tmp", 0o1777).map(drop)
 }
 
@@ -57,6 +61,50 @@ impl Tree<'_> {
         let at = self.directory(path, 0o755)?;
         self.mounts.mount(at, inode, kind, kind, MountMode::ReadWrite).map(drop)
     }
+}
+
+/// What is known of names gives way when memory is short. Its memory comes back after a grace period, so nobody waits for it.
+struct Names;
+
+static NAMES_DROPPER: OnceCell<ThreadHandle> = OnceCell::new();
+
+impl Shrinker for Names {
+    fn name(&self) -> &'static str {
+        "names"
+    }
+
+    fn count(&self) -> u64 {
+        keeper::count() as u64 / NAMES_PER_FRAME
+    }
+
+    fn scan(&self, _frames: u64) -> u64 {
+        if let Some(thread) = NAMES_DROPPER.get() {
+            thread.unpark();
+        }
+        0
+    }
+}
+
+/// About how many names a frame holds, with what they keep.
+const NAMES_PER_FRAME: u64 = 8;
+
+/// Limits what is kept of names to some percent of the memory, and has it dropped when memory is short.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn bound_names() -> Result<(), Errno> {
+    // A name for each eight frames takes about an eightieth of the memory.
+    keeper::set_limit((kernel::mm::memory_info().total_frames / 8).clamp(64, 65536) as usize);
+    let thread = kernel::thread::spawn("names", kernel::thread::Class::Normal, || {
+        loop {
+            kernel::thread::park(u64::MAX);
+            let dropped = keeper::drop_unused();
+            log::debug!("memory is short: {dropped} names dropped");
+        }
+    })?;
+    let _first = NAMES_DROPPER.set(kernel::thread::handle(&thread));
+    kernel::mm::shrink::register(&Names);
+    Ok(())
 }
 
 /// Tells the terminal its new size.

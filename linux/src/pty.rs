@@ -39,7 +39,7 @@ static PTYS: Mutex<BTreeMap<u32, Arc<Pty>>> = Mutex::new(BTreeMap::new());
 /// # Errors
 /// `EEXIST` never.
 pub(crate) fn directory() -> Result<Arc<dyn Inode>, Errno> {
-    let root = DIRECTORY.get_or_init(|| TmpFs::mount(Options { magic: MAGIC, ..Options::new(DEV, now) })).clone();
+    let root = DIRECTORY.get_or_init(|| TmpFs::mount(Options { magic: MAGIC, cached_names: false, ..Options::new(DEV, now) })).clone();
     TmpFs::add_device(&root, b"ptmx", &device(5, 2, 0o666, 0), Arc::new(|_| open_master()))?;
     if terminal::wanted() {
         let console = device(MAJOR, terminal::NUMBER, 0o620, 0);

@@ -92,6 +92,7 @@ fn start() -> Result<(), Failure> {
     let fs = FsState::new(mounts);
     let exec = read_exec(&fs)?;
     info::set_hostname(if exec.hostname.is_empty() { "oxv" } else { &exec.hostname });
+    crate::mounts::bound_names().map_err(|e| failure(format!("no memory for a thread: {e}")))?;
     crate::mounts::mount_all(&fs.mounts).map_err(|e| failure(format!("cannot mount /dev, /proc and /sys: {e}")))?;
     let files = FdTable::new();
     stdio::open(&files, &fs.mounts, boot_info().command_line.get("stdio").unwrap_or("ppp"))

@@ -1,4 +1,4 @@
-//! /sys: what runtimes read there. There are no control groups and no devices to look at.
+//! /sys: what runtimes read there. There are no devices to look at, and one control group, which limits nothing.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -13,10 +13,14 @@ use vfs::synth::{Directory, Entry, Fixed, Joined, mount};
 use vfs::types::SYSFS_MAGIC;
 use vfs::{FileKind, Inode};
 
+use crate::process::all_processes;
 use crate::procfs::system::node_meminfo;
 use crate::sys::file::now;
 
 const DEV: u64 = 0x16;
+const CGROUP_DEV: u64 = 0x1b;
+/// `CGROUP2_SUPER_MAGIC`
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// The root of /sys.
 #[must_use]
@@ -26,12 +30,55 @@ pub fn make() -> Arc<dyn Inode> {
         ("block", empty()),
         ("bus", empty()),
         ("class", Entry::fixed(vec![("net", empty())])),
-        ("devices", Entry::fixed(vec![("system", system())])),
-        ("fs", empty()),
+        ("devices", Entry::fixed(vec![("system", system()), ("virtual", empty())])),
+        ("dev", Entry::fixed(vec![("block", empty()), ("char", empty())])),
+        ("firmware", empty()),
+        ("fs", Entry::fixed(vec![("cgroup", Entry::fixed(Vec::new()))])),
         ("kernel", Entry::fixed(vec![("mm", memory())])),
         ("module", empty()),
     ]);
     mount(Arc::new(root), DEV, SYSFS_MAGIC, now)
+}
+
+/// Control groups, version 2: the root alone, which limits nothing.
+#[must_use]
+pub fn control_groups() -> Arc<dyn Inode> {
+    let root = Fixed(vec![
+        ("cgroup.controllers", Entry::text("cpuset cpu memory pids\n")),
+        ("cgroup.max.depth", Entry::text("max\n")),
+        ("cgroup.max.descendants", Entry::text("max\n")),
+        ("cgroup.procs", Entry::file(|| Ok(numbers(all_processes().iter().map(|process| process.pid()))))),
+        ("cgroup.stat", Entry::text("nr_descendants 0\nnr_dying_descendants 0\n")),
+        ("cgroup.subtree_control", Entry::text("\n")),
+        ("cgroup.threads", Entry::file(|| Ok(numbers(all_processes().iter().flat_map(|process| process.tasks()).map(|task| task.tid()))))),
+        ("cpu.stat", Entry::file(|| Ok(cpu_statistics().into_bytes()))),
+        ("cpuset.cpus.effective", line(cpu_list)),
+        ("cpuset.mems.effective", Entry::text("0\n")),
+        ("memory.stat", Entry::file(|| Ok(memory_statistics().into_bytes()))),
+    ]);
+    mount(Arc::new(root), CGROUP_DEV, CGROUP2_MAGIC, now)
+}
+
+fn numbers(all: impl Iterator<Item = u32>) -> Vec<u8> {
+    all.map(|number| format!("{number}\n")).collect::<String>().into_bytes()
+}
+
+fn cpu_statistics() -> String {
+    let used_us: u64 = all_processes().iter().map(|process| process.cpu_time_ns() / 1000).sum();
+    format!("usage_usec {used_us}\nuser_usec {used_us}\nsystem_usec 0\n")
+}
+
+fn memory_statistics() -> String {
+    let info = memory_info();
+    let anonymous: u64 = all_processes().iter().map(|process| process.space().own_frames()).sum();
+    let bytes = |frames: u64| frames * 4096;
+    format!(
+        "anon {}\nfile 0\nkernel_stack {}\npagetables {}\nslab {}\n",
+        bytes(anonymous),
+        bytes(info.stack_frames),
+        bytes(info.table_frames),
+        bytes(info.heap_frames - info.large_heap_frames),
+    )
 }
 
 fn line(make: impl Fn() -> String + Send + Sync + 'static) -> Entry {
@@ -126,6 +173,7 @@ fn mask(bits: u128) -> String {
 
 fn cpus() -> Arc<dyn Directory> {
     let fixed = Fixed(vec![
+        ("isolated", Entry::text("\n")),
         ("kernel_max", line(|| (cpu_count() - 1).to_string())),
         ("offline", Entry::text("\n")),
         ("online", line(cpu_list)),

@@ -11,13 +11,14 @@
 
 #![expect(unsafe_code, reason = "the accessors of program memory take raw addresses")]
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::size_of;
+use core::mem::{MaybeUninit, size_of};
 
 use addr::layout;
-use arch_x86_64::user;
+use arch_x86_64::user::{self, StringEnd};
 use linux_abi::Errno;
 use linux_abi::fs::{IOV_MAX, Iovec, MAX_RW_COUNT, PATH_MAX};
 use vfs::io::{ArgMemory, Sink, Source};
@@ -220,27 +221,43 @@ impl UserPtr<u32> {
 }
 
 impl UserPtr<u8> {
+    /// Whether an empty string is there.
+    #[must_use]
+    pub fn is_empty_string(self) -> bool {
+        let mut first = 1_u8;
+        copy_in(self.address, core::slice::from_mut(&mut first)).is_ok() && first == 0
+    }
+
     /// Reads a zero-terminated string of at most `max` bytes including the zero; the zero is not returned.
     ///
     /// # Errors
     /// `EFAULT`; `too_long` when no zero was found.
     pub fn read_string(self, max: usize, too_long: Errno) -> Result<Vec<u8>, Errno> {
-        const CHUNK: usize = 256;
-        let mut text = Vec::new();
-        let mut chunk = [0_u8; CHUNK];
-        while text.len() < max {
-            let want = CHUNK.min(max - text.len());
-            let got = copy_in_partial(self.address.wrapping_add(text.len() as u64), &mut chunk[..want]);
-            let found = chunk[..got].iter().position(|&b| b == 0);
-            text.extend_from_slice(&chunk[..found.unwrap_or(got)]);
-            if found.is_some() {
-                return Ok(text);
-            }
-            if got < want {
-                return Err(Errno::EFAULT);
-            }
+        let mut short = StringBuffer::new();
+        if let Some(text) = short.fill(self, max)? {
+            return Ok(text.to_vec());
         }
-        Err(too_long)
+        let mut text = Vec::new();
+        text.try_reserve_exact(max).map_err(|_| Errno::ENOMEM)?;
+        match copy_string(self.address, text.spare_capacity_mut(), max)? {
+            StringEnd::Nul(len) => {
+                // SAFETY: so many bytes were copied.
+                unsafe { text.set_len(len) };
+                Ok(text)
+            }
+            StringEnd::None => Err(too_long),
+        }
+    }
+
+    /// Reads a path into `buffer`, or, if it is long, into memory of its own.
+    ///
+    /// # Errors
+    /// As [`UserPtr::read_path`].
+    pub fn read_path_into(self, buffer: &mut StringBuffer) -> Result<Cow<'_, [u8]>, Errno> {
+        if let Some(text) = buffer.fill(self, PATH_MAX)? {
+            return Ok(Cow::Borrowed(text));
+        }
+        self.read_path().map(Cow::Owned)
     }
 
     /// Reads a path.
@@ -249,6 +266,45 @@ impl UserPtr<u8> {
     /// `EFAULT`; `ENAMETOOLONG` for `PATH_MAX` bytes and more.
     pub fn read_path(self) -> Result<Vec<u8>, Errno> {
         self.read_string(PATH_MAX, Errno::ENAMETOOLONG)
+    }
+}
+
+/// Copies a string of at most `max` bytes with its zero into `buffer`.
+fn copy_string(address: u64, buffer: &mut [MaybeUninit<u8>], max: usize) -> Result<StringEnd, Errno> {
+    let limit = clamp(address, max.min(buffer.len()));
+    // SAFETY: `clamp` keeps the string inside the program's half; the accessor survives unmapped pages and writes no more than the limit.
+    let end = unsafe { user::copy_string(buffer.as_mut_ptr().cast(), address as *const u8, limit) };
+    match end {
+        // The program's half ends before the string.
+        Ok(StringEnd::None) if limit < max.min(buffer.len()) => Err(Errno::EFAULT),
+        Ok(end) => Ok(end),
+        Err(_) => Err(Errno::EFAULT),
+    }
+}
+
+/// Room for a short string on the stack.
+pub struct StringBuffer([MaybeUninit<u8>; 256]);
+
+impl StringBuffer {
+    /// Room.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; 256])
+    }
+
+    /// The string at `pointer`, which has at most `max` bytes with its zero; `None` if it does not fit here.
+    fn fill(&mut self, pointer: UserPtr<u8>, max: usize) -> Result<Option<&[u8]>, Errno> {
+        match copy_string(pointer.address(), &mut self.0, max)? {
+            // SAFETY: so many bytes were copied.
+            StringEnd::Nul(len) => Ok(Some(unsafe { core::slice::from_raw_parts(self.0.as_ptr().cast(), len) })),
+            StringEnd::None => Ok(None),
+        }
+    }
+}
+
+impl Default for StringBuffer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

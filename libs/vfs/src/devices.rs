@@ -72,6 +72,10 @@ impl File for Device {
         true
     }
 
+    fn has_position(&self) -> bool {
+        false
+    }
+
     fn poll_queues(&self, _visit: &mut dyn FnMut(&WaitQueue)) {}
 }
 

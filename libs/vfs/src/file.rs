@@ -12,7 +12,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use sync::{Mutex, WaitQueue};
 
-use crate::inode::{Append, Inode};
+use crate::inode::{Allocate, Append, Inode};
+use crate::inotify::{self, Happening};
 use crate::io::{IoctlArg, Sink, Source};
 use crate::mount::Location;
 use crate::types::{Access, DirEntry, Events, FileKind, OFFSET_MAX, OpenFlags};
@@ -35,6 +36,11 @@ pub trait File: Any + Send + Sync {
     /// Whether the file has a position: `lseek`, `pread` work. Always the same answer.
     fn seekable(&self) -> bool {
         false
+    }
+
+    /// Whether `read` and `write` look at the position. Always the same answer.
+    fn has_position(&self) -> bool {
+        self.seekable()
     }
 
     /// What is ready right now.
@@ -61,9 +67,9 @@ pub trait File: Any + Send + Sync {
         Err(Errno::EINVAL)
     }
 
-    /// The inode whose content this is, for `mmap`, `lseek` from the end, `ftruncate`; `None` for files without content.
-    fn content(&self) -> Option<&Arc<dyn Inode>> {
-        None
+    /// Whether the content is that of the inode it was opened from, for `mmap`, `lseek` from the end, `ftruncate`. Always the same answer.
+    fn is_content(&self) -> bool {
+        false
     }
 
     /// Called once, when the last descriptor of an [`OpenFile`] is gone.
@@ -121,8 +127,8 @@ impl File for InodeFile {
         self.inode.sync()
     }
 
-    fn content(&self) -> Option<&Arc<dyn Inode>> {
-        Some(&self.inode)
+    fn is_content(&self) -> bool {
+        true
     }
 }
 
@@ -134,6 +140,10 @@ pub struct OpenFile {
     flags: AtomicU32,
     /// [`File::seekable`], which never changes.
     seekable: bool,
+    /// [`File::has_position`], which never changes.
+    positioned: bool,
+    /// [`File::is_content`], which never changes.
+    is_content: bool,
     position: Mutex<u64>,
     on_close: Mutex<Vec<CloseHook>>,
 }
@@ -146,12 +156,14 @@ impl OpenFile {
     #[must_use]
     pub fn new(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Arc<Self> {
         let kept = flags.difference(OpenFlags::ONLY_AT_OPEN);
-        let seekable = file.seekable();
+        let (seekable, positioned, is_content) = (file.seekable(), file.has_position(), file.is_content());
         Arc::new(Self {
             file,
             location,
             flags: AtomicU32::new(kept.bits()),
             seekable,
+            positioned,
+            is_content,
             position: Mutex::new(0),
             on_close: Mutex::new(Vec::new()),
         })
@@ -191,6 +203,12 @@ impl OpenFile {
     #[must_use]
     pub fn inode(&self) -> &Arc<dyn Inode> {
         self.location.inode()
+    }
+
+    /// The inode whose content this is; `None` for files without content.
+    #[must_use]
+    pub fn content(&self) -> Option<&Arc<dyn Inode>> {
+        self.is_content.then(|| self.inode())
     }
 
     /// Access mode and status flags.
@@ -241,7 +259,9 @@ impl OpenFile {
     /// `EBADF`, and those of [`File::read`].
     pub fn read(&self, sink: &mut dyn Sink) -> Result<usize> {
         self.require(Access::READ)?;
-        self.with_position(|position| self.file.read(position, sink, self.flags()))
+        let n = self.with_position(|position| self.file.read(position, sink, self.flags()))?;
+        self.was_read();
+        self.moved(n, Happening::ACCESS)
     }
 
     /// `write`: at the file's position, or at the end with `O_APPEND`.
@@ -250,7 +270,8 @@ impl OpenFile {
     /// `EBADF`, and those of [`File::write`].
     pub fn write(&self, source: &mut dyn Source) -> Result<usize> {
         self.require(Access::WRITE)?;
-        self.with_position(|position| self.file.write(position, source, self.flags()))
+        let n = self.with_position(|position| self.file.write(position, source, self.flags()))?;
+        self.moved(n, Happening::MODIFY)
     }
 
     /// `pread`: at `offset`; the position stays.
@@ -261,7 +282,9 @@ impl OpenFile {
         self.require(Access::READ)?;
         self.require_seekable()?;
         let mut position = offset;
-        self.file.read(&mut position, sink, self.flags())
+        let n = self.file.read(&mut position, sink, self.flags())?;
+        self.was_read();
+        self.moved(n, Happening::ACCESS)
     }
 
     /// `pwrite`: at `offset` (but at the end with `O_APPEND`, as Linux does); the position stays.
@@ -272,7 +295,23 @@ impl OpenFile {
         self.require(Access::WRITE)?;
         self.require_seekable()?;
         let mut position = offset;
-        self.file.write(&mut position, source, self.flags())
+        let n = self.file.write(&mut position, source, self.flags())?;
+        self.moved(n, Happening::MODIFY)
+    }
+
+    /// Notes the access time.
+    fn was_read(&self) {
+        if self.is_content && !self.flags().contains(OpenFlags::NOATIME) {
+            self.inode().accessed();
+        }
+    }
+
+    /// Tells those who watch the file that `n` bytes were moved.
+    fn moved(&self, n: usize, what: Happening) -> Result<usize> {
+        if n > 0 {
+            inotify::happened(self.location.dentry(), what);
+        }
+        Ok(n)
     }
 
     /// Fails for streams.
@@ -290,7 +329,7 @@ impl OpenFile {
     }
 
     fn with_position<T>(&self, act: impl FnOnce(&mut u64) -> Result<T>) -> Result<T> {
-        if self.seekable { act(&mut self.position.lock()) } else { act(&mut 0) }
+        if self.positioned { act(&mut self.position.lock()) } else { act(&mut 0) }
     }
 
     /// `lseek`.
@@ -306,7 +345,7 @@ impl OpenFile {
     }
 
     fn seek_target(&self, position: u64, from: SeekFrom) -> Result<u64> {
-        let content = self.file.content();
+        let content = self.content();
         let size = || content.map_or(Err(Errno::EINVAL), |inode| Ok(inode.metadata().size));
         let hole_or_data = |offset: i64| u64::try_from(offset).map_err(|_| Errno::ENXIO);
         match from {
@@ -346,7 +385,11 @@ impl OpenFile {
                 *position = next;
             }
             flow
-        })
+        })?;
+        drop(position);
+        self.was_read();
+        inotify::happened(self.location.dentry(), Happening::ACCESS);
+        Ok(())
     }
 
     /// `ftruncate`.
@@ -356,11 +399,23 @@ impl OpenFile {
     pub fn truncate(&self, size: u64) -> Result<()> {
         self.require_open()?;
         self.require(Access::WRITE).map_err(|_| Errno::EINVAL)?;
-        let content = self.file.content().ok_or(Errno::EINVAL)?;
+        let content = self.content().ok_or(Errno::EINVAL)?;
         if content.kind() != FileKind::Regular {
             return Err(Errno::EINVAL);
         }
-        content.truncate(size)
+        content.truncate(size)?;
+        inotify::happened(self.location.dentry(), Happening::MODIFY);
+        Ok(())
+    }
+
+    /// `fallocate`.
+    ///
+    /// # Errors
+    /// `ENODEV` for files without content, and those of [`Inode::allocate`].
+    pub fn allocate(&self, how: Allocate, offset: u64, len: u64) -> Result<()> {
+        self.content().ok_or(Errno::ENODEV)?.allocate(how, offset, len)?;
+        inotify::happened(self.location.dentry(), Happening::MODIFY);
+        Ok(())
     }
 
     /// The text `/proc/self/fd/N` shows.
@@ -377,6 +432,10 @@ impl Drop for OpenFile {
             hook(id);
         }
         self.file.release();
+        if inotify::anybody_watches() && !self.flags().contains(OpenFlags::PATH) {
+            let what = if self.flags().can_write() { Happening::CLOSE_WRITE } else { Happening::CLOSE_NOWRITE };
+            inotify::happened(self.location.dentry(), what);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use frame::Mappable;
 use crate::file::{File, InodeFile};
 use crate::io::{Sink, Source};
 use crate::mount::Location;
-use crate::types::{DirEntry, FileKind, Metadata, NewInode, OpenFlags, SetAttributes, StatFs};
+use crate::types::{DirEntry, FileKind, Metadata, NewInode, OpenFlags, Permissions, SetAttributes, StatFs};
 use crate::{Errno, Result};
 
 /// What `rename` does when the new name exists.
@@ -26,6 +26,8 @@ pub enum RenameMode {
     NoReplace,
     /// Swap the two (`RENAME_EXCHANGE`).
     Exchange,
+    /// As `Replace`, and leave a device 0:0 where it was (`RENAME_WHITEOUT`).
+    Whiteout,
 }
 
 /// How `fallocate` changes a range.
@@ -39,6 +41,12 @@ pub enum Allocate {
     PunchHole,
     /// Make the range read as zeros, growing the file (`FALLOC_FL_ZERO_RANGE`).
     ZeroRange,
+    /// Make the range read as zeros, size unchanged (with `FALLOC_FL_KEEP_SIZE`).
+    ZeroRangeKeepSize,
+    /// Take the range out; what follows moves down (`FALLOC_FL_COLLAPSE_RANGE`).
+    Collapse,
+    /// Put a hole in; what follows moves up (`FALLOC_FL_INSERT_RANGE`).
+    Insert,
 }
 
 /// Whose pages a mapping will see.
@@ -57,6 +65,16 @@ pub trait Inode: Any + Send + Sync {
 
     /// What `stat` tells.
     fn metadata(&self) -> Metadata;
+
+    /// Mode and owner.
+    fn permissions(&self) -> Permissions {
+        self.metadata().permissions()
+    }
+
+    /// Whether the names in this directory change only by this trait's methods, so that what they stand for may be remembered.
+    fn names_are_cached(&self) -> bool {
+        false
+    }
 
     /// What `statfs` tells about the file system.
     fn statfs(&self) -> StatFs;
@@ -85,11 +103,11 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EPERM)
     }
 
-    /// Makes a regular file without a name, in the directory's file system (`O_TMPFILE`).
+    /// Makes a regular file without a name, in the directory's file system (`O_TMPFILE`), which can get one later or not.
     ///
     /// # Errors
     /// `EOPNOTSUPP` where the file system has none.
-    fn create_unnamed(&self, _new: &NewInode) -> Result<Arc<dyn Inode>> {
+    fn create_unnamed(&self, _new: &NewInode, _naming: Naming) -> Result<Arc<dyn Inode>> {
         Err(Errno::EOPNOTSUPP)
     }
 
@@ -216,6 +234,9 @@ pub trait Inode: Any + Send + Sync {
         None
     }
 
+    /// Notes that the content was read, for the access time.
+    fn accessed(&self) {}
+
     /// Brings content and metadata to stable storage.
     ///
     /// # Errors
@@ -256,6 +277,22 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
+    /// How long what is written is expected to live (`F_GET_RW_HINT`).
+    ///
+    /// # Errors
+    /// `EINVAL` for anything without storage.
+    fn write_hint(&self) -> Result<u64> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Says how long what is written will live (`F_SET_RW_HINT`).
+    ///
+    /// # Errors
+    /// `EINVAL` for an unknown hint, and for anything without storage.
+    fn set_write_hint(&self, _hint: u64) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+
     /// Seals of a memfd (`F_GET_SEALS`).
     ///
     /// # Errors
@@ -271,6 +308,15 @@ pub trait Inode: Any + Send + Sync {
     fn add_seals(&self, _seals: u32) -> Result<()> {
         Err(Errno::EINVAL)
     }
+}
+
+/// Whether a file without a name can get one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Naming {
+    /// By `linkat`.
+    Possible,
+    /// Never (`O_EXCL`).
+    Never,
 }
 
 /// Where a write goes.

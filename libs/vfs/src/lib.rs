@@ -4,9 +4,9 @@
 //! the time and randomness from function arguments. Layers, lowest first:
 //! - [`io`], [`types`]: how bytes move, and plain values;
 //! - [`inode`], [`file`]: the two traits every file implements, and [`OpenFile`];
-//! - [`dentry`], [`mount`], [`walk`], [`ops`]: names: from a path to an inode, and the operations on names;
+//! - [`dentry`], [`keeper`], [`mount`], [`walk`], [`ops`]: names: from a path to an inode, and the operations on names;
 //! - file systems: [`tmpfs`] (also the writable layer over a read-only tree), [`erofs_fs`], [`synth`] (procfs, sysfs);
-//! - files that are no file system's: [`pipe`], [`eventfd`], [`timerfd`], [`epoll`], [`devices`], [`tty`].
+//! - files that are no file system's: [`pipe`], [`eventfd`], [`timerfd`], [`epoll`], [`inotify`], [`devices`], [`tty`].
 //!
 //! The `linux` crate's `sys/file` and `sys/event` are thin callers of this crate.
 
@@ -24,7 +24,9 @@ pub mod erofs_fs;
 pub mod eventfd;
 pub mod file;
 pub mod inode;
+pub mod inotify;
 pub mod io;
+pub mod keeper;
 pub mod locks;
 pub mod mount;
 pub mod ops;

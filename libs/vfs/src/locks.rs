@@ -4,6 +4,7 @@
 //! shrinks or splits what the owner had there.
 
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use sync::{Mutex, WaitQueue};
@@ -62,6 +63,10 @@ impl Lock {
 /// All locks of one family.
 pub struct LockTable {
     files: Mutex<Option<HashMap<FileId, Vec<Lock>>>>,
+    /// What is waited for by those for whom a circle is an error. Taken with `files` held.
+    waits: Mutex<Vec<(FileId, Lock)>>,
+    /// How many files are locked: while nothing is, giving locks up costs nothing.
+    locked: AtomicUsize,
     released: WaitQueue,
 }
 
@@ -69,7 +74,7 @@ impl LockTable {
     /// No locks.
     #[must_use]
     pub const fn new() -> Self {
-        Self { files: Mutex::new(None), released: WaitQueue::new() }
+        Self { files: Mutex::new(None), waits: Mutex::new(Vec::new()), locked: AtomicUsize::new(0), released: WaitQueue::new() }
     }
 
     /// A lock that is in the way of `wanted`, if any.
@@ -80,18 +85,27 @@ impl LockTable {
         locks.iter().find(|lock| lock.conflicts(wanted)).copied()
     }
 
+    /// Visits all locks. Nothing may be locked meanwhile.
+    pub fn visit(&self, mut visit: impl FnMut(FileId, &Lock)) {
+        for (file, locks) in self.files.lock().iter().flatten() {
+            locks.iter().for_each(|lock| visit(*file, lock));
+        }
+    }
+
     /// Takes a lock at once.
     ///
     /// # Errors
     /// `EAGAIN` when another owner is in the way.
     pub fn try_lock(&self, file: FileId, wanted: Lock) -> Result<()> {
         let mut files = self.files.lock();
-        let locks = files.get_or_insert_default().entry(file).or_default();
+        let all = files.get_or_insert_default();
+        let locks = all.entry(file).or_default();
         if locks.iter().any(|lock| lock.conflicts(&wanted)) {
             return Err(Errno::EAGAIN);
         }
         carve(locks, wanted.owner, wanted.start, wanted.last);
         locks.push(wanted);
+        self.locked.store(all.len(), Ordering::Relaxed);
         drop(files);
         // A lock may have become weaker.
         self.released.wake_all();
@@ -106,8 +120,44 @@ impl LockTable {
         wait_interruptibly(&self.released, || self.try_lock(file, wanted).ok())
     }
 
+    /// As [`LockTable::lock`], but does not wait where that would never end, since all wait for each other.
+    ///
+    /// # Errors
+    /// `ERESTARTSYS` when a signal came first, `EDEADLOCK`.
+    pub fn lock_unless_deadlock(&self, file: FileId, wanted: Lock) -> Result<()> {
+        let mut noted = false;
+        let outcome = wait_interruptibly(&self.released, || match self.try_lock(file, wanted) {
+            Ok(()) => Some(Ok(())),
+            Err(_) if core::mem::replace(&mut noted, true) => None,
+            Err(_) => self.note_wait(file, &wanted).err().map(Err),
+        });
+        let mut waits = self.waits.lock();
+        if let Some(at) = waits.iter().position(|wait| *wait == (file, wanted)) {
+            waits.swap_remove(at);
+        }
+        drop(waits);
+        outcome.and_then(|result| result)
+    }
+
+    /// Notes that the owner of `wanted` waits.
+    fn note_wait(&self, file: FileId, wanted: &Lock) -> Result<()> {
+        let files = self.files.lock();
+        let mut waits = self.waits.lock();
+        if let Some(all) = files.as_ref()
+            && is_circle(all, &waits, file, wanted)
+        {
+            return Err(Errno::EDEADLOCK);
+        }
+        waits.push((file, *wanted));
+        Ok(())
+    }
+
     /// Gives up `owner`'s locks on bytes `start..=last`.
     pub fn unlock(&self, file: FileId, owner: u64, start: u64, last: u64) {
+        // Whoever has a lock sees that there is one.
+        if self.locked.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let mut files = self.files.lock();
         let Some(all) = files.as_mut() else { return };
         if let Some(locks) = all.get_mut(&file) {
@@ -116,6 +166,7 @@ impl LockTable {
                 all.remove(&file);
             }
         }
+        self.locked.store(all.len(), Ordering::Relaxed);
         drop(files);
         self.released.wake_all();
     }
@@ -130,6 +181,27 @@ impl Default for LockTable {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether those who hold what is in the way of `wanted` wait for its owner, directly or through others.
+fn is_circle(files: &HashMap<FileId, Vec<Lock>>, waits: &[(FileId, Lock)], file: FileId, wanted: &Lock) -> bool {
+    let holders = |file: &FileId, wanted: &Lock| -> Vec<u64> {
+        let locks = files.get(file).map_or(&[][..], Vec::as_slice);
+        locks.iter().filter(|lock| lock.conflicts(wanted)).map(|lock| lock.owner).collect()
+    };
+    let mut reached = holders(&file, wanted);
+    let mut at = 0;
+    while let Some(&owner) = reached.get(at) {
+        if owner == wanted.owner {
+            return true;
+        }
+        for (file, waited) in waits.iter().filter(|(_, waited)| waited.owner == owner) {
+            let more: Vec<_> = holders(file, waited).into_iter().filter(|next| !reached.contains(next)).collect();
+            reached.extend(more);
+        }
+        at += 1;
+    }
+    false
 }
 
 /// Takes `start..=last` out of `owner`'s locks.
@@ -178,6 +250,26 @@ mod tests {
         table.unlock_all(FILE, 1);
         table.unlock_all(FILE, 2);
         assert!(table.files.lock().as_ref().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_circle_of_waiters_is_refused() {
+        static TABLE: LockTable = LockTable::new();
+        let byte = |owner, at| lock(owner, LockKind::Exclusive, at, at);
+        for owner in 1..=3 {
+            TABLE.try_lock(FILE, byte(owner, owner)).unwrap();
+        }
+        let first = std::thread::spawn(move || TABLE.lock_unless_deadlock(FILE, byte(1, 2)));
+        let second = std::thread::spawn(move || TABLE.lock_unless_deadlock(FILE, byte(2, 3)));
+        while TABLE.waits.lock().len() < 2 {
+            std::thread::yield_now();
+        }
+        assert_eq!(TABLE.lock_unless_deadlock(FILE, byte(3, 1)), Err(Errno::EDEADLOCK));
+        TABLE.unlock_all(FILE, 3);
+        second.join().unwrap().unwrap();
+        TABLE.unlock_all(FILE, 2);
+        first.join().unwrap().unwrap();
+        assert!(TABLE.waits.lock().is_empty());
     }
 
     #[test]

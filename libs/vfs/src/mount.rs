@@ -1,11 +1,12 @@
 //! Mounts: [`Mount`], the [`MountTable`] of one namespace, and [`Location`]: a dentry seen through a mount.
 //!
 //! A walk looks at the table only when a dentry says that something is mounted on it, so the table's lock is off the usual
-//! path. Mounts are only ever added.
+//! path.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use sync::{Mutex, MutexGuard, RwLock};
 
@@ -23,6 +24,15 @@ pub enum MountMode {
     ReadOnly,
 }
 
+/// Whether a mount goes although it is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lazy {
+    /// From the tree now, in earnest when nobody uses it any more (`MNT_DETACH`).
+    Yes,
+    /// No.
+    No,
+}
+
 /// One mounted file system.
 pub struct Mount {
     /// Number shown in `/proc/self/mountinfo`.
@@ -31,11 +41,30 @@ pub struct Mount {
     pub fs_type: &'static str,
     /// Source shown in `/proc/mounts`.
     pub source: Box<str>,
-    /// Whether it can be written to.
-    pub mode: MountMode,
+    read_only: AtomicBool,
     root: Arc<Dentry>,
     /// What it covers; `None` for the top of the tree and for nameless objects.
     covers: Option<Location>,
+}
+
+impl Mount {
+    /// Whether it can be written to.
+    #[must_use]
+    pub fn mode(&self) -> MountMode {
+        if self.read_only.load(Ordering::Relaxed) { MountMode::ReadOnly } else { MountMode::ReadWrite }
+    }
+
+    /// The path of its root in its file system: not `/` for one that shows a part of it.
+    #[must_use]
+    pub fn root_path(&self) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = self.root.clone();
+        while let Some(parent) = at.parent() {
+            names.push(at.name());
+            at = parent;
+        }
+        join(&names)
+    }
 }
 
 /// A place in the tree: a dentry, seen through a mount.
@@ -55,7 +84,7 @@ impl Location {
             id: 0,
             fs_type: "none",
             source: Box::from("none"),
-            mode: MountMode::ReadWrite,
+            read_only: AtomicBool::new(false),
             root: dentry.clone(),
             covers: None,
         };
@@ -92,6 +121,20 @@ impl Location {
         Arc::ptr_eq(&self.mount, &other.mount) && Arc::ptr_eq(&self.dentry, &other.dentry)
     }
 
+    /// Whether this is `other` or below it, across mounts.
+    fn is_below(&self, other: &Self) -> bool {
+        let mut at = self.clone();
+        loop {
+            if at.same(other) {
+                return true;
+            }
+            match at.step_up() {
+                Some(up) => at = up,
+                None => return false,
+            }
+        }
+    }
+
     /// Whether both are in the same mount.
     #[must_use]
     pub fn same_mount(&self, other: &Self) -> bool {
@@ -102,10 +145,9 @@ impl Location {
         Self { mount: self.mount.clone(), dentry }
     }
 
-    /// The place of entry `name`, which is `inode`; mounts are not crossed.
-    #[must_use]
-    pub fn child(&self, name: &[u8], inode: Arc<dyn Inode>) -> Self {
-        self.with_dentry(self.dentry.child(name, inode))
+    /// The place of `dentry` in the same mount.
+    pub(crate) fn at(self, dentry: Arc<Dentry>) -> Self {
+        Self { dentry, ..self }
     }
 
     /// The directory this is in, crossing mounts; `None` at the very top.
@@ -131,7 +173,7 @@ impl Location {
     /// # Errors
     /// `EROFS`.
     pub fn require_writable(&self) -> Result<()> {
-        if self.mount.mode == MountMode::ReadOnly { Err(Errno::EROFS) } else { Ok(()) }
+        if self.mount.mode() == MountMode::ReadOnly { Err(Errno::EROFS) } else { Ok(()) }
     }
 
     /// Whether the place was removed from the tree.
@@ -215,6 +257,7 @@ fn join(names: &[Box<[u8]>]) -> Vec<u8> {
 /// The mounts of one namespace, the first being the top of the tree.
 pub struct MountTable {
     mounts: RwLock<Vec<Arc<Mount>>>,
+    last_id: AtomicU32,
     /// Held by every rename: two at once could put a directory below itself.
     renames: Mutex<()>,
 }
@@ -227,11 +270,11 @@ impl MountTable {
             id: 1,
             fs_type,
             source: Box::from(source),
-            mode,
+            read_only: AtomicBool::new(mode == MountMode::ReadOnly),
             root: Dentry::new_root(root, b""),
             covers: None,
         };
-        Self { mounts: RwLock::new(alloc::vec![Arc::new(mount)]), renames: Mutex::new(()) }
+        Self { mounts: RwLock::new(alloc::vec![Arc::new(mount)]), last_id: AtomicU32::new(1), renames: Mutex::new(()) }
     }
 
     pub(crate) fn lock_renames(&self) -> MutexGuard<'_, ()> {
@@ -258,23 +301,100 @@ impl MountTable {
         source: &str,
         mode: MountMode,
     ) -> Result<Location> {
+        let dentry = Dentry::new_root(root, b"");
+        self.add(at, dentry, (fs_type, source), mode)
+    }
+
+    /// Shows the tree at `from` at `at` too (`MS_BIND`); what is mounted below `from` is not shown.
+    ///
+    /// # Errors
+    /// `ENOTDIR` when one of the two is a directory and the other is not.
+    pub fn bind(&self, from: &Location, at: Location) -> Result<Location> {
+        let mount = from.mount();
+        self.add(at, from.dentry.clone(), (mount.fs_type, &mount.source), mount.mode())
+    }
+
+    /// As [`MountTable::bind`], with what is mounted below `from` (`MS_REC`).
+    ///
+    /// # Errors
+    /// As [`MountTable::bind`].
+    pub fn bind_all(&self, from: &Location, at: Location) -> Result<()> {
+        let below: Vec<_> = self.mounts.read().iter().filter(|mount| mount.covers.as_ref().is_some_and(|at| at.is_below(from))).cloned().collect();
+        let top = self.bind(from, at)?;
+        let mut copies = alloc::vec![(from.mount.clone(), top.mount)];
+        for mount in below {
+            // Oldest first: what a mount is on has been copied before it.
+            let Some(covered) = &mount.covers else { continue };
+            let Some((_, copy)) = copies.iter().find(|(original, _)| Arc::ptr_eq(original, &covered.mount)) else { continue };
+            let at = Location { mount: copy.clone(), dentry: covered.dentry.clone() };
+            let made = self.add(at, mount.root.clone(), (mount.fs_type, &mount.source), mount.mode())?;
+            copies.push((mount, made.mount));
+        }
+        Ok(())
+    }
+
+    fn add(&self, at: Location, root: Arc<Dentry>, (fs_type, source): (&'static str, &str), mode: MountMode) -> Result<Location> {
         let directory = |inode: &Arc<dyn Inode>| inode.kind() == FileKind::Directory;
-        if directory(at.inode()) != directory(&root) {
+        if directory(at.inode()) != directory(root.inode()) {
             return Err(Errno::ENOTDIR);
         }
+        if at.is_deleted() {
+            return Err(Errno::ENOENT);
+        }
         let mut mounts = self.mounts.write();
-        let dentry = Dentry::new_root(root, b"");
         at.dentry.add_mount();
         let mount = Arc::new(Mount {
-            id: mounts.len() as u32 + 1,
+            id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             fs_type,
             source: Box::from(source),
-            mode,
-            root: dentry.clone(),
+            read_only: AtomicBool::new(mode == MountMode::ReadOnly),
+            root: root.clone(),
             covers: Some(at),
         });
         mounts.push(mount.clone());
-        Ok(Location { mount, dentry })
+        Ok(Location { mount, dentry: root })
+    }
+
+    /// Changes whether the mount whose root is `place` can be written to.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is no mount's root.
+    pub fn remount(&self, place: &Location, mode: MountMode) -> Result<()> {
+        if !place.is_mount_root() {
+            return Err(Errno::EINVAL);
+        }
+        place.mount.read_only.store(mode == MountMode::ReadOnly, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes away the mount whose root is `place`. One in use stays for its users if `lazy`, with all that is mounted below.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is no mount's root, or the top of the tree; `EBUSY` if it is in use.
+    pub fn unmount(&self, place: &Location, lazy: Lazy) -> Result<()> {
+        if !place.is_mount_root() || place.mount.covers.is_none() {
+            return Err(Errno::EINVAL);
+        }
+        let mut mounts = self.mounts.write();
+        let mut gone = alloc::vec![place.mount.clone()];
+        // Oldest first: what is mounted on something comes after it.
+        for mount in &*mounts {
+            let on = mount.covers.as_ref().is_some_and(|at| gone.iter().any(|gone| Arc::ptr_eq(gone, &at.mount)));
+            if on {
+                gone.push(mount.clone());
+            }
+        }
+        // The table's, the caller's and this function's references are not uses.
+        const OWN: usize = 3;
+        if lazy == Lazy::No && (gone.len() > 1 || Arc::strong_count(&place.mount) > OWN) {
+            return Err(Errno::EBUSY);
+        }
+        mounts.retain(|mount| !gone.iter().any(|gone| Arc::ptr_eq(gone, mount)));
+        drop(mounts);
+        for covered in gone.iter().filter_map(|mount| mount.covers.as_ref()) {
+            covered.dentry.remove_mount();
+        }
+        Ok(())
     }
 
     /// What is mounted at `place` (topmost), or `place` itself.

@@ -1,17 +1,21 @@
 //! Operations on names: open, create, link, remove, rename, and changes of attributes, with their permission checks.
 //!
-//! A [`Context`] is one caller's view for one system call. The file system's own directory lock makes each change atomic;
-//! the dentries are told afterwards.
+//! A [`Context`] is one caller's view for one system call. A change of names holds the directory's lock ([`crate::dentry`]) until both the
+//! file system and the dentries know of it.
 
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::sync::Arc;
 
+use dcache::HashedName;
+
+use crate::dentry::{Dentry, Names};
 use crate::file::{OpenFile, PathHandle};
-use crate::inode::{Inode, RenameMode};
+use crate::inode::{Inode, Naming, RenameMode, same_inode};
+use crate::inotify::{self, Happening};
 use crate::mount::Location;
 use crate::types::{Access, FileKind, NewInode, OpenFlags, SetAttributes};
-use crate::walk::{Follow, Last, Parent, Resolve, Viewer, Walk, check_access};
+use crate::walk::{Follow, Last, Parent, Resolve, Viewer, Walk};
 use crate::{Errno, Metadata, Result, Timespec};
 
 const SET_UID: u16 = 0o4000;
@@ -63,12 +67,12 @@ impl<'a> Context<'a> {
     /// # Errors
     /// `EACCES`; `EROFS` for writing where nothing can be written.
     pub fn check(&self, place: &Location, access: Access) -> Result<()> {
-        let metadata = place.inode().metadata();
-        let stored = matches!(metadata.kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink);
+        let kind = place.inode().kind();
+        let stored = matches!(kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink);
         if access.contains(Access::WRITE) && stored {
             place.require_writable()?;
         }
-        check_access(&metadata, access, self.viewer.credentials)
+        place.inode().permissions().allow(kind, access, self.viewer.credentials)
     }
 
     /// `openat2`: opens `path`, making the file with `mode` if `O_CREAT` asks for it.
@@ -96,7 +100,11 @@ impl<'a> Context<'a> {
         };
         match opened {
             Opened::Existing(place) => self.open_existing(place, flags),
-            Opened::Created(place) => open_file(place, flags),
+            Opened::Created(place) => {
+                let open = open_file(place, flags)?;
+                inotify::happened(open.location().dentry(), Happening::OPEN);
+                Ok(open)
+            }
         }
     }
 
@@ -111,19 +119,15 @@ impl<'a> Context<'a> {
         let mut base = start.clone();
         let mut path = Cow::Borrowed(path);
         loop {
-            let Parent { directory, last } = walk.parent(&base, &path)?;
+            let parent = walk.parent(&base, path)?;
             let exclusive = flags.contains(OpenFlags::EXCL);
-            let Last::Name { name, slash: false } = last else {
+            let Last::Name { slash: false } = parent.last else {
                 return Err(if exclusive { Errno::EEXIST } else { Errno::EISDIR });
             };
-            let found = match walk.entry(&directory, &name) {
-                Ok(_) if exclusive => return Err(Errno::EEXIST),
-                Ok(found) => found,
-                Err(Errno::ENOENT) => match self.create(&directory, &name, FileKind::Regular, mode, 0) {
-                    Err(Errno::EEXIST) if !exclusive => continue,
-                    made => return Ok(Opened::Created(made?)),
-                },
-                Err(error) => return Err(error),
+            let found = match self.entry_or_new(walk, &parent, mode)? {
+                Opened::Created(made) => return Ok(Opened::Created(made)),
+                Opened::Existing(_) if exclusive => return Err(Errno::EEXIST),
+                Opened::Existing(found) => found,
             };
             if found.inode().kind() != FileKind::Symlink {
                 return Ok(Opened::Existing(found));
@@ -135,7 +139,21 @@ impl<'a> Context<'a> {
                 return Ok(Opened::Existing(target));
             }
             path = Cow::Owned(walk.link_text(&found)?);
-            base = directory;
+            base = parent.directory;
+        }
+    }
+
+    /// The last component of `parent`, made as a regular file if it does not exist.
+    fn entry_or_new(&self, walk: &Walk<'_>, parent: &Parent<'_>, mode: u16) -> Result<Opened> {
+        let (directory, name) = (&parent.directory, parent.name());
+        let names = directory.dentry().lock_names();
+        match names.look_up_to_make(&name) {
+            Ok(dentry) => {
+                drop(names);
+                walk.cross(directory, dentry).map(Opened::Existing)
+            }
+            Err(Errno::ENOENT) => self.create(&names, directory, &name, FileKind::Regular, mode, 0).map(Opened::Created),
+            Err(error) => Err(error),
         }
     }
 
@@ -149,8 +167,10 @@ impl<'a> Context<'a> {
         }
         self.check_open(&place, kind, flags)?;
         let open = open_file(place, flags)?;
+        inotify::happened(open.location().dentry(), Happening::OPEN);
         if flags.contains(OpenFlags::TRUNC) && kind == FileKind::Regular {
             open.inode().truncate(0)?;
+            inotify::happened(open.location().dentry(), Happening::MODIFY);
         }
         Ok(open)
     }
@@ -184,14 +204,15 @@ impl<'a> Context<'a> {
         directory.require_writable()?;
         self.check(directory, WRITE_AND_SEARCH)?;
         let new = self.new_inode(directory, FileKind::Regular, mode, 0);
-        let inode = directory.inode().create_unnamed(&new)?;
+        let naming = if flags.contains(OpenFlags::EXCL) { Naming::Never } else { Naming::Possible };
+        let inode = directory.inode().create_unnamed(&new, naming)?;
         let label = format!("/#{} (deleted)", inode.metadata().ino);
         open_file(Location::nameless(inode, &label), flags)
     }
 
     /// What a new object in `directory` starts with.
     fn new_inode(&self, directory: &Location, kind: FileKind, mode: u16, rdev: u64) -> NewInode {
-        let parent = directory.inode().metadata();
+        let parent = directory.inode().permissions();
         let inherit = parent.mode & SET_GID != 0;
         let mut mode = mode & 0o7777 & !self.umask;
         if inherit && kind == FileKind::Directory {
@@ -201,19 +222,37 @@ impl<'a> Context<'a> {
         NewInode { kind, mode, uid: self.viewer.credentials.uid, gid, rdev }
     }
 
-    fn create(&self, directory: &Location, name: &[u8], kind: FileKind, mode: u16, rdev: u64) -> Result<Location> {
+    /// Makes `name`, which does not exist.
+    fn create(
+        &self,
+        names: &Names<'_>,
+        directory: &Location,
+        name: &HashedName<'_>,
+        kind: FileKind,
+        mode: u16,
+        rdev: u64,
+    ) -> Result<Location> {
         directory.require_writable()?;
         self.check(directory, WRITE_AND_SEARCH)?;
-        let inode = directory.inode().create(name, &self.new_inode(directory, kind, mode, rdev))?;
-        Ok(directory.child(name, inode))
+        let inode = directory.inode().create(name.bytes(), &self.new_inode(directory, kind, mode, rdev))?;
+        let made = names.add(name, inode);
+        inotify::name_changed(directory.dentry(), name.bytes(), made.inode(), Happening::CREATE);
+        Ok(directory.with_dentry(made))
     }
 
-    /// The directory and name for a new object, which must not exist.
-    fn new_name(&self, start: &Location, path: &[u8], kind: FileKind) -> Result<(Location, alloc::vec::Vec<u8>)> {
-        let mut walk = self.walk(start, Resolve::empty());
-        let Parent { directory, last } = walk.parent(start, path)?;
-        let Last::Name { name, slash } = last else { return Err(Errno::EEXIST) };
-        match walk.entry(&directory, &name) {
+    /// Runs `make` with the directory and name for a new object, which does not exist.
+    fn make_name<R>(
+        &self,
+        start: &Location,
+        path: &[u8],
+        kind: FileKind,
+        make: impl FnOnce(&Names<'_>, &Location, &HashedName<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let parent = self.walk(start, Resolve::empty()).parent(start, Cow::Borrowed(path))?;
+        let Last::Name { slash } = parent.last else { return Err(Errno::EEXIST) };
+        let (directory, name) = (&parent.directory, parent.name());
+        let names = directory.dentry().lock_names();
+        match names.look_up_to_make(&name) {
             Ok(_) => return Err(Errno::EEXIST),
             Err(Errno::ENOENT) => {}
             Err(error) => return Err(error),
@@ -221,7 +260,7 @@ impl<'a> Context<'a> {
         if slash && kind != FileKind::Directory {
             return Err(Errno::ENOENT);
         }
-        Ok((directory, name))
+        make(&names, directory, &name)
     }
 
     /// `mkdir` and `mknod`.
@@ -233,8 +272,7 @@ impl<'a> Context<'a> {
         if device && !self.viewer.credentials.privileged() {
             return Err(Errno::EPERM);
         }
-        let (directory, name) = self.new_name(start, path, kind)?;
-        self.create(&directory, &name, kind, mode, rdev)
+        self.make_name(start, path, kind, |names, directory, name| self.create(names, directory, name, kind, mode, rdev))
     }
 
     /// `symlink`.
@@ -245,11 +283,15 @@ impl<'a> Context<'a> {
         if target.is_empty() {
             return Err(Errno::ENOENT);
         }
-        let (directory, name) = self.new_name(start, path, FileKind::Symlink)?;
-        directory.require_writable()?;
-        self.check(&directory, WRITE_AND_SEARCH)?;
-        let new = NewInode { mode: 0o777, ..self.new_inode(&directory, FileKind::Symlink, 0, 0) };
-        directory.inode().symlink(&name, target, &new).map(drop)
+        self.make_name(start, path, FileKind::Symlink, |names, directory, name| {
+            directory.require_writable()?;
+            self.check(directory, WRITE_AND_SEARCH)?;
+            let new = NewInode { mode: 0o777, ..self.new_inode(directory, FileKind::Symlink, 0, 0) };
+            let inode = directory.inode().symlink(name.bytes(), target, &new)?;
+            let made = names.add(name, inode);
+            inotify::name_changed(directory.dentry(), name.bytes(), made.inode(), Happening::CREATE);
+            Ok(())
+        })
     }
 
     /// `link`: gives `existing` the name `path`.
@@ -257,26 +299,31 @@ impl<'a> Context<'a> {
     /// # Errors
     /// Those of `link(2)`.
     pub fn link(&self, existing: &Location, start: &Location, path: &[u8]) -> Result<()> {
-        let (directory, name) = self.new_name(start, path, FileKind::Regular)?;
-        if existing.inode().kind() == FileKind::Directory {
-            return Err(Errno::EPERM);
-        }
-        if !existing.same_mount(&directory) && existing.mount().id != 0 {
-            return Err(Errno::EXDEV);
-        }
-        directory.require_writable()?;
-        self.check(&directory, WRITE_AND_SEARCH)?;
-        directory.inode().link(&name, existing.inode())
+        self.make_name(start, path, FileKind::Regular, |names, directory, name| {
+            if existing.inode().kind() == FileKind::Directory {
+                return Err(Errno::EPERM);
+            }
+            if !existing.same_mount(directory) && existing.mount().id != 0 {
+                return Err(Errno::EXDEV);
+            }
+            directory.require_writable()?;
+            self.check(directory, WRITE_AND_SEARCH)?;
+            directory.inode().link(name.bytes(), existing.inode())?;
+            names.add(name, existing.inode().clone());
+            inotify::happened_to(existing.inode(), Happening::ATTRIB);
+            inotify::name_changed(directory.dentry(), name.bytes(), existing.inode(), Happening::CREATE);
+            Ok(())
+        })
     }
 
     /// Fails unless the caller may take `entry` out of `directory`.
     fn check_remove(&self, directory: &Location, entry: &dyn Inode) -> Result<()> {
         directory.require_writable()?;
         self.check(directory, WRITE_AND_SEARCH)?;
-        let parent = directory.inode().metadata();
+        let parent = directory.inode().permissions();
         let me = self.viewer.credentials;
-        let owner = me.privileged() || me.uid == entry.metadata().uid || me.uid == parent.uid;
-        if parent.mode & STICKY != 0 && !owner { Err(Errno::EPERM) } else { Ok(()) }
+        let owner = parent.mode & STICKY == 0 || me.privileged() || me.uid == parent.uid || me.uid == entry.permissions().uid;
+        if owner { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     /// `unlink`.
@@ -284,19 +331,27 @@ impl<'a> Context<'a> {
     /// # Errors
     /// Those of `unlink(2)`; `EISDIR` for a directory.
     pub fn unlink(&self, start: &Location, path: &[u8]) -> Result<()> {
-        let Parent { directory, last } = self.walk(start, Resolve::empty()).parent(start, path)?;
-        let Last::Name { name, slash } = last else { return Err(Errno::EISDIR) };
-        let entry = directory.inode().lookup(&name)?;
-        match entry.kind() {
+        let parent = self.walk(start, Resolve::empty()).parent(start, Cow::Borrowed(path))?;
+        let Last::Name { slash } = parent.last else { return Err(Errno::EISDIR) };
+        let (directory, name) = (&parent.directory, parent.name());
+        let names = directory.dentry().lock_names();
+        let entry = names.look_up(&name)?;
+        match entry.inode().kind() {
             FileKind::Directory => return Err(Errno::EISDIR),
             _ if slash => return Err(Errno::ENOTDIR),
-            _ => self.check_remove(&directory, &*entry)?,
+            _ => self.check_remove(directory, &**entry.inode())?,
         }
-        if directory.dentry().child_is_mount_point(&name) {
+        if entry.is_mount_point() {
             return Err(Errno::EBUSY);
         }
-        directory.inode().unlink(&name)?;
-        directory.dentry().forget_child(&name);
+        directory.inode().unlink(name.bytes())?;
+        names.remove(&entry);
+        // What the last reference frees needs no lock.
+        drop(names);
+        let inode = entry.inode().clone();
+        inotify::happened_to(&inode, Happening::ATTRIB);
+        drop(entry);
+        inotify::name_changed(directory.dentry(), name.bytes(), &inode, Happening::DELETE);
         Ok(())
     }
 
@@ -305,23 +360,31 @@ impl<'a> Context<'a> {
     /// # Errors
     /// Those of `rmdir(2)`.
     pub fn rmdir(&self, start: &Location, path: &[u8]) -> Result<()> {
-        let Parent { directory, last } = self.walk(start, Resolve::empty()).parent(start, path)?;
-        let name = match last {
-            Last::Name { name, .. } => name,
+        let parent = self.walk(start, Resolve::empty()).parent(start, Cow::Borrowed(path))?;
+        match parent.last {
+            Last::Name { .. } => {}
             Last::Dot => return Err(Errno::EINVAL),
             Last::DotDot => return Err(Errno::ENOTEMPTY),
             Last::Root => return Err(Errno::EBUSY),
-        };
-        let entry = directory.inode().lookup(&name)?;
-        if entry.kind() != FileKind::Directory {
+        }
+        let (directory, name) = (&parent.directory, parent.name());
+        let names = directory.dentry().lock_names();
+        let entry = names.look_up(&name)?;
+        if entry.inode().kind() != FileKind::Directory {
             return Err(Errno::ENOTDIR);
         }
-        self.check_remove(&directory, &*entry)?;
-        if directory.dentry().child_is_mount_point(&name) {
+        self.check_remove(directory, &**entry.inode())?;
+        if entry.is_mount_point() {
             return Err(Errno::EBUSY);
         }
-        directory.inode().rmdir(&name)?;
-        directory.dentry().forget_child(&name);
+        let no_new_names = entry.lock_names();
+        directory.inode().rmdir(name.bytes())?;
+        names.remove(&entry);
+        drop(no_new_names);
+        drop(names);
+        let inode = entry.inode().clone();
+        drop(entry);
+        inotify::name_changed(directory.dentry(), name.bytes(), &inode, Happening::DELETE);
         Ok(())
     }
 
@@ -335,76 +398,89 @@ impl<'a> Context<'a> {
         (new_start, new_path): (&Location, &[u8]),
         mode: RenameMode,
     ) -> Result<()> {
-        let (from, old, old_slash) = self.rename_end(old_start, old_path)?;
-        let (to, new, new_slash) = self.rename_end(new_start, new_path)?;
-        if !from.same_mount(&to) {
+        let old = self.rename_end(old_start, old_path)?;
+        let new = self.rename_end(new_start, new_path)?;
+        if !old.directory.same_mount(&new.directory) {
             return Err(Errno::EXDEV);
         }
         let _order = self.viewer.mounts.lock_renames();
-        let source = from.inode().lookup(&old)?;
-        let target = match to.inode().lookup(&new) {
+        let (from, to) = old.directory.dentry().lock_both(new.directory.dentry());
+        let to = to.as_ref().unwrap_or(&from);
+        let source = from.look_up(&old.name())?;
+        let target = match to.look_up_to_make(&new.name()) {
             Ok(target) => Some(target),
             Err(Errno::ENOENT) => None,
             Err(error) => return Err(error),
         };
-        self.check_rename(&from, &to, &*source, target.as_deref(), mode)?;
-        let is_directory = source.kind() == FileKind::Directory;
-        if (old_slash || new_slash && mode != RenameMode::Exchange) && !is_directory {
-            return Err(Errno::ENOTDIR);
-        }
-        let source_place = from.dentry().child(&old, source);
-        if is_directory && to.dentry().is_within(&source_place) {
-            return Err(Errno::EINVAL);
-        }
-        if let (RenameMode::Exchange, Some(target)) = (mode, target)
-            && from.dentry().is_within(&to.dentry().child(&new, target))
+        self.check_rename(&old, &new, &source, target.as_ref(), mode)?;
+        if let (Some(target), false) = (&target, mode == RenameMode::Exchange)
+            && same_inode(source.inode(), target.inode())
         {
-            return Err(Errno::EINVAL);
-        }
-        if source_place.is_mount_point() || to.dentry().child_is_mount_point(&new) {
-            return Err(Errno::EBUSY);
-        }
-        self.rename_checked((&from, &old), (&to, &new), mode)
-    }
-
-    fn rename_checked(&self, (from, old): (&Location, &[u8]), (to, new): (&Location, &[u8]), mode: RenameMode) -> Result<()> {
-        let same_file = match (from.inode().lookup(old), to.inode().lookup(new)) {
-            (Ok(a), Ok(b)) => crate::inode::same_inode(&a, &b),
-            _ => false,
-        };
-        from.inode().rename(old, to.inode(), new, mode)?;
-        match mode {
-            RenameMode::Exchange => from.dentry().exchange_child(old, to.dentry(), new),
             // Two names of one file: rename does nothing (POSIX).
-            _ if same_file => {}
-            _ => from.dentry().move_child(old, to.dentry(), new),
+            return Ok(());
         }
+        old.directory.inode().rename(old.name().bytes(), new.directory.inode(), new.name().bytes(), mode)?;
+        match (mode, &target) {
+            (RenameMode::Exchange, Some(target)) if Arc::ptr_eq(&source, target) => {}
+            (RenameMode::Exchange, Some(target)) => from.exchange(&source, to, target),
+            _ => from.rename(&source, to, &new.name(), target.as_ref()),
+        }
+        Self::tell_rename(&old, &new, &source, target.as_ref(), mode);
         Ok(())
     }
 
-    fn rename_end(&self, start: &Location, path: &[u8]) -> Result<(Location, alloc::vec::Vec<u8>, bool)> {
-        let Parent { directory, last } = self.walk(start, Resolve::empty()).parent(start, path)?;
-        match last {
-            Last::Name { name, slash } => Ok((directory, name, slash)),
-            _ => Err(Errno::EBUSY),
+    fn tell_rename(old: &Parent<'_>, new: &Parent<'_>, source: &Arc<Dentry>, target: Option<&Arc<Dentry>>, mode: RenameMode) {
+        if !inotify::anybody_watches() {
+            return;
         }
+        let (from, to) = (old.directory.dentry(), new.directory.dentry());
+        let (old_name, new_name) = (old.name(), new.name());
+        inotify::renamed(from, old_name.bytes(), to, new_name.bytes(), source.inode());
+        if let (Some(gone), false) = (target, mode == RenameMode::Exchange) {
+            inotify::happened_to(gone.inode(), Happening::ATTRIB);
+        }
+        inotify::happened_to(source.inode(), Happening::MOVE_SELF);
+        if let (Some(other), RenameMode::Exchange) = (target, mode) {
+            inotify::renamed(to, new_name.bytes(), from, old_name.bytes(), other.inode());
+            inotify::happened_to(other.inode(), Happening::MOVE_SELF);
+        }
+    }
+
+    fn rename_end<'p>(&self, start: &Location, path: &'p [u8]) -> Result<Parent<'p>> {
+        let parent = self.walk(start, Resolve::empty()).parent(start, Cow::Borrowed(path))?;
+        if matches!(parent.last, Last::Name { .. }) { Ok(parent) } else { Err(Errno::EBUSY) }
     }
 
     fn check_rename(
         &self,
-        from: &Location,
-        to: &Location,
-        source: &dyn Inode,
-        target: Option<&dyn Inode>,
+        old: &Parent<'_>,
+        new: &Parent<'_>,
+        source: &Arc<Dentry>,
+        target: Option<&Arc<Dentry>>,
         mode: RenameMode,
     ) -> Result<()> {
-        self.check_remove(from, source)?;
+        self.check_remove(&old.directory, &**source.inode())?;
         match (target, mode) {
-            (Some(_), RenameMode::NoReplace) => Err(Errno::EEXIST),
-            (None, RenameMode::Exchange) => Err(Errno::ENOENT),
-            (Some(target), _) => self.check_remove(to, target),
-            (None, _) => self.check(to, WRITE_AND_SEARCH),
+            (Some(_), RenameMode::NoReplace) => return Err(Errno::EEXIST),
+            (None, RenameMode::Exchange) => return Err(Errno::ENOENT),
+            (Some(target), _) => self.check_remove(&new.directory, &**target.inode())?,
+            (None, _) => self.check(&new.directory, WRITE_AND_SEARCH)?,
         }
+        let slash = |parent: &Parent<'_>| parent.last == Last::Name { slash: true };
+        let is_directory = source.inode().kind() == FileKind::Directory;
+        if (slash(old) || slash(new) && mode != RenameMode::Exchange) && !is_directory {
+            return Err(Errno::ENOTDIR);
+        }
+        if is_directory && new.directory.dentry().is_within(source) {
+            return Err(Errno::EINVAL);
+        }
+        if let (RenameMode::Exchange, Some(target)) = (mode, target)
+            && old.directory.dentry().is_within(target)
+        {
+            return Err(Errno::EINVAL);
+        }
+        let busy = source.is_mount_point() || target.is_some_and(|target| target.is_mount_point());
+        if busy { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
     fn owns(&self, metadata: &Metadata) -> bool {
@@ -427,7 +503,11 @@ impl<'a> Context<'a> {
         }
         let me = self.viewer.credentials;
         let strip = if me.privileged() || me.in_group(metadata.gid) { 0 } else { SET_GID };
-        place.inode().set_attributes(&SetAttributes { mode: Some(mode & 0o7777 & !strip), ..SetAttributes::default() })
+        let changes = SetAttributes { mode: Some(mode & 0o7777 & !strip), ..SetAttributes::default() };
+        place.inode().set_attributes(&changes)?;
+        place.dentry().permissions_changed();
+        inotify::happened(place.dentry(), Happening::ATTRIB);
+        Ok(())
     }
 
     /// `chown`; `None` leaves an id alone. Set-id bits of a file are dropped.
@@ -446,7 +526,10 @@ impl<'a> Context<'a> {
         }
         let drop_bits = metadata.kind != FileKind::Directory && metadata.mode & (SET_UID | SET_GID) != 0;
         let mode = drop_bits.then_some(metadata.mode & !(SET_UID | if metadata.mode & 0o010 != 0 { SET_GID } else { 0 }));
-        place.inode().set_attributes(&SetAttributes { mode, uid, gid, ..SetAttributes::default() })
+        place.inode().set_attributes(&SetAttributes { mode, uid, gid, ..SetAttributes::default() })?;
+        place.dentry().permissions_changed();
+        inotify::happened(place.dentry(), Happening::ATTRIB);
+        Ok(())
     }
 
     /// `utimensat`: sets access and modification time; `now` is the current time.
@@ -471,7 +554,14 @@ impl<'a> Context<'a> {
             SetTime::Omit => None,
         };
         let changes = SetAttributes { atime: value(atime), mtime: value(mtime), ..SetAttributes::default() };
-        place.inode().set_attributes(&changes)
+        place.inode().set_attributes(&changes)?;
+        let what = match (changes.atime, changes.mtime) {
+            (Some(_), Some(_)) => Happening::ATTRIB,
+            (Some(_), None) => Happening::ACCESS,
+            _ => Happening::MODIFY,
+        };
+        inotify::happened(place.dentry(), what);
+        Ok(())
     }
 
     /// `truncate`.
@@ -485,7 +575,9 @@ impl<'a> Context<'a> {
             _ => return Err(Errno::EINVAL),
         }
         self.check(place, Access::WRITE)?;
-        place.inode().truncate(size)
+        place.inode().truncate(size)?;
+        inotify::happened(place.dentry(), Happening::MODIFY);
+        Ok(())
     }
 }
 

@@ -3,8 +3,10 @@
 //! One lock per pipe protects the bytes and the counts of readers and writers. It is held while the program's memory is
 //! touched; page faults never need it. Blocked readers and writers wait on queues of their own.
 
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use addr::PAGE_SIZE;
 use sync::{Interrupt, Mutex, WaitQueue};
@@ -12,7 +14,7 @@ use sync::{Interrupt, Mutex, WaitQueue};
 use crate::anon::AnonInode;
 use crate::byte_queue::ByteQueue;
 use crate::file::{File, OpenFile};
-use crate::io::{IoctlArg, Sink, Source};
+use crate::io::{IoctlArg, LimitedSink, Sink, Source, VecSink};
 use crate::mount::Location;
 use crate::types::{Clock, Events, FileKind, Metadata, OpenFlags, PIPEFS_MAGIC};
 use crate::{Errno, Result};
@@ -38,12 +40,35 @@ pub struct Pipe {
 
 struct State {
     bytes: ByteQueue,
+    /// How the bytes are divided, oldest first, if any of them came as a packet; else they are one stream.
+    runs: VecDeque<Run>,
     capacity: usize,
     readers: u32,
     writers: u32,
     /// How many readers and writers there have ever been.
     reader_opens: u64,
     writer_opens: u64,
+}
+
+/// Bytes that belong together.
+struct Run {
+    len: usize,
+    form: Form,
+}
+
+/// How bytes are written and read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As a stream.
+    Stream,
+    /// Each write is a packet, and a read takes one, or part of one and drops the rest (`O_DIRECT`).
+    Packet,
+}
+
+impl Form {
+    fn of(flags: OpenFlags) -> Self {
+        if flags.contains(OpenFlags::DIRECT) { Self::Packet } else { Self::Stream }
+    }
 }
 
 /// Which directions an open end has.
@@ -69,6 +94,36 @@ impl State {
     fn room(&self) -> usize {
         self.capacity.saturating_sub(self.bytes.len())
     }
+
+    /// Notes that `len` bytes were written.
+    fn note_written(&mut self, len: usize, form: Form) {
+        if form == Form::Stream && self.runs.is_empty() || len == 0 {
+            return;
+        }
+        let before = self.bytes.len() - len;
+        if self.runs.is_empty() && before > 0 {
+            self.runs.push_back(Run { len: before, form: Form::Stream });
+        }
+        match self.runs.back_mut() {
+            Some(last) if last.form == Form::Stream && form == Form::Stream => last.len += len,
+            _ => self.runs.push_back(Run { len, form }),
+        }
+    }
+
+    /// Moves bytes to `sink`: no more than the first run has.
+    fn drain(&mut self, sink: &mut dyn Sink) -> Result<usize> {
+        let Some(run) = self.runs.front_mut() else { return self.bytes.drain(sink) };
+        let n = self.bytes.drain(&mut LimitedSink::new(sink, run.len))?;
+        run.len -= n;
+        if run.form == Form::Packet {
+            self.bytes.discard(run.len);
+            run.len = 0;
+        }
+        if run.len == 0 {
+            self.runs.pop_front();
+        }
+        Ok(n)
+    }
 }
 
 impl Pipe {
@@ -77,6 +132,7 @@ impl Pipe {
     pub fn new() -> Arc<Self> {
         let state = State {
             bytes: ByteQueue::new(),
+            runs: VecDeque::new(),
             capacity: DEFAULT_CAPACITY,
             readers: 0,
             writers: 0,
@@ -112,6 +168,7 @@ impl Pipe {
         state.writers -= u32::from(directions.write);
         if state.readers + state.writers == 0 {
             state.bytes.clear();
+            state.runs.clear();
         }
         drop(state);
         self.readable.wake_all();
@@ -152,14 +209,14 @@ impl Pipe {
         if state.bytes.is_empty() {
             return (state.writers == 0).then_some(Ok(0));
         }
-        let result = state.bytes.drain(sink);
+        let result = state.drain(sink);
         drop(state);
         self.writable.wake_all();
         Some(result)
     }
 
     /// One attempt to write; `None` = would block. `atomic` = all or nothing.
-    fn try_write(&self, source: &mut dyn Source, atomic: bool) -> Option<Result<usize>> {
+    fn try_write(&self, source: &mut dyn Source, atomic: bool, form: Form) -> Option<Result<usize>> {
         let mut state = self.state.lock();
         if state.readers == 0 {
             return Some(Err(Errno::EPIPE));
@@ -168,7 +225,9 @@ impl Pipe {
         if room == 0 || atomic && room < source.remaining() {
             return None;
         }
-        let result = state.bytes.fill(source, room);
+        let most = if form == Form::Packet { room.min(PIPE_BUF) } else { room };
+        let result = state.bytes.fill(source, most);
+        state.note_written(*result.as_ref().unwrap_or(&0), form);
         drop(state);
         self.readable.wake_all();
         Some(result)
@@ -186,13 +245,14 @@ impl Pipe {
 
     fn write(&self, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
         let total = source.remaining();
+        let form = Form::of(flags);
         let atomic = total <= PIPE_BUF;
         let mut done = 0;
         while done < total {
             let step = if flags.nonblocking() {
-                self.try_write(source, atomic).unwrap_or(Err(Errno::EAGAIN))
+                self.try_write(source, atomic, form).unwrap_or(Err(Errno::EAGAIN))
             } else {
-                wait_interruptibly(&self.writable, || self.try_write(source, atomic)).and_then(|result| result)
+                wait_interruptibly(&self.writable, || self.try_write(source, atomic, form)).and_then(|result| result)
             };
             match step {
                 Ok(0) => break,
@@ -202,6 +262,25 @@ impl Pipe {
             }
         }
         Ok(done)
+    }
+
+    /// `tee`: copies up to `limit` bytes and keeps them; nothing at the end. Waits for bytes unless `nonblocking`.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ERESTARTSYS`, `ENOMEM`.
+    pub fn peek(&self, limit: usize, nonblocking: bool) -> Result<Vec<u8>> {
+        let look = || {
+            let state = self.state.lock();
+            if state.bytes.is_empty() {
+                return (state.writers == 0).then(|| Ok(Vec::new()));
+            }
+            let mut sink = VecSink::new(limit);
+            Some(state.bytes.peek(0, &mut sink).map(|_| sink.into_vec()))
+        };
+        if nonblocking {
+            return look().unwrap_or(Err(Errno::EAGAIN));
+        }
+        wait_interruptibly(&self.readable, look)?
     }
 
     fn poll(&self, directions: Directions) -> Events {

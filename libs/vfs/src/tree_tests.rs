@@ -516,3 +516,118 @@ fn attributes_of_symlinks_cannot_be_changed_by_chmod() {
     assert_eq!(link.inode().metadata().size, 1);
     link.inode().set_attributes(&SetAttributes::default()).unwrap();
 }
+
+#[test]
+fn what_is_mounted_in_a_synthetic_tree_is_found_again() {
+    use crate::synth::{Entry, Fixed, mount};
+    let empty = || Entry::fixed(Vec::new());
+    let sub = Entry::fixed(std::vec![("here", empty()), ("there", empty())]);
+    let tree = Tree::on(mount(std::sync::Arc::new(Fixed(std::vec![("sub", sub)])), 3, crate::types::PROC_MAGIC, clock));
+    let other = TmpFs::mount(Options::new(9, clock));
+    tree.mounts.mount(tree.at("/sub/here").unwrap(), other, "tmpfs", "two", MountMode::ReadWrite).unwrap();
+    tree.write("/sub/here/f", b"x").unwrap();
+    assert_eq!(tree.read("/sub/here/f").unwrap(), b"x");
+    assert_eq!(tree.at("/sub/there").unwrap().inode().metadata().dev, 3);
+    let place = tree.at("/sub/here").unwrap();
+    tree.mounts.unmount(&place, crate::mount::Lazy::No).unwrap();
+    drop(place);
+    assert_eq!(tree.read("/sub/here/f").err(), Some(Errno::ENOENT));
+}
+
+#[test]
+fn binds_show_a_tree_twice_and_unmount_only_when_unused() {
+    use crate::mount::Lazy;
+    let tree = Tree::empty();
+    for path in ["/a", "/a/in", "/a/m", "/b", "/c"] {
+        tree.mkdir(path).unwrap();
+    }
+    tree.mounts.mount(tree.at("/a/m").unwrap(), TmpFs::mount(Options::new(9, clock)), "tmpfs", "m", MountMode::ReadWrite).unwrap();
+    tree.write("/a/m/f", b"m").unwrap();
+    tree.mounts.bind(&tree.at("/a").unwrap(), tree.at("/b").unwrap()).unwrap();
+    tree.mounts.bind_all(&tree.at("/a").unwrap(), tree.at("/c").unwrap()).unwrap();
+    tree.write("/b/in/f", b"same").unwrap();
+    assert_eq!(tree.read("/a/in/f").unwrap(), b"same");
+    assert_eq!(tree.read("/b/m/f").err(), Some(Errno::ENOENT));
+    assert_eq!(tree.read("/c/m/f").unwrap(), b"m");
+    assert_eq!(tree.at("/b/in").unwrap().path_from(&tree.root), b"/b/in");
+    assert_eq!(tree.rename("/b/in/f", "/a/f"), Err(Errno::EXDEV));
+    tree.mounts.remount(&tree.at("/b").unwrap(), MountMode::ReadOnly).unwrap();
+    assert_eq!(tree.write("/b/in/g", b"").err(), Some(Errno::EROFS));
+    assert_eq!(tree.mounts.unmount(&tree.at("/a").unwrap(), Lazy::No), Err(Errno::EINVAL));
+    let file = tree.open("/b/in/f", OpenFlags::RDONLY).unwrap();
+    assert_eq!(tree.mounts.unmount(&tree.at("/b").unwrap(), Lazy::No), Err(Errno::EBUSY));
+    drop(file);
+    assert_eq!(tree.mounts.unmount(&tree.at("/b").unwrap(), Lazy::No), Ok(()));
+    assert_eq!(tree.list("/b"), [""; 0]);
+    assert_eq!(tree.mounts.unmount(&tree.at("/c").unwrap(), Lazy::No), Err(Errno::EBUSY));
+    assert_eq!(tree.mounts.unmount(&tree.at("/c").unwrap(), Lazy::Yes), Ok(()));
+    assert_eq!(tree.read("/a/m/f").unwrap(), b"m");
+}
+
+#[test]
+fn names_that_were_missed_are_found_once_they_exist() {
+    let tree = Tree::empty();
+    tree.mkdir("/d").unwrap();
+    for round in 0..3 {
+        for path in ["/d/f", "/d/s", "/d/g", "/d/sub"] {
+            assert_eq!(tree.at(path).err(), Some(Errno::ENOENT), "{round} {path}");
+        }
+        tree.write("/d/f", b"x").unwrap();
+        tree.symlink("f", "/d/s").unwrap();
+        tree.link("/d/f", "/d/g").unwrap();
+        tree.mkdir("/d/sub").unwrap();
+        for path in ["/d/f", "/d/s", "/d/g", "/d/sub"] {
+            assert!(tree.at(path).is_ok(), "{round} {path}");
+        }
+        tree.rename("/d/f", "/d/sub/f").unwrap();
+        assert_eq!((tree.at("/d/f").err(), tree.read("/d/sub/f").unwrap()), (Some(Errno::ENOENT), b"x".to_vec()));
+        for path in ["/d/sub/f", "/d/s", "/d/g"] {
+            tree.unlink(path).unwrap();
+        }
+        tree.rmdir("/d/sub").unwrap();
+    }
+}
+
+#[test]
+fn dropping_what_is_kept_changes_nothing() {
+    let tree = Tree::layered(&[("/usr/lib/file", b"below"), ("/usr/other", b"")]);
+    tree.write("/usr/lib/new", b"above").unwrap();
+    let file = tree.open("/usr/lib/file", OpenFlags::RDONLY).unwrap();
+    assert_eq!(tree.at("/usr/none").err(), Some(Errno::ENOENT));
+    for _ in 0..3 {
+        crate::keeper::drop_unused();
+        assert_eq!((tree.read("/usr/lib/new").unwrap(), tree.read("/usr/lib/file").unwrap()), (b"above".to_vec(), b"below".to_vec()));
+        assert_eq!(tree.at("/usr/none").err(), Some(Errno::ENOENT));
+    }
+    assert_eq!(file.path(&tree.root), b"/usr/lib/file");
+}
+
+#[test]
+fn threads_walk_while_names_move() {
+    let tree = Tree::empty();
+    for path in ["/a", "/a/stays", "/b"] {
+        tree.mkdir(path).unwrap();
+    }
+    tree.write("/a/stays/f", b"x").unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_eq!(tree.read("/a/stays/f").unwrap(), b"x");
+                    // There or not: only what stays is certain.
+                    drop((tree.at("/a/moves"), tree.at("/b/moves")));
+                    crate::keeper::drop_unused();
+                }
+            });
+        }
+        for _ in 0..2_000 {
+            tree.write("/a/moves", b"y").unwrap();
+            tree.rename("/a/moves", "/b/moves").unwrap();
+            assert!(tree.at("/a/moves").is_err());
+            tree.unlink("/b/moves").unwrap();
+            assert!(tree.at("/b/moves").is_err());
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

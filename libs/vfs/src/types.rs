@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 
 use bitflags::bitflags;
 
+use crate::{Errno, Result};
+
 /// Longest file name, in bytes.
 pub const NAME_MAX: usize = 255;
 /// Longest path, in bytes, with its terminating zero.
@@ -157,10 +159,51 @@ impl Metadata {
         }
     }
 
+    /// Mode and owner.
+    #[must_use]
+    pub const fn permissions(&self) -> Permissions {
+        Permissions { mode: self.mode, uid: self.uid, gid: self.gid }
+    }
+
     /// `st_mode`: kind and permissions.
     #[must_use]
     pub fn st_mode(&self) -> u32 {
         self.kind.mode_bits() | u32::from(self.mode)
+    }
+}
+
+/// What decides who may do what with an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    /// Permission bits, set-id bits and sticky bit.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Permissions {
+    /// Whether `credentials` may do `access` to an object of this kind: owner, then group, then others; the superuser may do
+    /// everything but execute a file that nobody may execute.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    pub fn allow(&self, kind: FileKind, access: Access, credentials: &Credentials) -> Result<()> {
+        let granted = if credentials.privileged() {
+            let executable = self.mode & 0o111 != 0 || kind == FileKind::Directory;
+            if executable { Access::all() } else { Access::READ | Access::WRITE }
+        } else {
+            let shift = if credentials.uid == self.uid {
+                6
+            } else if credentials.in_group(self.gid) {
+                3
+            } else {
+                0
+            };
+            Access::from_bits_truncate((self.mode >> shift) as u8)
+        };
+        if granted.contains(access) { Ok(()) } else { Err(Errno::EACCES) }
     }
 }
 

@@ -1,15 +1,23 @@
 //! Path walk: from bytes to a [`Location`], with Linux's rules for links, `..`, mounts, trailing slashes and permissions.
 //!
 //! Sources: `path_resolution(7)`, `openat2(2)`. A [`Walk`] lives for one system call; it counts the symbolic links followed.
+//!
+//! It goes as far as known names lead ([`Walk::glide`]) without a lock and without counting what it passes, then one component by the
+//! file system's answer ([`Walk::step`]), and so on. Mount points, `..` and symbolic links are always the latter's business.
 
 use alloc::borrow::Cow;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bitflags::bitflags;
+use dcache::{Entry, HashedName};
+use rcu::Domain;
+use rcu::linked::Linked;
 
+use crate::dentry::{Dentry, Known, NAMES};
 use crate::mount::{Location, MountTable};
 use crate::types::{Access, Credentials, FileKind, NAME_MAX, PATH_MAX, SYMLINK_MAX};
-use crate::{Errno, Metadata, Result};
+use crate::{Errno, Result};
 
 bitflags! {
     /// `openat2`'s limits on a walk.
@@ -40,12 +48,10 @@ pub enum Follow {
 }
 
 /// The last component of a path.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Last {
-    /// An ordinary name.
+    /// An ordinary name: [`Parent::name`].
     Name {
-        /// The name.
-        name: Vec<u8>,
         /// A slash follows: it must be a directory.
         slash: bool,
     },
@@ -58,11 +64,30 @@ pub enum Last {
 }
 
 /// Where the last component of a path is to be looked up.
-pub struct Parent {
+pub struct Parent<'p> {
     /// The directory.
     pub directory: Location,
     /// The last component.
     pub last: Last,
+    path: Cow<'p, [u8]>,
+    name: (usize, usize),
+}
+
+impl Parent<'_> {
+    /// The text of the last component.
+    #[must_use]
+    pub fn name(&self) -> HashedName<'_> {
+        HashedName::new(&self.path[self.name.0..self.name.1])
+    }
+}
+
+/// How far [`Walk::glide`] shall go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// To the end of the path.
+    End,
+    /// To the last component's directory.
+    Parent,
 }
 
 /// Who walks, and in which tree.
@@ -99,16 +124,43 @@ struct Component {
     slash: bool,
 }
 
+#[inline]
+fn skip_slashes(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at) == Some(&b'/') {
+        at += 1;
+    }
+    at
+}
+
+/// Where the next slash from `at` on is, or the end; eight bytes at a time.
+#[inline]
+fn find_slash(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    while let Some(word) = bytes[at..].first_chunk() {
+        // A byte that is a slash becomes zero; the lowest zero byte is the first to have its top bit set here.
+        let differs = u64::from_le_bytes(*word) ^ (ONES * b'/' as u64);
+        let zeros = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
+        if zeros != 0 {
+            return at + zeros.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while at < bytes.len() && bytes[at] != b'/' {
+        at += 1;
+    }
+    at
+}
+
 impl Rest<'_> {
+    #[inline]
     fn next(&mut self) -> Option<Component> {
-        let bytes = &self.bytes;
-        let skip = |from: usize| bytes[from..].iter().position(|b| *b != b'/').map_or(bytes.len(), |n| from + n);
-        let start = skip(self.at);
+        let bytes = &*self.bytes;
+        let start = skip_slashes(bytes, self.at);
         if start == bytes.len() {
             return None;
         }
-        let end = bytes[start..].iter().position(|b| *b == b'/').map_or(bytes.len(), |n| start + n);
-        let next = skip(end);
+        let end = find_slash(bytes, start);
+        let next = skip_slashes(bytes, end);
         self.at = next;
         let last = next == bytes.len();
         Some(Component { start, end, last, slash: last && end < next })
@@ -152,7 +204,9 @@ impl<'a> Walk<'a> {
         let mut here = self.begin(start, path)?;
         let mut rest = Rest { bytes: Cow::Borrowed(path), at: 0 };
         let mut directory = path.ends_with(b"/");
-        while let Some(component) = rest.next() {
+        loop {
+            here = self.glide(here, &mut rest, Until::End, follow)?;
+            let Some(component) = rest.next() else { break };
             here = self.step(here, &mut rest, &component, follow, &mut directory)?;
         }
         if directory {
@@ -165,19 +219,21 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// As [`Walk::lookup`].
-    pub fn parent(&mut self, start: &Location, path: &[u8]) -> Result<Parent> {
-        let mut here = self.begin(start, path)?;
-        let mut rest = Rest { bytes: Cow::Borrowed(path), at: 0 };
+    pub fn parent<'p>(&mut self, start: &Location, path: Cow<'p, [u8]>) -> Result<Parent<'p>> {
+        let mut here = self.begin(start, &path)?;
+        let mut rest = Rest { bytes: path, at: 0 };
         let mut directory = false;
-        while let Some(component) = rest.next() {
+        loop {
+            here = self.glide(here, &mut rest, Until::Parent, Follow::Yes)?;
+            let Some(component) = rest.next() else { break };
             if component.last {
                 let last = last_component(rest.text(&component), component.slash)?;
                 self.check_search(&here)?;
-                return Ok(Parent { directory: here, last });
+                return Ok(Parent { directory: here, last, path: rest.bytes, name: (component.start, component.end) });
             }
             here = self.step(here, &mut rest, &component, Follow::Yes, &mut directory)?;
         }
-        Ok(Parent { directory: here, last: Last::Root })
+        Ok(Parent { directory: here, last: Last::Root, path: rest.bytes, name: (0, 0) })
     }
 
     fn begin(&self, start: &Location, path: &[u8]) -> Result<Location> {
@@ -192,6 +248,69 @@ impl<'a> Walk<'a> {
 
     fn restart(&self) -> Result<Location> {
         if self.resolve.contains(Resolve::BENEATH) { Err(Errno::EXDEV) } else { Ok(self.top.clone()) }
+    }
+
+    /// Goes as far as the names in the table lead, and no further than `until`: through directories that the caller may search and
+    /// nothing is mounted on, and to a last component that need not be followed.
+    ///
+    /// Nothing it passes is counted; what it arrives at is.
+    fn glide(&self, here: Location, rest: &mut Rest<'_>, until: Until, follow: Follow) -> Result<Location> {
+        if !self.may_search(&here) {
+            // The next step says why.
+            return Ok(here);
+        }
+        let reading = Linked::read();
+        let (start, mut at) = (rest.at, rest.at);
+        let mut id = here.dentry().id();
+        let mut found: Option<&Entry<Known>> = None;
+        while let Some(component) = rest.next() {
+            let name = rest.text(&component);
+            if name == b"." && !(component.last && until == Until::Parent) {
+                at = rest.at;
+                continue;
+            }
+            if name == b".." || component.last && until == Until::Parent {
+                break;
+            }
+            let Some(next) = NAMES.find(&reading, id, &HashedName::new(name)) else { break };
+            match self.judge(next, &component, follow) {
+                Judgement::Pass => {}
+                Judgement::Stop => break,
+                Judgement::Absent => return Err(Errno::ENOENT),
+            }
+            (id, found, at) = (next.id(), Some(next), rest.at);
+        }
+        rest.at = at;
+        let Some(found) = found else { return Ok(here) };
+        let dentry = found.dentry();
+        drop(reading);
+        Ok(self.arrive(here, dentry, rest, start))
+    }
+
+    /// At the dentry that a glide led to, or, since it has ended, where the glide began.
+    fn arrive(&self, here: Location, dentry: Option<Arc<Dentry>>, rest: &mut Rest<'_>, start: usize) -> Location {
+        match dentry {
+            Some(dentry) => here.at(dentry),
+            None => {
+                rest.at = start;
+                here
+            }
+        }
+    }
+
+    fn judge(&self, next: &Known, component: &Component, follow: Follow) -> Judgement {
+        let Some(kind) = next.kind() else {
+            next.kept.note_use();
+            return Judgement::Absent;
+        };
+        let through = !component.last || component.slash;
+        let pass = match kind {
+            _ if next.is_mount_point() => false,
+            FileKind::Directory => !through || next.permissions().allow(kind, Access::EXECUTE, self.viewer.credentials).is_ok(),
+            FileKind::Symlink => !through && follow == Follow::No,
+            _ => !through,
+        };
+        if pass { Judgement::Pass } else { Judgement::Stop }
     }
 
     /// Goes one component further. A link's text is put in front of what is left.
@@ -239,8 +358,15 @@ impl<'a> Walk<'a> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let inode = here.inode().lookup(name)?;
-        let next = self.viewer.mounts.cross(here.child(name, inode));
+        self.cross(here, here.dentry().lookup(name)?)
+    }
+
+    /// What is mounted on `dentry` of directory `here`, or that place itself.
+    ///
+    /// # Errors
+    /// `EXDEV` if mounts must not be crossed.
+    pub(crate) fn cross(&self, here: &Location, dentry: Arc<Dentry>) -> Result<Location> {
+        let next = self.viewer.mounts.cross(here.with_dentry(dentry));
         self.check_mount(here, &next)?;
         Ok(next)
     }
@@ -299,8 +425,22 @@ impl<'a> Walk<'a> {
 
     fn check_search(&self, directory: &Location) -> Result<()> {
         require_directory(directory)?;
-        check_access(&directory.inode().metadata(), Access::EXECUTE, self.viewer.credentials)
+        let inode = directory.inode();
+        inode.permissions().allow(inode.kind(), Access::EXECUTE, self.viewer.credentials)
     }
+
+    fn may_search(&self, place: &Location) -> bool {
+        let directory = place.inode().kind() == FileKind::Directory;
+        directory && (self.viewer.credentials.privileged() || self.check_search(place).is_ok())
+    }
+}
+
+/// Whether a glide goes on.
+enum Judgement {
+    Pass,
+    /// The next step decides.
+    Stop,
+    Absent,
 }
 
 fn last_component(name: &[u8], slash: bool) -> Result<Last> {
@@ -308,32 +448,10 @@ fn last_component(name: &[u8], slash: bool) -> Result<Last> {
         b"." => Ok(Last::Dot),
         b".." => Ok(Last::DotDot),
         _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
-        _ => Ok(Last::Name { name: name.to_vec(), slash }),
+        _ => Ok(Last::Name { slash }),
     }
 }
 
 fn require_directory(place: &Location) -> Result<()> {
     if place.inode().kind() == FileKind::Directory { Ok(()) } else { Err(Errno::ENOTDIR) }
-}
-
-/// Whether `credentials` may do `access` to an object: owner, then group, then others; the superuser may do everything but
-/// execute a file that nobody may execute.
-///
-/// # Errors
-/// `EACCES`.
-pub fn check_access(metadata: &Metadata, access: Access, credentials: &Credentials) -> Result<()> {
-    let granted = if credentials.privileged() {
-        let executable = metadata.mode & 0o111 != 0 || metadata.kind == FileKind::Directory;
-        if executable { Access::all() } else { Access::READ | Access::WRITE }
-    } else {
-        let shift = if credentials.uid == metadata.uid {
-            6
-        } else if credentials.in_group(metadata.gid) {
-            3
-        } else {
-            0
-        };
-        Access::from_bits_truncate((metadata.mode >> shift) as u8)
-    };
-    if granted.contains(access) { Ok(()) } else { Err(Errno::EACCES) }
 }

@@ -1,7 +1,6 @@
 //! /proc: processes (`process.rs`) and the system (`system.rs`), as synthetic trees.
 //!
-//! The content is made when it is read. What a real Linux has beyond this is absent rather than faked: no control groups, no
-//! network.
+//! The content is made when it is read. What a real Linux has beyond this is absent rather than faked: no network.
 
 mod maps;
 mod pagemap;

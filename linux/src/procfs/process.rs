@@ -8,11 +8,12 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
-use addr::PAGE_SIZE;
-use kernel::mm::{AreaFlags, Prot};
+use addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::{Access, AreaFlags, Prot};
 use linux_abi::process::RLIM_INFINITY;
 use linux_abi::signal::{SIG_DFL, SIG_IGN, SigSet, Signal};
 use linux_abi::{Errno, raw};
+use vfs::inotify::Inotify;
 use vfs::mount::MountMode;
 use vfs::synth::{Directory, Entry, Fixed, Joined};
 use vfs::types::{Name, dev_major, dev_minor};
@@ -59,18 +60,24 @@ fn about_task(
 fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Option<&Task>) -> String) -> Fixed {
     Fixed(vec![
         ("auxv", about(&process, |p| Ok(p.executable.read().auxv.clone()))),
+        ("cgroup", Entry::text("0::/\n")),
         ("children", about(&process, |p| Ok(children(p).into_bytes()))),
         ("cmdline", about(&process, |p| strings(p, p.executable.read().args))),
         ("comm", comm(task.clone())),
         ("cwd", place_link(&process, |p| Ok(p.fs.cwd.read().clone()))),
         ("environ", about(&process, |p| strings(p, p.executable.read().env))),
+        ("cpuset", Entry::text("/\n")),
         ("exe", place_link(&process, |p| p.executable.read().location.clone().ok_or(Errno::ENOENT))),
         ("fd", Entry::Directory(Arc::new(Descriptors { process: process.clone(), entry: descriptor_link }))),
         ("fdinfo", Entry::Directory(Arc::new(Descriptors { process: process.clone(), entry: descriptor_info }))),
+        ("gid_map", Entry::text(ALL_IDS)),
         ("limits", about(&process, |p| Ok(limits(p).into_bytes()))),
+        ("loginuid", Entry::text("4294967295")),
         ("maps", about(&process, |p| maps::maps(&p.space()))),
         ("mountinfo", about(&process, mountinfo)),
         ("mounts", about(&process, mounts)),
+        ("mountstats", about(&process, mountstats)),
+        ("ns", namespaces()),
         ("oom_score", about(&process, |p| Ok(format!("{}\n", oom::score(p)).into_bytes()))),
         ("oom_score_adj", oom_score_adj(&process)),
         ("pagemap", pagemap::entry(&process)),
@@ -78,11 +85,15 @@ fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Opt
         ("root", place_link(&process, |p| Ok(p.fs.root.read().clone()))),
         ("sched", about_task(&process, &task, sched)),
         ("schedstat", about_task(&process, &task, schedstat)),
+        ("sessionid", Entry::text("4294967295")),
+        ("setgroups", Entry::text("allow\n")),
         ("smaps", about(&process, |p| maps::smaps(&p.space()))),
         ("smaps_rollup", about(&process, |p| maps::smaps_rollup(&p.space()))),
         ("stat", about_task(&process, &task, stat)),
         ("statm", about(&process, |p| Ok(statm(p).into_bytes()))),
         ("status", about_task(&process, &task, status)),
+        ("timerslack_ns", about_task(&process, &task, |_, task| format!("{}\n", task.map_or(50_000, Task::timer_slack_ns)))),
+        ("uid_map", Entry::text(ALL_IDS)),
         ("wchan", Entry::text("0")),
     ])
 }
@@ -92,16 +103,55 @@ fn children(process: &Process) -> String {
     process.family.child_pids().into_iter().map(|pid| format!("{pid} ")).collect()
 }
 
-/// The strings in a range of the caller's memory; other address spaces are not read.
+/// All ids are what they are: there is one user namespace.
+const ALL_IDS: &str = "         0          0 4294967295\n";
+
+/// There is one namespace of each kind; the numbers are those of Linux's first ones.
+fn namespaces() -> Entry {
+    let link = |text: &'static str| Entry::link(text);
+    Entry::fixed(vec![
+        ("cgroup", link("cgroup:[4026531835]")),
+        ("ipc", link("ipc:[4026531839]")),
+        ("mnt", link("mnt:[4026531841]")),
+        ("net", link("net:[4026531840]")),
+        ("pid", link("pid:[4026531836]")),
+        ("pid_for_children", link("pid:[4026531836]")),
+        ("time", link("time:[4026531834]")),
+        ("time_for_children", link("time:[4026531834]")),
+        ("user", link("user:[4026531837]")),
+        ("uts", link("uts:[4026531838]")),
+    ])
+}
+
+/// The strings in a range of the process's memory.
 fn strings(process: &Process, (start, end): (u64, u64)) -> Result<Vec<u8>> {
     const LIMIT: u64 = 4 << 20;
-    let own = with_task(|task| task.process().pid() == process.pid()).unwrap_or(false);
-    if !own || end <= start || end - start > LIMIT {
+    if end <= start || end - start > LIMIT {
         return Ok(Vec::new());
     }
-    let mut bytes = vec![0; (end - start) as usize];
-    user_ptr::copy_in(start, &mut bytes)?;
-    Ok(bytes)
+    let own = with_task(|task| task.process().pid() == process.pid()).unwrap_or(false);
+    if own {
+        let mut bytes = vec![0; (end - start) as usize];
+        user_ptr::copy_in(start, &mut bytes)?;
+        return Ok(bytes);
+    }
+    Ok(remote_bytes(process, start, end))
+}
+
+/// Bytes of another process's memory, as far as they are there.
+fn remote_bytes(process: &Process, start: u64, end: u64) -> Vec<u8> {
+    let space = process.space();
+    let mut bytes = Vec::new();
+    let mut at = start;
+    while at < end {
+        let Ok(frame) = space.frame_at(VirtAddr(at), Access::Read) else { break };
+        let (offset, from) = ((at % PAGE_SIZE as u64) as usize, bytes.len());
+        let len = (end - at).min((PAGE_SIZE - offset) as u64) as usize;
+        bytes.resize(from + len, 0);
+        frame.read(offset, &mut bytes[from..]);
+        at += len as u64;
+    }
+    bytes
 }
 
 fn comm(task: Option<Arc<Task>>) -> Entry {
@@ -151,7 +201,15 @@ fn descriptor_info(process: &Arc<Process>, fd: i32) -> Option<Entry> {
 fn file_info(file: &OpenFile) -> String {
     let metadata = file.inode().metadata();
     let (position, flags, mount) = (file.position(), file.flags().bits(), file.location().mount().id);
-    format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{}\n", metadata.ino)
+    let mut out = format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{}\n", metadata.ino);
+    if let Some(inotify) = file.downcast::<Inotify>() {
+        inotify.watches(|descriptor, inode, mask| {
+            let watched = inode.metadata();
+            // Writing into a String cannot fail.
+            let _ = writeln!(out, "inotify wd:{descriptor:x} ino:{:x} sdev:{:x} mask:{mask:x} ignored_mask:0", watched.ino, watched.dev);
+        });
+    }
+    out
 }
 
 /// `fd` and `fdinfo`.
@@ -492,7 +550,17 @@ fn mounts(process: &Process) -> Result<Vec<u8>> {
     for entry in process.fs.mounts.list(&process.fs.root.read()) {
         out.extend_from_slice(format!("{} ", entry.mount.source).as_bytes());
         out.extend(escape(&entry.path));
-        out.extend_from_slice(format!(" {} {},noatime 0 0\n", entry.mount.fs_type, mode(entry.mount.mode)).as_bytes());
+        out.extend_from_slice(format!(" {} {},relatime 0 0\n", entry.mount.fs_type, mode(entry.mount.mode())).as_bytes());
+    }
+    Ok(out)
+}
+
+fn mountstats(process: &Process) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for entry in process.fs.mounts.list(&process.fs.root.read()) {
+        out.extend_from_slice(format!("device {} mounted on ", entry.mount.source).as_bytes());
+        out.extend(escape(&entry.path));
+        out.extend_from_slice(format!(" with fstype {}\n", entry.mount.fs_type).as_bytes());
     }
     Ok(out)
 }
@@ -501,10 +569,12 @@ fn mountinfo(process: &Process) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     for entry in process.fs.mounts.list(&process.fs.root.read()) {
         let (major, minor) = (dev_major(entry.dev), dev_minor(entry.dev));
-        out.extend_from_slice(format!("{} {} {major}:{minor} / ", entry.mount.id, entry.parent_id).as_bytes());
+        out.extend_from_slice(format!("{} {} {major}:{minor} ", entry.mount.id, entry.parent_id).as_bytes());
+        out.extend(escape(&entry.mount.root_path()));
+        out.push(b' ');
         out.extend(escape(&entry.path));
-        let (mode, kind) = (mode(entry.mount.mode), entry.mount.fs_type);
-        out.extend_from_slice(format!(" {mode},noatime - {kind} {} {mode}\n", entry.mount.source).as_bytes());
+        let (mode, kind) = (mode(entry.mount.mode()), entry.mount.fs_type);
+        out.extend_from_slice(format!(" {mode},relatime - {kind} {} {mode}\n", entry.mount.source).as_bytes());
     }
     Ok(out)
 }

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use kernel::clock::{monotonic_ns, realtime_ns};
 use kernel::mm::{
@@ -12,10 +12,12 @@ use kernel::mm::{
 };
 use kernel::percpu::cpu_count;
 use linux_abi::Errno;
+use vfs::inotify;
 use vfs::synth::{Entry, Fixed};
+use vfs::types::{dev_major, dev_minor};
 
 use crate::process::{Usage, all_processes, task_count};
-use crate::sys::{info, shm};
+use crate::sys::{file, info, shm};
 use crate::{calls, cpuinfo, random};
 
 /// A file whose text `make` gives.
@@ -33,26 +35,77 @@ fn knob(value: &'static AtomicU64) -> Entry {
     Entry::writable(|| Ok(format!("{}\n", value.load(Ordering::Relaxed)).into_bytes()), store)
 }
 
+/// A number of things, that root may change.
+fn count(value: &'static AtomicUsize) -> Entry {
+    let store = |text: &[u8]| {
+        let number = core::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).ok_or(Errno::EINVAL)?;
+        value.store(number, Ordering::Relaxed);
+        Ok(())
+    };
+    Entry::writable(|| Ok(format!("{}\n", value.load(Ordering::Relaxed)).into_bytes()), store)
+}
+
+/// Open descriptors of all processes.
+fn open_files() -> usize {
+    all_processes().iter().map(|process| process.files.open_descriptors().len()).sum()
+}
+
 /// The entries of the root that are not processes.
 pub(super) fn root() -> Fixed {
     Fixed(vec![
         ("buddyinfo", text(buddyinfo)),
+        ("cgroups", Entry::text(CGROUPS)),
         ("cmdline", text(|| "oxv\n".to_string())),
+        ("consoles", Entry::text("hvc0                 -W- (EC p  )  229:0\n")),
         ("cpuinfo", text(cpuinfo::text_file)),
+        ("devices", Entry::text(DEVICES)),
+        ("diskstats", Entry::text("")),
         ("filesystems", Entry::text("nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\toverlay\n\terofs\n")),
         ("loadavg", text(loadavg)),
+        ("locks", text(locks)),
         ("meminfo", text(meminfo)),
+        ("misc", Entry::text("")),
+        ("modules", Entry::text("")),
         ("mounts", Entry::link("self/mounts")),
         ("oxv", Entry::fixed(vec![("calls", text(calls::statistics))])),
+        ("partitions", Entry::text("major minor  #blocks  name\n\n")),
         ("slabinfo", text(slabinfo)),
         ("stat", text(stat)),
         ("swaps", Entry::text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
         ("sys", sys()),
         ("sysvipc", Entry::fixed(vec![("shm", text(shm::table_text))])),
+        ("tty", Entry::fixed(vec![("drivers", Entry::text(TTY_DRIVERS)), ("ldiscs", Entry::text("n_tty       0\n"))])),
         ("uptime", text(uptime)),
         ("vmstat", text(vmstat)),
         ("version", text(|| format!("Linux version {} (oxv) {}\n", info::RELEASE, info::version()))),
     ])
+}
+
+/// One hierarchy, version 2, whose root has these controllers; none of them limits anything.
+const CGROUPS: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\ncpuacct\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n";
+
+const DEVICES: &str = "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n 10 misc\n136 pts\n229 hvc\n\nBlock devices:\n";
+
+const TTY_DRIVERS: &str = "/dev/tty             /dev/tty        5       0 system:/dev/tty\n\
+    /dev/console         /dev/console    5       1 system:console\n\
+    pty_slave            /dev/pts      136 0-1048575 pty:slave\n\
+    pty_master           /dev/ptm      128 0-1048575 pty:master\n\
+    hvc                  /dev/hvc      229 0-7 system\n";
+
+/// The locks that are held, as `/proc/locks` shows them.
+fn locks() -> String {
+    let mut out = String::new();
+    for (at, held) in file::held_locks().into_iter().enumerate() {
+        let last = held.last.map_or_else(|| "EOF".to_string(), |last| last.to_string());
+        let (major, minor) = (dev_major(held.device), dev_minor(held.device));
+        // Writing into a String cannot fail.
+        let _ = writeln!(
+            out,
+            "{}: {:<6} ADVISORY  {:<5} {} {major:02x}:{minor:02x}:{} {} {last}",
+            at + 1, held.family, held.kind, held.pid, held.inode, held.start,
+        );
+    }
+    out
 }
 
 /// Hundredths of a second.
@@ -196,6 +249,11 @@ fn vmstat() -> String {
         ("nr_slab_unreclaimable", info.heap_frames - info.large_heap_frames),
         ("nr_free_zeroed", info.zeroed_frames),
         ("nr_balloon_pages", info.lent_frames),
+        // Nothing is read from or written to a disk, or swapped.
+        ("pgpgin", 0),
+        ("pgpgout", 0),
+        ("pswpin", 0),
+        ("pswpout", 0),
         ("thp_fault_alloc", large.at_fault),
         ("thp_fault_fallback", large.fallback),
         ("thp_collapse_alloc", large.joined),
@@ -234,9 +292,25 @@ fn sys() -> Entry {
         (
             "fs",
             Entry::fixed(vec![
+                ("dentry-state", text(|| format!("{0}\t{0}\t45\t0\t0\t0\n", vfs::keeper::count()))),
+                ("epoll", Entry::fixed(vec![("max_user_watches", Entry::text("1048576\n"))])),
                 ("file-max", Entry::text("9223372036854775807\n")),
+                ("file-nr", text(|| format!("{}\t0\t9223372036854775807\n", open_files()))),
+                (
+                    "inotify",
+                    Entry::fixed(vec![
+                        ("max_queued_events", count(&inotify::MAX_QUEUED_EVENTS)),
+                        ("max_user_instances", count(&inotify::MAX_INSTANCES)),
+                        ("max_user_watches", count(&inotify::MAX_WATCHES)),
+                    ]),
+                ),
                 ("nr_open", Entry::text("1048576\n")),
                 ("pipe-max-size", Entry::text("1048576\n")),
+                ("pipe-user-pages-hard", Entry::text("0\n")),
+                ("pipe-user-pages-soft", Entry::text("0\n")),
+                ("protected_hardlinks", Entry::text("0\n")),
+                ("protected_symlinks", Entry::text("0\n")),
+                ("suid_dumpable", Entry::text("0\n")),
             ]),
         ),
         ("kernel", sys_kernel()),

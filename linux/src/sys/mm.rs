@@ -79,7 +79,7 @@ fn file_backing(ctx: &Ctx<'_>, file: &OpenFile, shared: bool, prot: Prot, offset
     if !flags.can_read() || shared && prot.contains(Prot::WRITE) && !flags.can_write() {
         return Err(Errno::EACCES);
     }
-    let content = file.file().content().cloned().ok_or(Errno::ENODEV)?;
+    let content = file.content().cloned().ok_or(Errno::ENODEV)?;
     if content.kind() == FileKind::Directory {
         return Err(Errno::ENODEV);
     }

@@ -22,7 +22,7 @@ use crate::family::{self, WaitOptions, Which};
 use crate::jobs;
 use crate::process::{self, ExitStatus, Task};
 use crate::signal::TaskSignals;
-use crate::sys::{info, pidfd};
+use crate::sys::{file, info, pidfd};
 use crate::user_ptr::UserPtr;
 
 const AT_FDCWD: i32 = -100;
@@ -262,7 +262,7 @@ fn replace_program(
 /// The new program takes over the process, under the process's own number.
 fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     let process = ctx.task().process_ref();
-    process.files.close_on_exec();
+    file::closed_all(process.pid(), process.files.close_on_exec());
     process.signals.reset_handlers();
     process.timers.delete_all();
     process.membarrier.store(0, Ordering::Relaxed);

@@ -121,3 +121,27 @@ fn a_pipe_can_be_opened_again_through_its_inode() {
     again.write(&mut b"x".as_slice()).unwrap();
     assert_eq!(read(&reader, 1).unwrap(), b"x");
 }
+
+#[test]
+fn packets_are_read_one_by_one_and_what_does_not_fit_is_dropped() {
+    let (reader, writer) = create(1, clock, OpenFlags::NONBLOCK | OpenFlags::DIRECT);
+    let read = |room| {
+        let mut sink = VecSink::new(room);
+        reader.read(&mut sink).map(|_| sink.into_vec())
+    };
+    for packet in ["first", "second", "third"] {
+        writer.write(&mut packet.as_bytes()).unwrap();
+    }
+    assert_eq!(read(100).unwrap(), b"first");
+    assert_eq!(read(3).unwrap(), b"sec");
+    writer.set_status(OpenFlags::NONBLOCK);
+    writer.write(&mut b"a stream".as_slice()).unwrap();
+    writer.write(&mut b" again".as_slice()).unwrap();
+    assert_eq!(read(100).unwrap(), b"third");
+    assert_eq!(read(3).unwrap(), b"a s");
+    assert_eq!(read(100).unwrap(), b"tream again");
+    writer.set_status(OpenFlags::NONBLOCK | OpenFlags::DIRECT);
+    writer.write(&mut [b'x'; 5000].as_slice()).unwrap();
+    assert_eq!((read(9000).unwrap().len(), read(9000).unwrap().len()), (4096, 904));
+    assert_eq!(read(1), Err(Errno::EAGAIN));
+}

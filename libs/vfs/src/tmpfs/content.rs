@@ -2,12 +2,12 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::ops::{Deref, DerefMut, Range};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use addr::PAGE_SIZE;
 use frame::{Frame, Lost, LostPrivate, Mappable, Mappers, MappingId};
-use sync::{Mutex, RwLock};
+use sync::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::TmpFs;
 use crate::inode::{Allocate, Append, Inode, MapKind};
@@ -59,12 +59,41 @@ enum Stretch {
 /// Content of a regular file.
 pub(super) struct Content {
     pages: RwLock<Pages>,
+    /// The page map's size and pages as its last change left them, to be read without its lock.
+    size: AtomicU64,
+    held: AtomicU64,
     /// Orders writes, truncations and allocations. The only lock held while program memory is touched.
     writer: Mutex<()>,
     seals: AtomicU32,
     /// Which file this is.
     id: MappingId,
     mappers: Mappers,
+}
+
+/// The right to change the page map.
+struct Change<'a> {
+    pages: RwLockWriteGuard<'a, Pages>,
+    content: &'a Content,
+}
+
+impl Deref for Change<'_> {
+    type Target = Pages;
+    fn deref(&self) -> &Pages {
+        &self.pages
+    }
+}
+
+impl DerefMut for Change<'_> {
+    fn deref_mut(&mut self) -> &mut Pages {
+        &mut self.pages
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.content.size.store(self.pages.size, Ordering::Release);
+        self.content.held.store(self.pages.held(), Ordering::Relaxed);
+    }
 }
 
 /// A page's worth of a write.
@@ -79,6 +108,8 @@ impl Content {
         let size = lower.as_ref().map_or(0, |lower| lower.inode.metadata().size);
         let pages = Pages { size, own: BTreeMap::new(), lower, lower_end: size };
         Self {
+            size: AtomicU64::new(pages.size),
+            held: AtomicU64::new(pages.held()),
             pages: RwLock::new(pages),
             writer: Mutex::new(()),
             seals: AtomicU32::new(UNSEALABLE),
@@ -97,13 +128,16 @@ impl Content {
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.pages.read().size
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn change(&self) -> Change<'_> {
+        Change { pages: self.pages.write(), content: self }
     }
 
     /// 512-byte blocks in use.
     pub(super) fn blocks(&self) -> u64 {
-        let pages = self.pages.read();
-        (pages.own.len() as u64 + pages.lower_end.div_ceil(PAGE)) * (PAGE / 512)
+        self.held.load(Ordering::Relaxed) * (PAGE / 512)
     }
 
     /// Pages of its own.
@@ -232,7 +266,7 @@ impl Content {
             return Ok(n);
         }
         fs.charge()?;
-        let mut pages = self.pages.write();
+        let mut pages = self.change();
         if let Some(page) = pages.own.get(&index).cloned() {
             drop(pages);
             fs.uncharge(1);
@@ -248,7 +282,7 @@ impl Content {
         if let Some(frame) = self.pages.read().own.get(&index) {
             return Ok(frame.clone());
         }
-        let mut pages = self.pages.write();
+        let mut pages = self.change();
         if let Some(frame) = pages.own.get(&index) {
             return Ok(frame.clone());
         }
@@ -267,7 +301,7 @@ impl Content {
     }
 
     fn grow_to(&self, end: u64) {
-        let mut pages = self.pages.write();
+        let mut pages = self.change();
         if end > pages.size {
             pages.size = end;
         }
@@ -285,7 +319,7 @@ impl Content {
             self.shrink(fs, size)
         } else if size > old {
             self.check_seal(SEAL_GROW)?;
-            let mut pages = self.pages.write();
+            let mut pages = self.change();
             pages.zero_tail(old);
             pages.size = size;
             Ok(())
@@ -300,7 +334,7 @@ impl Content {
             // The rest of this page must read as zeros if the file grows again.
             self.own_page(fs, size / PAGE)?;
         }
-        let mut pages = self.pages.write();
+        let mut pages = self.change();
         pages.lower_end = pages.lower_end.min(size.next_multiple_of(PAGE));
         pages.size = size;
         pages.zero_tail(size);
@@ -317,14 +351,21 @@ impl Content {
             return Err(Errno::EFBIG);
         }
         let _writer = self.writer.lock();
+        if matches!(how, Allocate::Collapse | Allocate::Insert) {
+            self.check_seal(SEAL_WRITE | SEAL_FUTURE_WRITE)?;
+            return if how == Allocate::Collapse { self.collapse(fs, range) } else { self.insert(fs, range) };
+        }
         let size = self.size();
         let grows = matches!(how, Allocate::Grow | Allocate::ZeroRange) && range.end > size;
         if grows {
             self.check_seal(SEAL_GROW)?;
         }
-        if matches!(how, Allocate::PunchHole | Allocate::ZeroRange) {
+        if matches!(how, Allocate::PunchHole | Allocate::ZeroRange | Allocate::ZeroRangeKeepSize) {
             self.check_seal(SEAL_WRITE | SEAL_FUTURE_WRITE)?;
-            self.zero(fs, range.start..range.end.min(size))?;
+            // Beyond the end there is nothing yet.
+            if range.start < size {
+                self.zero(fs, range.start..range.end.min(size))?;
+            }
         } else {
             self.reserve(fs, range.clone())?;
         }
@@ -332,6 +373,62 @@ impl Content {
             self.grow_to(range.end);
         }
         Ok(())
+    }
+
+    /// Takes whole pages out; what follows moves down.
+    fn collapse(&self, fs: &TmpFs, range: Range<u64>) -> Result<()> {
+        if !range.start.is_multiple_of(PAGE) || !range.end.is_multiple_of(PAGE) || range.end >= self.size() {
+            return Err(Errno::EINVAL);
+        }
+        self.check_seal(SEAL_SHRINK)?;
+        self.own_from(fs, range.start)?;
+        let (first, end) = (range.start / PAGE, range.end / PAGE);
+        let mut pages = self.change();
+        let mut gone = pages.own.split_off(&first);
+        let moved = gone.split_off(&end);
+        pages.own.extend(moved.into_iter().map(|(index, frame)| (index - (end - first), frame)));
+        pages.size -= range.end - range.start;
+        drop(pages);
+        self.forget_from(first);
+        fs.uncharge(gone.len() as u64);
+        Ok(())
+    }
+
+    /// Puts a hole of whole pages in; what follows moves up.
+    fn insert(&self, fs: &TmpFs, range: Range<u64>) -> Result<()> {
+        let (size, len) = (self.size(), range.end - range.start);
+        if !range.start.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) || range.start >= size {
+            return Err(Errno::EINVAL);
+        }
+        if size.checked_add(len).is_none_or(|size| size > OFFSET_MAX) {
+            return Err(Errno::EFBIG);
+        }
+        self.check_seal(SEAL_GROW)?;
+        self.own_from(fs, range.start)?;
+        let first = range.start / PAGE;
+        let mut pages = self.change();
+        let moved = pages.own.split_off(&first);
+        pages.own.extend(moved.into_iter().map(|(index, frame)| (index + len / PAGE, frame)));
+        pages.size += len;
+        drop(pages);
+        self.forget_from(first);
+        Ok(())
+    }
+
+    /// Has nothing show through from below from the page boundary `start` on, as pages are going to move.
+    fn own_from(&self, fs: &TmpFs, start: u64) -> Result<()> {
+        let shown = self.pages.read().lower_end;
+        for index in start / PAGE..shown.div_ceil(PAGE) {
+            self.own_page(fs, index)?;
+        }
+        let mut pages = self.change();
+        pages.lower_end = pages.lower_end.min(start);
+        Ok(())
+    }
+
+    /// Has mappings look again at the pages from `first` on.
+    fn forget_from(&self, first: u64) {
+        self.mappers.forget(&Lost { object: self.id, pages: first..u64::MAX / PAGE, private: LostPrivate::All });
     }
 
     fn reserve(&self, fs: &TmpFs, range: Range<u64>) -> Result<()> {
@@ -379,7 +476,7 @@ impl Content {
         let mut from = range.start;
         loop {
             let mut gone = [const { None }; BATCH];
-            let mut pages = self.pages.write();
+            let mut pages = self.change();
             for slot in &mut gone {
                 let Some(index) = pages.own.range(from..range.end).next().map(|(index, _)| *index) else { break };
                 *slot = pages.own.remove(&index).map(|frame| (index, frame));
@@ -451,6 +548,11 @@ impl Content {
 }
 
 impl Pages {
+    /// Pages that the file takes, with those of the lower file that show through.
+    fn held(&self) -> u64 {
+        self.own.len() as u64 + self.lower_end.div_ceil(PAGE)
+    }
+
     /// A private copy of what shows through at page `index`.
     fn copy_from_below(&self, index: u64) -> Result<Frame> {
         match &self.lower {

@@ -4,17 +4,17 @@
 //! Cookies: names shown from below keep the lower directory's cookies, own ones get growing numbers above [`OWN`], so a
 //! listing that goes on after changes neither repeats nor skips an entry that stayed.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
+use dcache::Text;
 use hashbrown::{HashMap, HashSet};
 
 use super::Node;
 use crate::inode::Inode;
-use crate::types::{DirEntry, Name};
+use crate::types::DirEntry;
 use crate::{Errno, Result};
 
 /// Own cookies are above this.
@@ -28,11 +28,11 @@ struct Slot {
 
 /// The names in a directory.
 pub(super) struct Directory {
-    own: HashMap<Name, Slot>,
+    own: HashMap<Text, Slot>,
     /// Own names by cookie.
-    order: BTreeMap<u64, Name>,
+    order: BTreeMap<u64, Text>,
     /// Lower names that do not count any more.
-    hidden: HashSet<Name>,
+    hidden: HashSet<Text>,
     lower: Option<Arc<dyn Inode>>,
     last_cookie: u64,
     /// The directory was removed: nothing can be added.
@@ -59,6 +59,16 @@ impl Directory {
         }
     }
 
+    /// A directory over `lower`, which need not be asked if it is empty.
+    pub(super) fn over(lower: &Arc<dyn Inode>) -> Self {
+        let mut empty = true;
+        let read = lower.read_dir(0, &mut |_| {
+            empty = false;
+            ControlFlow::Break(())
+        });
+        Self::new((read.is_err() || !empty).then(|| lower.clone()))
+    }
+
     /// What `name` stands for.
     pub(super) fn find(&self, name: &[u8]) -> Result<Found> {
         if let Some(slot) = self.own.get(name) {
@@ -82,11 +92,21 @@ impl Directory {
         }
     }
 
+    /// Fails unless `name`, which was looked up just now and not found, can be added: the lower directory does not change.
+    pub(super) fn require_still_free(&self, name: &[u8]) -> Result<()> {
+        match (self.removed, self.own.contains_key(name)) {
+            (true, _) => Err(Errno::ENOENT),
+            (_, true) => Err(Errno::EEXIST),
+            _ => Ok(()),
+        }
+    }
+
     /// Adds `name`, which is free or was removed by [`Directory::remove`].
     pub(super) fn insert(&mut self, name: &[u8], node: Arc<Node>) {
         self.last_cookie += 1;
-        self.order.insert(self.last_cookie, Box::from(name));
-        self.own.insert(Box::from(name), Slot { cookie: self.last_cookie, node });
+        let name = Text::new(name);
+        self.order.insert(self.last_cookie, name.clone());
+        self.own.insert(name, Slot { cookie: self.last_cookie, node });
     }
 
     /// Takes `name` out; a lower name is hidden.
@@ -94,7 +114,7 @@ impl Directory {
         if let Some(slot) = self.own.remove(name) {
             self.order.remove(&slot.cookie);
         } else if self.lower.is_some() {
-            self.hidden.insert(Box::from(name));
+            self.hidden.insert(Text::new(name));
         }
     }
 
@@ -142,7 +162,7 @@ impl Directory {
         }
         for (&next, name) in self.order.range(cookie.max(OWN) + 1..) {
             let node = &self.own[name].node;
-            let entry = DirEntry { ino: node.ino(), kind: node.kind(), name, next };
+            let entry = DirEntry { ino: node.ino(), kind: node.kind(), name: name.bytes(), next };
             if visit(entry).is_break() {
                 break;
             }

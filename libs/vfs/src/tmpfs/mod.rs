@@ -50,13 +50,19 @@ pub struct Options {
     pub magic: u64,
     /// Mode of the root directory.
     pub root_mode: u16,
+    /// Its owner.
+    pub root_uid: u32,
+    /// Its group.
+    pub root_gid: u32,
+    /// Whether names change only through [`crate::ops`], so that what they stand for may be remembered.
+    pub cached_names: bool,
 }
 
 impl Options {
     /// A file system without a useful limit, with the root's mode 0755.
     #[must_use]
     pub const fn new(dev: u64, clock: Clock) -> Self {
-        Self { dev, max_pages: u64::MAX / 2, clock, magic: TMPFS_MAGIC, root_mode: 0o755 }
+        Self { dev, max_pages: u64::MAX / 2, clock, magic: TMPFS_MAGIC, root_mode: 0o755, root_uid: 0, root_gid: 0, cached_names: true }
     }
 }
 
@@ -91,7 +97,8 @@ impl TmpFs {
     #[must_use]
     pub fn mount(options: Options) -> Arc<Node> {
         let fs = Self::bare(options, 1, 0);
-        let new = NewInode { kind: FileKind::Directory, mode: fs.options.root_mode, uid: 0, gid: 0, rdev: 0 };
+        let Options { root_mode: mode, root_uid: uid, root_gid: gid, .. } = fs.options;
+        let new = NewInode { kind: FileKind::Directory, mode, uid, gid, rdev: 0 };
         fs.make(&new)
     }
 

@@ -6,7 +6,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use addr::PAGE_SIZE;
 use frame::{Frame, Mappable, Mappers, MappingId};
@@ -16,10 +16,10 @@ use super::content::{Content, Lower};
 use super::directory::{Directory, Found};
 use super::{Opener, TmpFs};
 use crate::file::File;
-use crate::inode::{Allocate, Append, Inode, MapKind, RenameMode, XattrMode, open_plain};
+use crate::inode::{Allocate, Append, Inode, MapKind, Naming, RenameMode, XattrMode};
 use crate::io::{Sink, Source};
 use crate::pipe::{self, Pipe};
-use crate::types::{DirEntry, FileKind, Metadata, Name, NewInode, OpenFlags, SetAttributes, StatFs};
+use crate::types::{DirEntry, FileKind, Metadata, Name, NewInode, OpenFlags, Permissions, SetAttributes, StatFs};
 use crate::{Errno, Result};
 
 /// Attributes that can change.
@@ -27,6 +27,8 @@ struct Attributes {
     metadata: Metadata,
     /// Set here; when `None` those from below count.
     xattrs: Option<BTreeMap<Name, Box<[u8]>>>,
+    /// It has no name yet, and may get one.
+    linkable: bool,
 }
 
 /// What a node holds, by kind.
@@ -51,6 +53,10 @@ pub struct Node {
     /// The object of the lower tree it stands for.
     lower: Option<Arc<dyn Inode>>,
     dirty: AtomicBool,
+    /// Changed since it was last read.
+    unread: AtomicBool,
+    /// Told back, and nothing else: there is no storage that could use it.
+    write_hint: AtomicU8,
 }
 
 type Write<'a> = RwLockWriteGuard<'a, Directory>;
@@ -88,7 +94,7 @@ impl Node {
     pub(super) fn from_lower(fs: &Arc<TmpFs>, lower: Arc<dyn Inode>) -> Arc<Self> {
         let metadata = Metadata { dev: fs.options.dev, ..lower.metadata() };
         let body = match metadata.kind {
-            FileKind::Directory => Body::Directory(RwLock::new(Directory::new(Some(lower.clone())))),
+            FileKind::Directory => Body::Directory(RwLock::new(Directory::over(&lower))),
             FileKind::Regular => Body::Regular(Content::new(
                 mapping_id(&metadata),
                 lower.clone().mappable(MapKind::Private).map(|pages| Lower { inode: lower.clone(), pages }),
@@ -106,10 +112,12 @@ impl Node {
             ino: metadata.ino,
             kind: metadata.kind,
             me: me.clone(),
-            attributes: Mutex::new(Attributes { metadata, xattrs: None }),
+            attributes: Mutex::new(Attributes { metadata, xattrs: None, linkable: false }),
             body,
             lower,
             dirty: AtomicBool::new(false),
+            unread: AtomicBool::new(true),
+            write_hint: AtomicU8::new(0),
         })
     }
 
@@ -165,6 +173,8 @@ impl Node {
         let mut attributes = self.attributes.lock();
         attributes.metadata.mtime = now;
         attributes.metadata.ctime = now;
+        drop(attributes);
+        self.unread.store(true, Ordering::Relaxed);
     }
 
     /// Notes a change of the directory's names, and of its number of subdirectories.
@@ -175,6 +185,16 @@ impl Node {
             let mut attributes = self.attributes.lock();
             attributes.metadata.nlink = attributes.metadata.nlink.saturating_add_signed(subdirectories);
         }
+    }
+
+    /// Fails unless the node may get one more name: one that has lost its last name may not.
+    fn take_link(&self) -> Result<()> {
+        let mut attributes = self.attributes.lock();
+        if attributes.metadata.nlink == 0 && !attributes.linkable {
+            return Err(Errno::ENOENT);
+        }
+        attributes.linkable = false;
+        Ok(())
     }
 
     /// Notes that the node has `change` more names.
@@ -213,7 +233,12 @@ impl Node {
 
     fn add(&self, name: &[u8], make: impl FnOnce(u64) -> Arc<Self>) -> Result<Arc<dyn Inode>> {
         let mut directory = self.directory()?.write();
-        directory.require_free(name)?;
+        if self.fs.options.cached_names {
+            // `ops` holds the names and has looked.
+            directory.require_still_free(name)?;
+        } else {
+            directory.require_free(name)?;
+        }
         let node = make(self.fs.next_ino.fetch_add(1, Ordering::Relaxed));
         directory.insert(name, node.clone());
         drop(directory);
@@ -298,6 +323,10 @@ impl Node {
             gone.write().mark_removed();
         }
         here.remove(old);
+        if mode == RenameMode::Whiteout {
+            let whiteout = NewInode { kind: FileKind::CharDevice, mode: 0, uid: 0, gid: 0, rdev: 0 };
+            here.insert(old, self.fs.make(&whiteout));
+        }
         let destination = there.as_deref_mut().unwrap_or(&mut here);
         if target.is_some() {
             destination.replace(new, source.clone());
@@ -342,11 +371,11 @@ impl Node {
         Ok(all)
     }
 
-    /// Extended attributes of the `user.` class are for files and directories only (`xattr(7)`).
-    fn check_xattr(&self, name: &[u8]) -> Result<()> {
+    /// Fails with `refused` for attributes of the `user.` class, which are for files and directories only (`xattr(7)`), of anything else.
+    fn check_xattr(&self, name: &[u8], refused: Errno) -> Result<()> {
         let plain = matches!(self.kind, FileKind::Regular | FileKind::Directory);
         match name.split(|byte| *byte == b'.').next() {
-            Some(b"user") if !plain => Err(Errno::EPERM),
+            Some(b"user") if !plain => Err(refused),
             Some(b"user" | b"trusted" | b"security") if name.contains(&b'.') => Ok(()),
             _ => Err(Errno::EOPNOTSUPP),
         }
@@ -398,6 +427,14 @@ impl Inode for Node {
         metadata
     }
 
+    fn permissions(&self) -> Permissions {
+        self.attributes.lock().metadata.permissions()
+    }
+
+    fn names_are_cached(&self) -> bool {
+        self.fs.options.cached_names
+    }
+
     fn statfs(&self) -> StatFs {
         self.fs.statfs()
     }
@@ -413,8 +450,18 @@ impl Inode for Node {
             metadata.mtime = changes.mtime.unwrap_or(metadata.mtime);
             metadata.ctime = now;
         }
+        self.unread.store(true, Ordering::Relaxed);
         self.mark_dirty();
         Ok(())
+    }
+
+    /// Access times are kept as with Linux's `relatime`: updated by the first read after a change. An object of the lower tree that
+    /// does not differ from below stays so.
+    fn accessed(&self) {
+        if self.unread.load(Ordering::Relaxed) && (self.lower.is_none() || self.dirty.load(Ordering::Relaxed)) {
+            self.unread.store(false, Ordering::Relaxed);
+            self.attributes.lock().metadata.atime = self.fs.now();
+        }
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
@@ -426,10 +473,13 @@ impl Inode for Node {
         self.add(name, |ino| Self::new(&self.fs, ino, new, None))
     }
 
-    fn create_unnamed(&self, new: &NewInode) -> Result<Arc<dyn Inode>> {
+    fn create_unnamed(&self, new: &NewInode, naming: Naming) -> Result<Arc<dyn Inode>> {
         self.directory()?;
         let node = self.fs.make(new);
-        node.attributes.lock().metadata.nlink = 0;
+        let mut attributes = node.attributes.lock();
+        attributes.metadata.nlink = 0;
+        attributes.linkable = naming == Naming::Possible;
+        drop(attributes);
         Ok(node)
     }
 
@@ -444,6 +494,7 @@ impl Inode for Node {
         }
         let mut directory = self.directory()?.write();
         directory.require_free(name)?;
+        node.take_link()?;
         directory.insert(name, node.clone());
         drop(directory);
         node.links_changed(1);
@@ -507,7 +558,7 @@ impl Inode for Node {
 
     fn open(self: Arc<Self>, flags: OpenFlags) -> Result<Arc<dyn File>> {
         match &self.body {
-            Body::Regular(_) | Body::Directory(_) => Ok(open_plain(self)),
+            Body::Regular(_) | Body::Directory(_) => Ok(self),
             Body::Fifo(pipe) => pipe::open_fifo(pipe.get_or_init(Pipe::new), flags),
             Body::Special(Some(opener)) => opener(flags),
             Body::Special(None) => Err(Errno::ENXIO),
@@ -560,6 +611,7 @@ impl Inode for Node {
     }
 
     fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.check_xattr(name, Errno::ENODATA)?;
         let attributes = self.attributes.lock();
         match (&attributes.xattrs, &self.lower) {
             (Some(all), _) => all.get(name).map(|value| value.to_vec()).ok_or(Errno::ENODATA),
@@ -572,7 +624,7 @@ impl Inode for Node {
     }
 
     fn set_xattr(&self, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
-        self.check_xattr(name)?;
+        self.check_xattr(name, Errno::EPERM)?;
         self.with_xattrs(|all| {
             match (all.contains_key(name), mode) {
                 (true, XattrMode::Create) => return Err(Errno::EEXIST),
@@ -581,11 +633,13 @@ impl Inode for Node {
             };
             Ok(())
         })?;
+        self.attributes.lock().metadata.ctime = self.fs.now();
         self.mark_dirty();
         Ok(())
     }
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.check_xattr(name, Errno::EPERM)?;
         self.with_xattrs(|all| all.remove(name).map(drop).ok_or(Errno::ENODATA))?;
         self.mark_dirty();
         Ok(())
@@ -602,12 +656,49 @@ impl Inode for Node {
         })
     }
 
+    fn write_hint(&self) -> Result<u64> {
+        self.content().map(|_| u64::from(self.write_hint.load(Ordering::Relaxed))).ok_or(Errno::EINVAL)
+    }
+
+    fn set_write_hint(&self, hint: u64) -> Result<()> {
+        // `RWH_WRITE_LIFE_NOT_SET` to `RWH_WRITE_LIFE_EXTREME`.
+        let hint = u8::try_from(hint).ok().filter(|hint| *hint <= 5 && self.content().is_some()).ok_or(Errno::EINVAL)?;
+        self.write_hint.store(hint, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn seals(&self) -> Result<u32> {
         self.content().ok_or(Errno::EINVAL)?.seals()
     }
 
     fn add_seals(&self, seals: u32) -> Result<()> {
         self.content().ok_or(Errno::EINVAL)?.add_seals(seals)
+    }
+}
+
+/// A regular file or directory is its own open file: it needs nothing that an inode has not.
+impl File for Node {
+    fn read(&self, position: &mut u64, sink: &mut dyn Sink, _flags: OpenFlags) -> Result<usize> {
+        let n = self.read_at(*position, sink)?;
+        *position += n as u64;
+        Ok(n)
+    }
+
+    fn write(&self, position: &mut u64, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
+        let append = if flags.contains(OpenFlags::APPEND) { Append::Yes } else { Append::No };
+        self.write_at(position, append, source)
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn fsync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_content(&self) -> bool {
+        true
     }
 }
 

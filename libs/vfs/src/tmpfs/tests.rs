@@ -310,3 +310,185 @@ fn erofs_links_and_specials_come_through() {
     assert_eq!(tail.frame(0).unwrap().phys(), tail.frame(0).unwrap().phys());
     assert_eq!(tail.frame(1).err(), Some(Errno::EIO));
 }
+
+/// A generator of numbers that look random: xorshift64*.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % limit
+    }
+}
+
+/// The file's content as a plain vector.
+struct Model(Vec<u8>);
+
+impl Model {
+    fn range(&self, from: u64, to: u64) -> std::ops::Range<usize> {
+        let len = self.0.len();
+        (from as usize).min(len)..(to as usize).min(len)
+    }
+
+    fn allocate(&mut self, how: Allocate, from: u64, to: u64) -> bool {
+        let (size, page) = (self.0.len() as u64, 4096);
+        let whole = from.is_multiple_of(page) && to.is_multiple_of(page);
+        match how {
+            Allocate::Grow => self.0.resize(size.max(to) as usize, 0),
+            Allocate::KeepSize => {}
+            Allocate::PunchHole | Allocate::ZeroRangeKeepSize => {
+                let range = self.range(from, to);
+                self.0[range].fill(0);
+            }
+            Allocate::ZeroRange => {
+                self.0.resize(size.max(to) as usize, 0);
+                self.0[from as usize..to as usize].fill(0);
+            }
+            Allocate::Collapse if whole && to < size => drop(self.0.drain(from as usize..to as usize)),
+            Allocate::Insert if whole && from < size => {
+                let hole = vec![0; (to - from) as usize];
+                drop(self.0.splice(from as usize..from as usize, hole));
+            }
+            Allocate::Collapse | Allocate::Insert => return false,
+        }
+        true
+    }
+}
+
+const WAYS: [Allocate; 7] = [
+    Allocate::Grow, Allocate::KeepSize, Allocate::PunchHole, Allocate::ZeroRange, Allocate::ZeroRangeKeepSize, Allocate::Collapse,
+    Allocate::Insert,
+];
+
+/// Random writes, reads, truncations and allocations on a file, against a vector.
+fn exercise(tree: &Tree, path: &str, seed: u64) {
+    const LIMIT: u64 = 40_000;
+    let file = tree.open(path, OpenFlags::RDWR).unwrap();
+    let mut model = Model(tree.read(path).unwrap());
+    let mut numbers = Numbers(seed);
+    for step in 0..600 {
+        let (from, len) = (numbers.below(LIMIT), 1 + numbers.below(9_000));
+        let (pages, count) = (numbers.below(8) * 4096, (1 + numbers.below(2)) * 4096);
+        match numbers.below(6) {
+            0 | 1 => {
+                let data: Vec<u8> = (0..len).map(|at| (at * 7 + step) as u8 | 1).collect();
+                assert_eq!(file.write_at(from, &mut &*data), Ok(data.len()));
+                let end = (from + len) as usize;
+                model.0.resize(model.0.len().max(end), 0);
+                model.0[from as usize..end].copy_from_slice(&data);
+            }
+            2 => {
+                file.truncate(from).unwrap();
+                model.0.resize(from as usize, 0);
+            }
+            3 => {
+                let mut sink = crate::io::VecSink::new(len as usize);
+                file.read_at(from, &mut sink).unwrap();
+                assert_eq!(sink.into_vec(), model.0[model.range(from, from + len)], "seed {seed} step {step}");
+            }
+            _ => {
+                let how = WAYS[numbers.below(7) as usize];
+                let (from, len) = if matches!(how, Allocate::Collapse | Allocate::Insert) { (pages, count) } else { (from, len) };
+                if model.0.len() as u64 > 2 * LIMIT && how == Allocate::Insert {
+                    continue;
+                }
+                let done = file.allocate(how, from, len);
+                assert_eq!(done.is_ok(), model.allocate(how, from, from + len), "{how:?} {from} {len}: seed {seed} step {step}");
+            }
+        }
+        assert_eq!(file.inode().metadata().size, model.0.len() as u64, "seed {seed} step {step}");
+        if step % 20 == 0 {
+            assert!(tree.read(path).unwrap() == model.0, "seed {seed} step {step}");
+            check_holes(&file, &model.0);
+        }
+    }
+}
+
+/// What is told to be a hole reads as zeros, and holes and data take turns to the end.
+fn check_holes(file: &crate::OpenFile, content: &[u8]) {
+    let (inode, size) = (file.inode(), content.len() as u64);
+    let mut at = 0;
+    while at < size {
+        let Ok(data) = inode.seek_data(at) else {
+            assert!(content[at as usize..].iter().all(|byte| *byte == 0));
+            return;
+        };
+        assert!(content[at as usize..data as usize].iter().all(|byte| *byte == 0));
+        at = inode.seek_hole(data).unwrap();
+        assert!(at > data && at <= size);
+    }
+}
+
+#[test]
+fn random_changes_of_a_file_are_those_of_a_vector() {
+    for seed in 1..=5 {
+        let data: Vec<u8> = (0..30_000_u32).map(|at| (at % 251) as u8).collect();
+        let tree = Tree::layered(&[("/below", &data)]);
+        tree.write("/own", b"").unwrap();
+        exercise(&tree, "/own", seed * 77);
+        exercise(&tree, "/below", seed * 1_000_003);
+    }
+}
+
+/// Random changes of names, against a map of paths.
+#[test]
+fn random_changes_of_names_are_those_of_a_map() {
+    use std::collections::BTreeMap;
+    const NAMES: [&str; 6] = ["a", "b", "c", "d", "name-of-some-length", "x"];
+    for seed in 1..=4_u64 {
+        let tree = Tree::layered(&[("/a", b"below-a"), ("/d0/a", b"below-d0-a"), ("/d0/b", b"b")]);
+        tree.mkdir("/d1").unwrap();
+        let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        model.insert("/a".into(), b"below-a".to_vec());
+        model.insert("/d0/a".into(), b"below-d0-a".to_vec());
+        model.insert("/d0/b".into(), b"b".to_vec());
+        let mut numbers = Numbers(seed * 31_337);
+        for step in 0..800_u64 {
+            let path = |numbers: &mut Numbers| {
+                let directory = ["", "/d0", "/d1"][numbers.below(3) as usize];
+                std::format!("{directory}/{}", NAMES[numbers.below(6) as usize])
+            };
+            let (one, two) = (path(&mut numbers), path(&mut numbers));
+            let content = std::format!("{step}").into_bytes();
+            match numbers.below(6) {
+                0 => {
+                    tree.write(&one, &content).unwrap();
+                    // Other names of the file change with it only if they are the same file; links are not made here.
+                    model.insert(one.clone(), content);
+                }
+                1 => assert_eq!(tree.unlink(&one).is_ok(), model.remove(&one).is_some(), "{seed} {step}"),
+                2 => {
+                    assert_eq!(tree.rename(&one, &two).is_ok(), model.contains_key(&one), "{seed} {step}");
+                    if let Some(moved) = model.remove(&one) {
+                        model.insert(two.clone(), moved);
+                    }
+                }
+                3 => {
+                    let both = model.contains_key(&one) && model.contains_key(&two);
+                    assert_eq!(tree.rename_with(&one, &two, crate::RenameMode::Exchange).is_ok(), both, "{seed} {step}");
+                    if both && one != two {
+                        let (a, b) = (model.remove(&one).unwrap(), model.remove(&two).unwrap());
+                        model.insert(one.clone(), b);
+                        model.insert(two.clone(), a);
+                    }
+                }
+                4 => {
+                    crate::keeper::drop_unused();
+                }
+                _ => assert_eq!(tree.read(&one).ok(), model.get(&one).cloned(), "{seed} {step} {one}"),
+            }
+            for path in [&one, &two] {
+                assert_eq!(tree.read(path).ok(), model.get(path).cloned(), "{seed} {step} {path}");
+            }
+        }
+        for directory in ["/", "/d0", "/d1"] {
+            let prefix = if directory == "/" { "/".to_owned() } else { std::format!("{directory}/") };
+            let expected: Vec<_> = model.keys().filter_map(|path| path.strip_prefix(&prefix)).filter(|name| !name.contains('/')).map(str::to_owned).collect();
+            let mut listed = tree.list(directory);
+            listed.retain(|name| name != "d0" && name != "d1");
+            assert_eq!(listed, expected, "{seed} {directory}");
+        }
+    }
+}

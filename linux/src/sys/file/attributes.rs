@@ -4,8 +4,9 @@ use linux_abi::Errno;
 use linux_abi::fs::{Stat, Statfs, Statx, StatxTimestamp};
 use linux_abi::time::{Timespec, Timeval};
 use vfs::inode::XattrMode;
+use vfs::inotify::{self, Happening};
 use vfs::ops::SetTime;
-use vfs::types::{Access, Credentials, Metadata, StatFs, dev_major, dev_minor};
+use vfs::types::{Access, Credentials, FileKind, Metadata, StatFs, dev_major, dev_minor};
 use vfs::{Location, ops::Context};
 
 use super::{
@@ -17,6 +18,9 @@ use crate::user_ptr::{self, UserPtr};
 
 /// `STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID`.
 const STATX_FILLED: u32 = 0xfff | 0x1000;
+/// In place of `STATX_MNT_ID`: a number that is never used again; ours never are.
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
 const STATX_RESERVED: u32 = 1 << 31;
 const NAME_LEN: i64 = 255;
 const UTIME_NOW: i64 = 0x3fff_ffff;
@@ -55,6 +59,10 @@ fn stat_of(m: &Metadata) -> Stat {
 /// # Errors
 /// Those of `stat(2)`.
 pub fn newfstatat(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, out: UserPtr<Stat>, flags: u32) -> SysResult {
+    // What the C library makes of `fstat`.
+    if flags == AT_EMPTY_PATH && dirfd >= 0 && path.is_empty_string() {
+        return fstat(ctx, dirfd, out);
+    }
     only(flags, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT)?;
     let metadata = with_place(ctx, dirfd, path, flags, |_, place| Ok(place.inode().metadata()))?;
     out.write(&stat_of(&metadata)).map(|()| 0)
@@ -94,10 +102,16 @@ pub fn statx(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32
     if mask & STATX_RESERVED != 0 || flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE {
         return Err(Errno::EINVAL);
     }
-    let m = with_place(ctx, dirfd, path, flags, |_, place| Ok(place.inode().metadata()))?;
+    let (m, mount, is_root) = with_place(ctx, dirfd, path, flags, |_, place| {
+        Ok((place.inode().metadata(), place.mount().id, place.is_mount_root()))
+    })?;
+    let mount_bit = if mask & STATX_MNT_ID_UNIQUE != 0 { STATX_MNT_ID_UNIQUE } else { 0x1000 };
     let stamp = |t: vfs::Timespec| StatxTimestamp { sec: t.sec, nsec: t.nsec, reserved: 0 };
     let statx = Statx {
-        mask: STATX_FILLED & !0x1000 | 0x800,
+        mask: STATX_FILLED & !0x1000 | mount_bit,
+        attributes: if is_root { STATX_ATTR_MOUNT_ROOT } else { 0 },
+        attributes_mask: STATX_ATTR_MOUNT_ROOT,
+        mnt_id: u64::from(mount),
         blksize: m.block_size,
         nlink: m.nlink,
         uid: m.uid,
@@ -374,6 +388,7 @@ macro_rules! xattr_calls {
             /// # Errors
             /// Those of the man page; `EOPNOTSUPP` where the file system has no extended attributes.
             pub fn $descriptor(ctx: &Ctx<'_>, fd: i32, $($arg: $t),*) -> SysResult {
+                get(ctx, fd)?.require_open()?;
                 with_descriptor(ctx, fd, |context, place| $body(context, place, $($arg),*))
             }
         )*
@@ -391,14 +406,40 @@ xattr_calls! {
         removexattr, lremovexattr, fremovexattr(name: UserPtr<u8>) => delete_xattr;
 }
 
+/// Who may read or change an attribute of that name (`xattr(7)`).
+fn check_xattr(context: &Context<'_>, place: &Location, name: &[u8], access: Access) -> Result<(), Errno> {
+    let me = context.viewer.credentials;
+    if access == Access::WRITE {
+        place.require_writable()?;
+    }
+    match (name.split(|byte| *byte == b'.').next(), access) {
+        (Some(b"trusted"), _) if me.privileged() => Ok(()),
+        (Some(b"trusted"), Access::WRITE) => Err(Errno::EPERM),
+        (Some(b"trusted"), _) => Err(Errno::ENODATA),
+        (Some(b"security"), Access::WRITE) if !me.privileged() => Err(Errno::EPERM),
+        (Some(b"security"), _) => Ok(()),
+        (Some(b"user"), Access::WRITE) => {
+            let owner = place.inode().permissions();
+            let sticky = owner.mode & 0o1000 != 0 && place.inode().kind() == FileKind::Directory;
+            if sticky && !me.privileged() && me.uid != owner.uid {
+                return Err(Errno::EPERM);
+            }
+            context.check(place, access)
+        }
+        _ => context.check(place, access),
+    }
+}
+
 fn read_xattr(
-    _context: Context<'_>,
+    context: Context<'_>,
     place: &Location,
     name: UserPtr<u8>,
     value: UserPtr<u8>,
     size: usize,
 ) -> SysResult {
-    let found = place.inode().get_xattr(&xattr_name(name)?)?;
+    let name = xattr_name(name)?;
+    check_xattr(&context, place, &name, Access::READ)?;
+    let found = place.inode().get_xattr(&name)?;
     give(&found, value, size)
 }
 
@@ -416,24 +457,33 @@ fn write_xattr(
         XATTR_REPLACE => XattrMode::Replace,
         _ => return Err(Errno::EINVAL),
     };
+    let name = xattr_name(name)?;
     if size > XATTR_SIZE_MAX {
         return Err(Errno::E2BIG);
     }
-    let (name, value) = (xattr_name(name)?, value.read_vec(size)?);
-    context.check(place, Access::WRITE)?;
-    place.inode().set_xattr(&name, &value, mode).map(|()| 0)
+    let value = value.read_vec(size)?;
+    check_xattr(&context, place, &name, Access::WRITE)?;
+    place.inode().set_xattr(&name, &value, mode)?;
+    inotify::happened(place.dentry(), Happening::ATTRIB);
+    Ok(0)
 }
 
-fn names_of_xattrs(_context: Context<'_>, place: &Location, list: UserPtr<u8>, size: usize) -> SysResult {
-    match place.inode().list_xattr() {
-        Ok(names) => give(&names, list, size),
-        Err(Errno::EOPNOTSUPP) => Ok(0),
-        Err(error) => Err(error),
+fn names_of_xattrs(context: Context<'_>, place: &Location, list: UserPtr<u8>, size: usize) -> SysResult {
+    let names = match place.inode().list_xattr() {
+        Err(Errno::EOPNOTSUPP) => return Ok(0),
+        names => names?,
+    };
+    if context.viewer.credentials.privileged() {
+        return give(&names, list, size);
     }
+    let shown: alloc::vec::Vec<u8> = names.split_inclusive(|byte| *byte == 0).filter(|name| !name.starts_with(b"trusted.")).flatten().copied().collect();
+    give(&shown, list, size)
 }
 
 fn delete_xattr(context: Context<'_>, place: &Location, name: UserPtr<u8>) -> SysResult {
     let name = xattr_name(name)?;
-    context.check(place, Access::WRITE)?;
-    place.inode().remove_xattr(&name).map(|()| 0)
+    check_xattr(&context, place, &name, Access::WRITE)?;
+    place.inode().remove_xattr(&name)?;
+    inotify::happened(place.dentry(), Happening::ATTRIB);
+    Ok(0)
 }

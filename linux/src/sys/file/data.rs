@@ -20,10 +20,12 @@ const RWF_NOWAIT: u32 = 0x8;
 const RWF_HARMLESS: u32 = 0x1 | 0x2 | 0x4;
 const FALLOC_KEEP_SIZE: u32 = 1;
 const FALLOC_PUNCH_HOLE: u32 = 2;
+const FALLOC_COLLAPSE_RANGE: u32 = 8;
 const FALLOC_ZERO_RANGE: u32 = 0x10;
+const FALLOC_INSERT_RANGE: u32 = 0x20;
 
 /// A write to something without a reader raises `SIGPIPE` before it fails.
-fn wrote(ctx: &Ctx<'_>, result: SysResult) -> SysResult {
+pub(super) fn wrote(ctx: &Ctx<'_>, result: SysResult) -> SysResult {
     if result == Err(Errno::EPIPE) {
         crate::signal::raise(ctx.task(), Signal::SIGPIPE);
     }
@@ -250,13 +252,16 @@ pub fn ftruncate(ctx: &Ctx<'_>, fd: i32, size: i64) -> SysResult {
 /// `fallocate`.
 ///
 /// # Errors
-/// Those of `fallocate(2)`; `EOPNOTSUPP` for modes that move data.
+/// Those of `fallocate(2)`.
 pub fn fallocate(ctx: &Ctx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysResult {
     let how = match mode {
         0 => Allocate::Grow,
         FALLOC_KEEP_SIZE => Allocate::KeepSize,
         m if m == FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE => Allocate::PunchHole,
         FALLOC_ZERO_RANGE => Allocate::ZeroRange,
+        m if m == FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE => Allocate::ZeroRangeKeepSize,
+        FALLOC_COLLAPSE_RANGE => Allocate::Collapse,
+        FALLOC_INSERT_RANGE => Allocate::Insert,
         _ => return Err(Errno::EOPNOTSUPP),
     };
     let file = get(ctx, fd)?;
@@ -266,9 +271,9 @@ pub fn fallocate(ctx: &Ctx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysRes
     file.require(Access::WRITE)?;
     let end = at.checked_add(len).ok_or(Errno::EFBIG)?;
     debug_assert!(end > at);
-    let content = file.file().content().ok_or(Errno::ENODEV)?;
+    let content = file.content().ok_or(Errno::ENODEV)?;
     match content.kind() {
-        FileKind::Regular => content.allocate(how, at as u64, len as u64).map(|()| 0),
+        FileKind::Regular => file.allocate(how, at as u64, len as u64).map(|()| 0),
         FileKind::Directory => Err(Errno::EISDIR),
         FileKind::Fifo => Err(Errno::ESPIPE),
         _ => Err(Errno::ENODEV),

@@ -4,6 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use linux_abi::Errno;
 use linux_abi::fs::Flock;
@@ -53,9 +54,46 @@ fn release_at_close(table: &'static LockTable, file: &OpenFile) {
 
 /// A descriptor is gone: the process's record locks on the file end (POSIX).
 pub(super) fn closed(pid: u32, file: &OpenFile) {
-    if file.file().content().is_some() {
+    if file.content().is_some() {
         RECORDS.unlock_all(id(file), u64::from(pid));
     }
+}
+
+/// Many descriptors are gone at once.
+pub(crate) fn closed_all(pid: u32, files: Vec<Arc<OpenFile>>) {
+    files.iter().for_each(|file| closed(pid, file));
+}
+
+/// A lock, for `/proc/locks`.
+pub(crate) struct HeldLock {
+    /// `FLOCK`, `POSIX` or `OFDLCK`.
+    pub(crate) family: &'static str,
+    /// `READ` or `WRITE`.
+    pub(crate) kind: &'static str,
+    /// Who took it.
+    pub(crate) pid: i32,
+    /// `st_dev` of the file.
+    pub(crate) device: u64,
+    /// Its inode number.
+    pub(crate) inode: u64,
+    /// First byte.
+    pub(crate) start: u64,
+    /// Last byte; none: the end of the file.
+    pub(crate) last: Option<u64>,
+}
+
+/// All locks there are.
+pub(crate) fn held_locks() -> Vec<HeldLock> {
+    let mut all = Vec::new();
+    for (table, family) in [(&WHOLE_FILES, "FLOCK"), (&RECORDS, "POSIX")] {
+        table.visit(|(device, inode), lock| {
+            let family = if lock.pid == -1 { "OFDLCK" } else { family };
+            let kind = if lock.kind == LockKind::Shared { "READ" } else { "WRITE" };
+            let last = (lock.last != u64::MAX).then_some(lock.last);
+            all.push(HeldLock { family, kind, pid: lock.pid, device, inode, start: lock.start, last });
+        });
+    }
+    all
 }
 
 /// `flock`.
@@ -114,7 +152,8 @@ pub(super) fn fcntl(ctx: &Ctx<'_>, file: &Arc<OpenFile>, command: u32, argument:
             Ok(0)
         }
         (F_SETLK | F_OFD_SETLK, kind) => RECORDS.try_lock(id(file), lock(kind_of(file, kind)?)).map(|()| 0),
-        (F_SETLKW | F_OFD_SETLKW, kind) => RECORDS.lock(id(file), lock(kind_of(file, kind)?)).map(|()| 0),
+        (F_SETLKW, kind) => RECORDS.lock_unless_deadlock(id(file), lock(kind_of(file, kind)?)).map(|()| 0),
+        (F_OFD_SETLKW, kind) => RECORDS.lock(id(file), lock(kind_of(file, kind)?)).map(|()| 0),
         _ => Err(Errno::EINVAL),
     }
 }

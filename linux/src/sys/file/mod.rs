@@ -8,6 +8,9 @@
 //! | `open.rs` | open, close, dup, fcntl, ioctl, pipe, memfd |
 //! | `names.rs` | mkdir, unlink, rename, link, symlink, readlink, getdents, chdir, getcwd |
 //! | `locks.rs` | flock, fcntl locks |
+//! | `mounting.rs` | mount, umount |
+//! | `owner.rs` | signals when a file is ready: fcntl owners, O_ASYNC |
+//! | `watch.rs` | inotify |
 //! | `attributes.rs` | stat, statx, statfs, access, chmod, chown, utimensat, xattrs |
 //!
 //! Neighbours: `event.rs` (waiting for files), `fdtable.rs`, `user_ptr.rs`.
@@ -15,17 +18,24 @@
 mod attributes;
 mod data;
 mod locks;
+mod mounting;
 mod names;
 mod open;
+mod owner;
 mod transfer;
+mod watch;
 
 pub use attributes::*;
 pub use data::*;
 pub use locks::flock;
+pub(crate) use locks::{closed_all, held_locks};
+pub use mounting::*;
 pub use names::*;
 pub use open::*;
 pub use transfer::*;
+pub use watch::*;
 
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
 
 use linux_abi::Errno;
@@ -37,7 +47,7 @@ use vfs::walk::Follow;
 
 use crate::ctx::Ctx;
 use crate::process::Process;
-use crate::user_ptr::UserPtr;
+use crate::user_ptr::{StringBuffer, UserPtr};
 
 /// "The working directory", in place of a directory's descriptor.
 pub const AT_FDCWD: i32 = -100;
@@ -80,10 +90,26 @@ fn with_start<R>(
     path: &[u8],
     f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
+    with_base(ctx, dirfd, path.first() == Some(&b'/'), f)
+}
+
+/// As [`with_start`], for a path that is absolute or not. One that is confined to `dirfd` never is.
+fn with_base<R>(
+    ctx: &Ctx<'_>,
+    dirfd: i32,
+    absolute: bool,
+    f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
+) -> Result<R, Errno> {
     let process = ctx.process();
-    with_caller(process, |context, cwd| {
-        if dirfd == AT_FDCWD || path.first() == Some(&b'/') {
-            return f(context, cwd);
+    let credentials = process.credentials();
+    let umask = process.fs.umask.load(core::sync::atomic::Ordering::Relaxed) as u16;
+    if dirfd == AT_FDCWD && !absolute {
+        return process.fs.with_viewer(&credentials, |viewer, cwd| f(Context { viewer, umask }, cwd));
+    }
+    process.fs.with_root(&credentials, |viewer| {
+        let context = Context { viewer, umask };
+        if absolute {
+            return f(context, viewer.root);
         }
         let directory = process.files.get(dirfd)?;
         f(context, directory.location())
@@ -109,7 +135,8 @@ fn with_place<R>(
     f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
     let empty_allowed = flags & AT_EMPTY_PATH != 0;
-    let path = if empty_allowed && path.is_null() { alloc::vec::Vec::new() } else { path.read_path()? };
+    let mut buffer = StringBuffer::new();
+    let path = if empty_allowed && path.is_null() { Cow::Borrowed(&[][..]) } else { path.read_path_into(&mut buffer)? };
     let follow = if flags & AT_SYMLINK_NOFOLLOW != 0 { Follow::No } else { Follow::Yes };
     with_start(ctx, dirfd, &path, |context, start| {
         if path.is_empty() && empty_allowed {

@@ -11,14 +11,16 @@ use zerocopy::IntoBytes;
 use super::{AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW};
 use super::{get, only, with_descriptor, with_place, with_start};
 use crate::ctx::{Ctx, SysResult};
-use crate::user_ptr::{self, UserPtr};
+use crate::user_ptr::{self, StringBuffer, UserPtr};
 
 const RENAME_NOREPLACE: u32 = 1;
 const RENAME_EXCHANGE: u32 = 2;
+const RENAME_WHITEOUT: u32 = 4;
 const PERMISSIONS: u32 = 0o7777;
 
 fn make(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, kind: FileKind, mode: u32, rdev: u64) -> SysResult {
-    let path = path.read_path()?;
+    let mut buffer = StringBuffer::new();
+    let path = path.read_path_into(&mut buffer)?;
     let mode = (mode & PERMISSIONS) as u16;
     with_start(ctx, dirfd, &path, |context, start| context.make(start, &path, kind, mode, rdev)).map(|_| 0)
 }
@@ -69,7 +71,8 @@ pub fn mknod(ctx: &Ctx<'_>, path: UserPtr<u8>, mode: u32, rdev: u32) -> SysResul
 /// Those of `unlink(2)` and `rmdir(2)`.
 pub fn unlinkat(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: u32) -> SysResult {
     only(flags, AT_REMOVEDIR)?;
-    let path = path.read_path()?;
+    let mut buffer = StringBuffer::new();
+    let path = path.read_path_into(&mut buffer)?;
     let remove_directory = flags & AT_REMOVEDIR != 0;
     with_start(ctx, dirfd, &path, |context, start| {
         if remove_directory { context.rmdir(start, &path) } else { context.unlink(start, &path) }
@@ -109,6 +112,8 @@ pub fn renameat2(
         0 => RenameMode::Replace,
         RENAME_NOREPLACE => RenameMode::NoReplace,
         RENAME_EXCHANGE => RenameMode::Exchange,
+        RENAME_WHITEOUT if ctx.process().credentials().privileged() => RenameMode::Whiteout,
+        RENAME_WHITEOUT => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
     let (old, new) = (old.read_path()?, new.read_path()?);
@@ -302,12 +307,3 @@ pub fn chroot(ctx: &Ctx<'_>, path: UserPtr<u8>) -> SysResult {
 pub fn umask(ctx: &Ctx<'_>, mask: u32) -> SysResult {
     Ok(ctx.process().fs.umask.swap(mask & 0o777, core::sync::atomic::Ordering::Relaxed) as usize)
 }
-
-/// `mount`, `umount2`, `pivot_root`: the tree is what `oxv` made it.
-///
-/// # Errors
-/// `EPERM`.
-pub fn mount_denied(_ctx: &Ctx<'_>) -> SysResult {
-    Err(Errno::EPERM)
-}
-

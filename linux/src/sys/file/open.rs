@@ -14,11 +14,11 @@ use vfs::types::{FileKind, OpenFlags, PATH_MAX, SetAttributes};
 use vfs::walk::Resolve;
 use vfs::{Inode, Location};
 
-use super::{AT_FDCWD, get, now, only, with_start};
+use super::{AT_FDCWD, get, now, only, owner, with_base};
 use crate::ctx::{Ctx, SysResult};
 use crate::fdtable::CloseOnExec;
 use crate::pty;
-use crate::user_ptr::{self, UserMemory, UserPtr};
+use crate::user_ptr::{self, StringBuffer, UserMemory, UserPtr};
 
 /// Size of `struct open_how` as first published.
 const OPEN_HOW_SIZE: usize = 24;
@@ -33,11 +33,18 @@ const F_GETFL: u32 = 3;
 const F_SETFL: u32 = 4;
 const F_SETOWN: u32 = 8;
 const F_GETOWN: u32 = 9;
+const F_SETSIG: u32 = 10;
+const F_GETSIG: u32 = 11;
+const F_SETOWN_EX: u32 = 15;
+const F_GETOWN_EX: u32 = 16;
+const F_DUPFD_QUERY: u32 = 1027;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const F_SETPIPE_SZ: u32 = 1031;
 const F_GETPIPE_SZ: u32 = 1032;
 const F_ADD_SEALS: u32 = 1033;
 const F_GET_SEALS: u32 = 1034;
+const F_GET_RW_HINT: u32 = 1035;
+const F_SET_RW_HINT: u32 = 1036;
 const FD_CLOEXEC: usize = 1;
 
 const FIONCLEX: u32 = 0x5450;
@@ -46,6 +53,11 @@ const FIONBIO: u32 = 0x5421;
 const FIONREAD: u32 = 0x541b;
 /// Opens the slave side of the pseudo terminal whose master this is.
 const TIOCGPTPEER: u32 = 0x5441;
+const FIOASYNC: u32 = 0x5452;
+const FIOSETOWN: u32 = 0x8901;
+const SIOCSPGRP: u32 = 0x8902;
+const FIOGETOWN: u32 = 0x8903;
+const SIOCGPGRP: u32 = 0x8904;
 
 static NEXT_INO: AtomicU64 = AtomicU64::new(1);
 
@@ -69,9 +81,11 @@ pub(crate) fn install(ctx: &Ctx<'_>, file: Arc<OpenFile>, flags: OpenFlags) -> S
 }
 
 fn open_at(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: OpenFlags, mode: u32, resolve: Resolve) -> SysResult {
-    let path = path.read_path()?;
+    let mut buffer = StringBuffer::new();
+    let path = path.read_path_into(&mut buffer)?;
     let mode = (mode & 0o7777) as u16;
-    let file = with_start(ctx, dirfd, &path, |context, start| context.open(start, &path, flags, mode, resolve))?;
+    let absolute = path.first() == Some(&b'/') && !resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT);
+    let file = with_base(ctx, dirfd, absolute, |context, start| context.open(start, &path, flags, mode, resolve))?;
     install(ctx, file, flags)
 }
 
@@ -151,7 +165,7 @@ pub fn close_range(ctx: &Ctx<'_>, first: u32, last: u32, flags: u32) -> SysResul
     if flags & CLOSE_RANGE_CLOEXEC != 0 {
         ctx.process().files.mark_range(first, last);
     } else {
-        ctx.process().files.close_range(first, last);
+        super::locks::closed_all(ctx.process().pid(), ctx.process().files.close_range(first, last));
     }
     Ok(0)
 }
@@ -215,20 +229,37 @@ pub fn fcntl(ctx: &Ctx<'_>, fd: i32, command: u32, argument: usize) -> SysResult
         }
         F_GETFD => files.descriptor_flag(fd).map(|close| usize::from(close == CloseOnExec::Yes)),
         F_SETFD => files.set_descriptor_flag(fd, CloseOnExec::when(argument & FD_CLOEXEC != 0)).map(|()| 0),
+        F_GETFL if file.flags().contains(OpenFlags::PATH) => Ok(file.flags().bits() as usize),
         F_GETFL => Ok((file.flags() | OpenFlags::LARGEFILE).bits() as usize),
         F_SETFL => {
             file.require_open()?;
-            file.set_status(OpenFlags::from_bits_retain(argument as u32));
-            Ok(0)
+            set_status(&file, fd, OpenFlags::from_bits_retain(argument as u32))
         }
-        F_GETOWN => Ok(0),
-        F_SETOWN => Err(Errno::EINVAL),
+        F_DUPFD_QUERY => get(ctx, argument as i32).map(|other| usize::from(Arc::ptr_eq(&file, &other))),
+        F_GETOWN => Ok(owner::owner(&file) as isize as usize),
+        F_SETOWN => owner::set_owner(&file, argument as i32).map(|()| 0),
+        F_GETOWN_EX => owner::owner_ex(&file, UserPtr::new(argument as u64)),
+        F_SETOWN_EX => owner::set_owner_ex(&file, UserPtr::new(argument as u64)),
+        F_GETSIG => Ok(owner::signal(&file) as usize),
+        F_SETSIG => owner::set_signal(&file, argument).map(|()| 0),
+        F_GET_RW_HINT => UserPtr::<u64>::new(argument as u64).write(&file.inode().write_hint()?).map(|()| 0),
+        F_SET_RW_HINT => file.inode().set_write_hint(UserPtr::<u64>::new(argument as u64).read()?).map(|()| 0),
         F_SETPIPE_SZ => pipe_of(&file)?.set_capacity(argument),
         F_GETPIPE_SZ => Ok(pipe_of(&file)?.capacity()),
         F_ADD_SEALS => file.inode().add_seals(argument as u32).map(|()| 0),
         F_GET_SEALS => file.inode().seals().map(|seals| seals as usize),
         _ => super::locks::fcntl(ctx, &file, command, argument),
     }
+}
+
+/// `F_SETFL`.
+fn set_status(file: &Arc<OpenFile>, fd: i32, new: OpenFlags) -> SysResult {
+    let old = file.flags();
+    file.set_status(new);
+    if (old ^ new).contains(OpenFlags::ASYNC) {
+        owner::async_changed(file, fd);
+    }
+    Ok(0)
 }
 
 fn pipe_of(file: &OpenFile) -> Result<&Arc<pipe::Pipe>, Errno> {
@@ -252,6 +283,16 @@ pub fn ioctl(ctx: &Ctx<'_>, fd: i32, request: u32, argument: usize) -> SysResult
             Ok(0)
         }
         TIOCGPTPEER => pty::open_peer(ctx, &file, argument.value as u32),
+        FIOASYNC => {
+            let wanted = if argument.load_i32()? != 0 { OpenFlags::ASYNC } else { OpenFlags::empty() };
+            set_status(&file, fd, (file.flags() - OpenFlags::ASYNC) | wanted)
+        }
+        FIOSETOWN | SIOCSPGRP if file.inode().kind() == FileKind::Socket => {
+            owner::set_owner(&file, argument.load_i32()?).map(|()| 0)
+        }
+        FIOGETOWN | SIOCGPGRP if file.inode().kind() == FileKind::Socket => {
+            argument.store_i32(owner::owner(&file)).map(|()| 0)
+        }
         FIONREAD if file.inode().kind() == FileKind::Regular => {
             let left = file.inode().metadata().size.saturating_sub(file.position());
             argument.store_i32(left.min(i32::MAX as u64) as i32).map(|()| 0)

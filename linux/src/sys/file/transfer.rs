@@ -1,15 +1,18 @@
 //! Moving data from one file to another.
 
+use alloc::sync::Arc;
 use alloc::vec;
 
 use linux_abi::Errno;
+use linux_abi::fs::Iovec;
 use vfs::file::OpenFile;
 use vfs::io::SliceSink;
-use vfs::types::{Access, FileKind, OpenFlags};
+use vfs::pipe::{Pipe, PipeEnd};
+use vfs::types::{Access, Events, FileKind, OpenFlags};
 
 use super::{get, only};
 use crate::ctx::{Ctx, SysResult};
-use crate::user_ptr::UserPtr;
+use crate::user_ptr::{UserIovecs, UserPtr};
 
 /// Bytes moved at a time.
 const CHUNK: usize = 64 << 10;
@@ -32,6 +35,14 @@ impl<'a> Place<'a> {
         file.require_seekable()?;
         let offset = at.read()?;
         if offset > i64::MAX as u64 { Err(Errno::EINVAL) } else { Ok(Self::Offset(offset)) }
+    }
+
+    /// Where the next byte is.
+    fn current(&self) -> u64 {
+        match self {
+            Self::Offset(offset) => *offset,
+            Self::Position(file) => file.position(),
+        }
     }
 
     fn store(&self, at: UserPtr<u64>) -> Result<(), Errno> {
@@ -153,6 +164,10 @@ pub fn copy_file_range(
     }
     let mut from = Place::new(&input, in_offset)?;
     let mut to = Place::new(&output, out_offset)?;
+    let overlap = from.current().abs_diff(to.current()) < count as u64;
+    if overlap && vfs::inode::same_inode(input.inode(), output.inode()) {
+        return Err(Errno::EINVAL);
+    }
     let done = transfer((&input, &mut from), (&output, &mut to), count)?;
     from.store(in_offset)?;
     to.store(out_offset)?;
@@ -180,12 +195,20 @@ pub fn splice(
     if !is_pipe(&input) && !is_pipe(&output) {
         return Err(Errno::EINVAL);
     }
+    if output.flags().contains(OpenFlags::APPEND) {
+        return Err(Errno::EINVAL);
+    }
+    if let (Ok(from), Ok(to)) = (pipe_end(&input), pipe_end(&output))
+        && Arc::ptr_eq(from, to)
+    {
+        return Err(Errno::EINVAL);
+    }
     if (is_pipe(&input) && !in_offset.is_null()) || (is_pipe(&output) && !out_offset.is_null()) {
         return Err(Errno::ESPIPE);
     }
     let would_block = flags & SPLICE_NONBLOCK != 0
-        && (!input.file().poll().intersects(vfs::types::Events::IN)
-            || !output.file().poll().intersects(vfs::types::Events::OUT));
+        && (!input.file().poll().intersects(Events::IN | Events::HUP)
+            || !output.file().poll().intersects(Events::OUT));
     if would_block {
         return Err(Errno::EAGAIN);
     }
@@ -195,4 +218,49 @@ pub fn splice(
     from.store(in_offset)?;
     to.store(out_offset)?;
     Ok(done)
+}
+
+fn pipe_end(file: &OpenFile) -> Result<&Arc<Pipe>, Errno> {
+    file.downcast::<PipeEnd>().map(PipeEnd::pipe).ok_or(Errno::EINVAL)
+}
+
+/// `tee`: copies from one pipe to another, without taking it out.
+///
+/// # Errors
+/// Those of `tee(2)`.
+pub fn tee(ctx: &Ctx<'_>, in_fd: i32, out_fd: i32, count: usize, flags: u32) -> SysResult {
+    only(flags, SPLICE_FLAGS)?;
+    if count == 0 {
+        return Ok(0);
+    }
+    let (input, output) = (get(ctx, in_fd)?, get(ctx, out_fd)?);
+    input.require(Access::READ)?;
+    output.require(Access::WRITE)?;
+    let (from, to) = (pipe_end(&input)?, pipe_end(&output)?);
+    if Arc::ptr_eq(from, to) {
+        return Err(Errno::EINVAL);
+    }
+    let nonblocking = flags & SPLICE_NONBLOCK != 0;
+    let bytes = from.peek(count.min(CHUNK), nonblocking || input.flags().nonblocking())?;
+    if nonblocking && !output.file().poll().intersects(Events::OUT) {
+        return Err(Errno::EAGAIN);
+    }
+    if bytes.is_empty() { Ok(0) } else { output.write(&mut bytes.as_slice()) }
+}
+
+/// `vmsplice`: the program's memory into a pipe, or the other way round. The bytes are copied, gift or not.
+///
+/// # Errors
+/// Those of `vmsplice(2)`.
+pub fn vmsplice(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize, flags: u32) -> SysResult {
+    only(flags, SPLICE_FLAGS)?;
+    let file = get(ctx, fd)?;
+    pipe_end(&file).map_err(|_| Errno::EBADF)?;
+    let mut memory = UserIovecs::read(vectors, count)?;
+    let writes = file.flags().can_write();
+    let ready = if writes { Events::OUT } else { Events::IN };
+    if flags & SPLICE_NONBLOCK != 0 && !file.file().poll().intersects(ready | Events::HUP | Events::ERR) {
+        return Err(Errno::EAGAIN);
+    }
+    if writes { super::data::wrote(ctx, file.write(&mut memory)) } else { file.read(&mut memory) }
 }
