@@ -7,6 +7,7 @@
 //! * [`torture`], [`machine`]: the same under `oxv run --torture`, and stopping virtual CPUs from outside.
 //! * [`bad_input`], [`tty`], [`memory`]: tests that look at `oxv` itself: its messages, its terminal, its size.
 //! * [`fuzz`]: system calls at random.
+//! * [`privileged`]: what only root may do, where the host's rights are not known.
 //! * [`mishaps`]: what the kernel reports when things go wrong in it, and a stopped virtual CPU that holds a mutex.
 //!
 //! `tests/boot.rs` turns them into trials of a test harness. Environment: `OXV` and `OXV_KERNEL` name the host program and
@@ -22,6 +23,7 @@ pub mod fuzz;
 pub mod machine;
 pub mod memory;
 pub mod mishaps;
+pub mod privileged;
 pub mod paths;
 pub mod run;
 pub mod toolchain;

@@ -12,6 +12,7 @@ pub(super) fn all() -> Vec<Case> {
     let mut cases = languages();
     cases.extend(busybox());
     cases.extend(coreutils());
+    cases.extend(observers());
     cases.extend(interpreters());
     cases.push(sqlite());
     cases
@@ -76,6 +77,53 @@ fn coreutils() -> Vec<Case> {
         tool("uniq", "/usr/bin/uniq", &["-c"]).stdin("a\na\nb\na\n"),
         tool("sleep", "/bin/sleep", &["0.2"]),
     ]
+}
+
+/// Programs that look at /proc and /sys: what they say differs, its shape does not.
+fn observers() -> Vec<Case> {
+    let tool = |name: &str, program: &'static str, args: &[&str]| Case::installed(name, program).args(args.iter().copied()).env("LC_ALL", "C");
+    vec![
+        tool("procps/ps", "/bin/ps", &["-e", "-o", "pid,ppid,stat,nlwp,lstart,time,args"]).normalise(own_line_of_ps),
+        tool("procps/free", "/usr/bin/free", &["-k"]).normalise(numbers_as_one),
+        tool("procps/vmstat", "/usr/bin/vmstat", &["-w"]).normalise(numbers_as_one),
+        tool("procps/top", "/usr/bin/top", &["-b", "-n", "1", "-w", "120"]).env("TERM", "xterm").with_files("/lib/terminfo").normalise(columns_of_top).seconds(120),
+        tool("procps/pgrep", "/usr/bin/pgrep", &["-x", "-c", "pgrep-none"]).exit(1),
+        tool("util-linux/lscpu", "/usr/bin/lscpu", &[]).normalise(keys_of_lscpu),
+        tool("util-linux/findmnt", "/usr/bin/findmnt", &["-n", "-o", "TARGET", "/proc"]),
+    ]
+}
+
+fn lines(output: &[u8]) -> impl Iterator<Item = String> {
+    String::from_utf8_lossy(output).lines().map(str::to_owned).collect::<Vec<_>>().into_iter()
+}
+
+/// The heading, and the program and arguments that `ps` shows for itself.
+fn own_line_of_ps(output: &[u8]) -> Vec<u8> {
+    let heading = lines(output).take(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let own = lines(output).filter_map(|line| line.find("/bin/ps -e").map(|at| line[at..].to_owned()));
+    heading.chain(own).collect::<Vec<_>>().join("\n").into_bytes()
+}
+
+/// All words, with N for each number.
+fn numbers_as_one(output: &[u8]) -> Vec<u8> {
+    let word = |word: &str| if word.bytes().all(|byte| byte.is_ascii_digit()) { "N".to_owned() } else { word.to_owned() };
+    let line = |line: String| line.split_whitespace().map(word).collect::<Vec<_>>().join(" ");
+    lines(output).map(line).collect::<Vec<_>>().join("\n").into_bytes()
+}
+
+/// The heading of the table, and how many words the first lines have.
+fn columns_of_top(output: &[u8]) -> Vec<u8> {
+    let starts = ["top -", "Tasks:", "%Cpu(s):", "MiB Mem", "MiB Swap"];
+    let words = lines(output).filter(|line| starts.iter().any(|start| line.starts_with(start))).filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+    let heading = lines(output).filter(|line| line.trim_start().starts_with("PID")).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    words.chain(heading).collect::<Vec<_>>().join("\n").into_bytes()
+}
+
+/// Which of the things are told that every machine has.
+fn keys_of_lscpu(output: &[u8]) -> Vec<u8> {
+    let wanted = ["Architecture:", "Byte Order:", "CPU(s):", "On-line CPU(s) list:", "Vendor ID:", "Model name:", "Thread(s) per core:", "Socket(s):"];
+    let has = |key: &&&str| lines(output).any(|line| line.trim_start().starts_with(**key));
+    wanted.iter().filter(has).copied().collect::<Vec<_>>().join("\n").into_bytes()
 }
 
 /// Only the variables the test set itself, sorted: the others may come in any order.

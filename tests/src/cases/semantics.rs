@@ -30,6 +30,8 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("epoll.c"),
         Case::c("unix_sockets.c"),
         Case::c("files.c"),
+        Case::c("file_extras.c"),
+        Case::c("inotify.c"),
         Case::c("system.c"),
         Case::c("patch.c"),
         Case::c("clock.c"),
