@@ -253,8 +253,6 @@ table! {
     inotify_rm_watch => file::inotify_rm_watch / 2, full;
     mount => file::mount / 5, partial("tmpfs, proc, sysfs, devtmpfs and bind mounts; no MS_MOVE");
     umount2 => file::umount2 / 2, partial("no MNT_EXPIRE");
-    name_to_handle_at => file::name_to_handle_at / 5, partial("EOPNOTSUPP: no file system has handles");
-    open_by_handle_at => file::open_by_handle_at / 3, partial("ESTALE: no file system has handles");
     pivot_root => file::mount_denied / 0, partial("EPERM");
     swapon => file::mount_denied / 0, partial("EPERM");
     swapoff => file::mount_denied / 0, partial("EPERM");

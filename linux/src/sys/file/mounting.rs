@@ -145,30 +145,3 @@ pub fn umount2(ctx: &Ctx<'_>, target: UserPtr<u8>, flags: u32) -> SysResult {
 pub fn mount_denied(_ctx: &Ctx<'_>) -> SysResult {
     Err(Errno::EPERM)
 }
-
-/// `name_to_handle_at`: no file system here can find a file by a handle again.
-///
-/// # Errors
-/// `EINVAL` for unknown flags, those of path walks, else `EOPNOTSUPP`.
-pub fn name_to_handle_at(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, _handle: UserPtr<u8>, _mount: UserPtr<u8>, flags: u32) -> SysResult {
-    only(flags, super::AT_EMPTY_PATH | super::AT_SYMLINK_FOLLOW | super::AT_EACCESS)?;
-    let follow = if flags & super::AT_SYMLINK_FOLLOW != 0 { 0 } else { AT_SYMLINK_NOFOLLOW };
-    with_place(ctx, dirfd, path, flags & super::AT_EMPTY_PATH | follow, |_, _| Err(Errno::EOPNOTSUPP))
-}
-
-/// `open_by_handle_at`: every handle is stale.
-///
-/// # Errors
-/// `EPERM` without privilege, `EBADF`, else `ESTALE`.
-pub fn open_by_handle_at(ctx: &Ctx<'_>, mount: i32, handle: UserPtr<[u32; 2]>, _flags: u32) -> SysResult {
-    const MAX_HANDLE: u32 = 128;
-    require_privilege(ctx)?;
-    let [bytes, _kind] = handle.read()?;
-    if bytes == 0 || bytes > MAX_HANDLE {
-        return Err(Errno::EINVAL);
-    }
-    if mount != AT_FDCWD {
-        super::get(ctx, mount)?;
-    }
-    Err(Errno::ESTALE)
-}
