@@ -90,17 +90,12 @@ fn best_method(xcr0: u64) -> Method {
 #[inline(always)]
 #[must_use]
 pub fn is_live() -> bool {
-    const ASK: u8 = Method::Ask as u8;
     const AVX: u8 = Method::LookAtAvx as u8;
-    const X87: u8 = Method::LookAtX87 as u8;
-    let method = METHOD.load(Ordering::Relaxed);
-    if method == AVX {
-        return x87_used() || upper_halves_used();
-    }
-    match method {
+    const ASK: u8 = Method::Ask as u8;
+    match METHOD.load(Ordering::Relaxed) {
+        AVX => x87_used() || upper_halves_used(),
         ASK => in_use(),
-        X87 => x87_used(),
-        _ => true,
+        other => other != Method::LookAtX87 as u8 || x87_used(),
     }
 }
 
@@ -190,6 +185,18 @@ pub fn reset() {
         if xcr0() & AVX512 != 0 {
             asm!("xrstor64 [{}]", in(reg) &raw const INITIAL, in("eax") AVX512 as u32, in("edx") 0, options(nostack, preserves_flags, readonly));
         }
+    }
+}
+
+/// Makes memory of any content a save area for [`save`]: what the header does not name is never loaded.
+///
+/// # Safety
+/// `area` is 64-byte aligned, writable, and [`xsave_size`] bytes long.
+pub unsafe fn prepare_area(area: *mut u8) {
+    const HEADER_SIZE: usize = 64;
+    if xsave_size() >= FXSAVE_SIZE + HEADER_SIZE {
+        // SAFETY: the header lies in the area (SDM vol. 1, 13.4.2).
+        unsafe { area.add(FXSAVE_SIZE).write_bytes(0, HEADER_SIZE) };
     }
 }
 

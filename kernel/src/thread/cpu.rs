@@ -32,6 +32,7 @@ pub(super) use brief::{tell, unpark, wait, yield_now};
 pub(super) use placement::{affinity_changed, kick, offer_this_cpu, policy_changed, send_elsewhere, start, stay};
 
 use balance::give;
+use brief::next_at_once;
 use placement::{IDLE, allows, send, wake_target};
 use super::switch::{self, Departure, Leaving};
 use super::sleep::{self, AbandonedTimer, SleepTimer};
@@ -543,7 +544,12 @@ pub(super) fn exit() -> ! {
     processor::disable_interrupts();
     super::with_current(|thread| {
         thread.state.exit();
-        schedule(thread, Why::Exiting);
+        // SAFETY: interrupts are off; the borrow ends before the switch.
+        match unsafe { next_at_once(thread) } {
+            // SAFETY: as required; the queue has given the scheduler reference of `next` to this CPU.
+            Some(next) => unsafe { switch::switch_to(thread, next.as_ref(), Leaving::Voluntarily, Departure::Exited) },
+            None => schedule(thread, Why::Exiting),
+        }
     });
     panic!("an ended thread was switched to")
 }

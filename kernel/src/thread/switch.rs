@@ -8,7 +8,7 @@
 use super::{Thread, ThreadRef};
 use super::cpu as cpu_queue;
 use crate::tlb;
-use alloc::alloc::{alloc_zeroed, dealloc};
+use alloc::alloc::{alloc, dealloc};
 use alloc::boxed::Box;
 use arch_x86_64::percpu::{self as block};
 use arch_x86_64::switch::Before;
@@ -43,9 +43,9 @@ pub(super) enum Departure {
 }
 
 impl Departure {
+    const QUEUED: usize = Self::Queued as usize;
     const PARKED: usize = Self::Parked as usize;
     const MIGRATES: usize = Self::Migrates as usize;
-    const EXITED: usize = Self::Exited as usize;
 }
 
 /// What is kept of a thread that does not run. Touched by the CPU that switches from or to it.
@@ -74,7 +74,9 @@ impl ExtendedState {
     fn alloc() -> Result<Self, Errno> {
         let layout = Layout::from_size_align(fpu::xsave_size(), fpu::AREA_ALIGN).map_err(|_| Errno::ENOMEM)?;
         // SAFETY: the size is not zero.
-        let area = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(Errno::ENOMEM)?;
+        let area = NonNull::new(unsafe { alloc(layout) }).ok_or(Errno::ENOMEM)?;
+        // SAFETY: the area is ours and has that size.
+        unsafe { fpu::prepare_area(area.as_ptr()) };
         Ok(Self { area, layout, saved: false })
     }
 
@@ -185,14 +187,13 @@ pub(super) unsafe fn switch_to(from: &Thread, to: &Thread, leaving: Leaving, dep
 fn finish(before: Before) {
     // SAFETY: `switch_to` passes a reference.
     let thread = unsafe { NonNull::new_unchecked(before.from as *mut Thread) };
-    match before.departure {
+    if before.departure == Departure::PARKED {
         // SAFETY: until it sleeps the scheduler reference is this CPU's.
-        Departure::PARKED => match unsafe { thread.as_ref() }.state.fall_asleep() {
-            FallAsleep::Asleep => {}
-            FallAsleep::AlreadyWoken => see_off(thread, before.departure),
-        },
-        Departure::MIGRATES | Departure::EXITED => see_off(thread, before.departure),
-        _ => {}
+        if unsafe { thread.as_ref() }.state.fall_asleep() == FallAsleep::AlreadyWoken {
+            see_off(thread, before.departure);
+        }
+    } else if before.departure != Departure::QUEUED {
+        see_off(thread, before.departure);
     }
 }
 

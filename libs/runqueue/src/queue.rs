@@ -309,21 +309,23 @@ where
         let raw = current.into_raw();
         // SAFETY: alive as long as the reference given up here.
         let entity = unsafe { &*raw }.sched_entity();
-        let first = self.first().map(|first| first.sched_entity().rank());
-        if first.is_none_or(|rank| rank > entity.rank()) {
+        let rank = entity.rank();
+        let Some(first) = self.first().map(Scheduled::sched_entity).filter(|first| first.rank() <= rank) else {
             // SAFETY: given up above.
             return Err(unsafe { P::from_raw(raw) });
-        }
-        self.give_way(entity);
-        if let Some(next) = self.pick_alone() {
-            self.alone = raw;
-            return Ok(next);
+        };
+        if first.rank() == rank {
+            entity.set_runtime(entity.runtime().max(first.runtime()));
         }
         // SAFETY: given up above; the queue is not empty.
         let next = self.pick_another().ok_or_else(|| unsafe { P::from_raw(raw) })?;
-        self.number(entity, Enqueue::Yielded);
-        // SAFETY: not linked, by the caller's promise.
-        unsafe { self.heap.insert(raw.cast::<ByKey<P::Target>>()) };
+        if self.heap.is_empty() {
+            self.alone = raw;
+        } else {
+            self.number(entity, Enqueue::Yielded);
+            // SAFETY: not linked, by the caller's promise.
+            unsafe { self.heap.insert(raw.cast::<ByKey<P::Target>>()) };
+        }
         Ok(next)
     }
 
@@ -383,7 +385,7 @@ where
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take_first(&mut self) -> Option<*const P::Target> {
         if !self.alone.is_null() {
             return Some(core::mem::replace(&mut self.alone, core::ptr::null()));

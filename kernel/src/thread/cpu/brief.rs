@@ -213,12 +213,12 @@ pub(in crate::thread) fn wait(thread: &Thread, deadline_ns: u64) {
     leave_scheduler();
 }
 
-/// The thread that runs after `current`, which waits, if turns are brief and one is ready.
+/// The thread that runs after `current`, which waits or ends, if turns are brief and one is ready.
 ///
 /// # Safety
 /// Interrupts are off and no pass of the scheduler is under way.
 #[inline(always)]
-unsafe fn next_at_once(current: &Thread) -> Option<NonNull<Thread>> {
+pub(super) unsafe fn next_at_once(current: &Thread) -> Option<NonNull<Thread>> {
     // SAFETY: per the contract.
     let (local, shared) = unsafe { this_cpu() };
     let tsc = processor::rdtsc();
