@@ -6,6 +6,7 @@
 //! machine that is really idle.
 
 use super::cpu::{self, shared};
+use super::reference;
 use crate::interrupt::send_ipi;
 use crate::percpu;
 use crate::trap::RESCHEDULE_VECTOR;
@@ -25,6 +26,10 @@ pub(crate) fn run_idle() -> ! {
             continue;
         }
         ask_for_work();
+        reference::reap_when_idle();
+        if work_is_there() {
+            continue;
+        }
         if mm::has_idle_work() && do_idle_work() || poll() {
             continue;
         }

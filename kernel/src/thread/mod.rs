@@ -38,7 +38,7 @@ use sleep::Timers;
 
 pub(crate) use cpu::{init_ap, init_cpu, preempt, start_balancers, timer_fired};
 pub(crate) use idle::run_idle;
-pub use reference::ThreadRef;
+pub use reference::{ThreadRef, reap};
 pub(crate) use reference::start_reaper;
 
 /// About how long one of several equal threads runs at a time.

@@ -1,7 +1,8 @@
 //! [`ThreadRef`], a counted reference to a thread, and the reaper that frees threads.
 //!
 //! The last reference may be dropped anywhere, in an interrupt handler too, but freeing a thread frees its stack and may
-//! sleep. So the last drop only puts the thread on the reaper's lock-free list.
+//! sleep. So the last drop only puts the thread on a lock-free list. Threads are freed from there by whoever makes the next one
+//! ([`reap`]), which finds their stacks at once, or by the reaper thread: when there are many, or a CPU is about to be idle.
 #![expect(unsafe_code, reason = "manual reference counting")]
 
 use super::Thread;
@@ -9,7 +10,7 @@ use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::{AtomicUsize, Ordering, fence};
 use lockfree::mpsc::{MpscLink, MpscList, MpscNode, OwningPtr};
 use sync::{OnceCell, ThreadHandle};
 
@@ -71,10 +72,12 @@ impl Drop for ThreadRef {
             return;
         }
         fence(Ordering::Acquire);
+        // Counted before it is on the list, so the count is never too small.
+        let before = DEAD_COUNT.fetch_add(1, Ordering::Relaxed);
         // SAFETY: that was the last reference, so the thread and its link are ours.
         let _ = unsafe { DEAD.push(Box::from_raw(self.0.as_ptr())) };
-        if let Some(reaper) = REAPER.get() {
-            reaper.unpark();
+        if before + 1 >= MANY {
+            wake_reaper();
         }
     }
 }
@@ -99,16 +102,41 @@ unsafe impl MpscNode for Thread {
 }
 
 static DEAD: MpscList<Box<Thread>> = MpscList::new();
+/// How many they are, or more.
+static DEAD_COUNT: AtomicUsize = AtomicUsize::new(0);
 static REAPER: OnceCell<ThreadHandle> = OnceCell::new();
+/// So many ended threads do not wait for the next one to be made.
+const MANY: usize = 8;
+
+fn wake_reaper() {
+    if let Some(reaper) = REAPER.get() {
+        reaper.unpark();
+    }
+}
+
+/// This CPU has nothing to do: time to free ended threads. Context: any.
+pub(super) fn reap_when_idle() {
+    if DEAD_COUNT.load(Ordering::Relaxed) != 0 {
+        wake_reaper();
+    }
+}
+
+/// Frees threads that have ended. Context: may sleep; no lock held.
+pub fn reap() {
+    if DEAD_COUNT.load(Ordering::Relaxed) != 0 {
+        for thread in DEAD.take_all() {
+            DEAD_COUNT.fetch_sub(1, Ordering::Relaxed);
+            drop(thread);
+        }
+    }
+}
 
 /// Starts the thread that frees ended threads.
 pub(crate) fn start_reaper() -> Result<(), linux_abi::Errno> {
     let reaper = super::spawn("reaper", super::Class::Normal, || {
         loop {
-            DEAD.take_all().for_each(drop);
-            if DEAD.is_empty() {
-                super::park(u64::MAX);
-            }
+            reap();
+            super::park(u64::MAX);
         }
     })?;
     let _first = REAPER.set(super::handle(&reaper));

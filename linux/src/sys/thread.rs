@@ -44,6 +44,7 @@ fn has(flags: u64, flag: u32) -> bool {
 
 /// Starts a thread that shares everything with the caller.
 fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
+    thread::reap();
     let parent = ctx.task();
     let process = parent.process_ref();
     let tid = process::new_tid();
