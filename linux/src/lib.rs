@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod cpuinfo;
 mod calls;
+pub mod capabilities;
 pub mod ctx;
 pub mod devfs;
 pub mod entry;

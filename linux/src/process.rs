@@ -24,6 +24,7 @@ use sync::{Interrupt, Mutex, RwLock, WaitQueue};
 use vfs::walk::Viewer;
 use vfs::{Credentials, Location, MountTable};
 
+use crate::capabilities::Capabilities;
 use crate::family::Family;
 use crate::fdtable::FdTable;
 use crate::jobs::Job;
@@ -270,6 +271,7 @@ pub struct Process {
     space: RwLock<Arc<AddressSpace>>,
     ids: RwLock<Ids>,
     credentials: RwLock<Arc<Credentials>>,
+    capabilities: Mutex<Capabilities>,
     limits: Mutex<[Rlimit; raw::RLIM_NLIMITS as usize]>,
     threads: Mutex<BTreeMap<u32, Arc<Task>>>,
     /// Parents, children and what they wait for.
@@ -329,6 +331,7 @@ impl Process {
             executable: RwLock::new(Executable::default()),
             space: RwLock::new(space),
             credentials: RwLock::new(ids.credentials()),
+            capabilities: Mutex::new(Capabilities::of_new_program(&ids, 0)),
             ids: RwLock::new(ids),
             limits: Mutex::new(default_limits()),
             threads: Mutex::new(BTreeMap::new()),
@@ -374,6 +377,7 @@ impl Process {
     /// What a child of `fork` inherits beside memory, files and identities.
     pub(crate) fn inherit(&self, parent: &Self) {
         self.signals.copy_actions(&parent.signals);
+        *self.capabilities.lock() = parent.capabilities();
         *self.executable.write() = parent.executable.read().clone();
         *self.limits.lock() = *parent.limits.lock();
         self.set_process_group(parent.process_group());
@@ -497,6 +501,22 @@ impl Process {
         word.load(Ordering::Relaxed)
     }
 
+    /// The capability sets.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        *self.capabilities.lock()
+    }
+
+    /// Changes the capability sets.
+    ///
+    /// # Errors
+    /// `EPERM` for what the process may not have.
+    pub fn set_capabilities(&self, new: Capabilities) -> Result<(), Errno> {
+        let mut capabilities = self.capabilities.lock();
+        *capabilities = capabilities.changed(new)?;
+        Ok(())
+    }
+
     /// Changes the identities.
     ///
     /// # Errors
@@ -507,6 +527,8 @@ impl Process {
         let result = change(&mut new)?;
         *self.credentials.write() = new.credentials();
         self.identity.set(&new);
+        let mut capabilities = self.capabilities.lock();
+        *capabilities = capabilities.after(&ids, &new);
         *ids = new;
         Ok(result)
     }
@@ -631,6 +653,11 @@ impl Process {
 
     /// The program is replaced.
     pub(crate) fn finish_exec(&self) {
+        let ids = self.ids();
+        {
+            let mut capabilities = self.capabilities.lock();
+            *capabilities = Capabilities::of_new_program(&ids, capabilities.inheritable);
+        }
         self.exec_tid.store(0, Ordering::Release);
     }
 

@@ -506,8 +506,8 @@ table! {
     setfsgid => info::setfsgid / 1, full;
     getgroups => info::getgroups / 2, full;
     setgroups => info::setgroups / 2, full;
-    capget => info::capget / 2, partial("follows the user id");
-    capset => info::capset / 2, partial("accepted without effect");
+    capget => info::capget / 2, full;
+    capset => info::capset / 2, partial("kept and told; rights follow the user ids");
     personality => info::personality / 1, partial("PER_LINUX");
     sethostname => info::set_name / 2, partial("EPERM: set when the machine is made");
     setdomainname => info::set_name / 2, partial("EPERM: set when the machine is made");

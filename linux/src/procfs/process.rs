@@ -451,13 +451,14 @@ fn status(process: &Process, task: Option<&Task>) -> String {
     let usage = task.map(Task::usage).unwrap_or_default();
     memory_status(process, &mut out);
     signal_status(process, task, &mut out);
-    let capabilities = if ids.euid == 0 { "000001ffffffffff" } else { "0000000000000000" };
+    let sets = process.capabilities();
     let _ = write!(
         out,
-        "CapInh:\t0000000000000000\nCapPrm:\t{capabilities}\nCapEff:\t{capabilities}\nCapBnd:\t000001ffffffffff\n\
+        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t000001ffffffffff\n\
          CapAmb:\t0000000000000000\nNoNewPrivs:\t{}\nSeccomp:\t0\nSpeculation_Store_Bypass:\tunknown\n\
          Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
          voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
+        sets.inheritable, sets.permitted, sets.effective,
         u8::from(process.no_new_privileges.load(Ordering::Relaxed)),
         cpu_mask(),
         cpu_list(),

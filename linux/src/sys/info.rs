@@ -13,6 +13,7 @@ use linux_abi::process::{CapData, CapHeader, Rlimit, Rusage, Sysinfo, Utsname};
 use linux_abi::time::Timeval;
 use sync::OnceCell;
 
+use crate::capabilities::Capabilities;
 use crate::ctx::{Ctx, SysResult};
 use crate::process::{self, Ids, OwnId, Usage};
 use crate::random;
@@ -475,39 +476,53 @@ const CAP_VERSION_1: u32 = 0x1998_0330;
 const CAP_VERSION_2: u32 = 0x2007_1026;
 const CAP_VERSION_3: u32 = 0x2008_0522;
 
-/// `capget`: root has every capability, others none.
+/// `capget`.
 ///
 /// # Errors
-/// `EINVAL` for an unknown version, `EFAULT`.
+/// `EINVAL` for an unknown version, `ESRCH`, `EFAULT`.
 pub fn capget(ctx: &Ctx<'_>, header: UserPtr<CapHeader>, data: UserPtr<CapData>) -> SysResult {
-    const ALL: u64 = (1 << 41) - 1;
-    let words = cap_words(header)?;
-    let set = if ctx.process().ids().euid == 0 { ALL } else { 0 };
-    if !data.is_null() {
-        for word in 0..words {
-            let bits = (set >> (32 * word)) as u32;
-            data.add(word).write(&CapData { effective: bits, permitted: bits, inheritable: 0 })?;
-        }
+    let (words, pid) = match cap_words(header) {
+        // Who asks for the version only is not told of an error.
+        Err(Errno::EINVAL) if data.is_null() => return Ok(0),
+        other => other?,
+    };
+    let sets = match pid {
+        0 => ctx.process().capabilities(),
+        pid => process::find_task(pid as u32).ok_or(Errno::ESRCH)?.process().capabilities(),
+    };
+    for word in 0..if data.is_null() { 0 } else { words } {
+        let bits = |set: u64| (set >> (32 * word)) as u32;
+        let part = CapData { effective: bits(sets.effective), permitted: bits(sets.permitted), inheritable: bits(sets.inheritable) };
+        data.add(word).write(&part)?;
     }
     Ok(0)
 }
 
-/// `capset`: accepted from root; capabilities follow the user id.
+/// `capset`: kept and told, see [`crate::capabilities`].
 ///
 /// # Errors
-/// `EINVAL`, `EPERM`, `EFAULT`.
+/// `EINVAL`, `EPERM` (also for another process), `EFAULT`.
 pub fn capset(ctx: &Ctx<'_>, header: UserPtr<CapHeader>, data: UserPtr<CapData>) -> SysResult {
-    let words = cap_words(header)?;
-    data.read_vec(words)?;
-    if ctx.process().ids().euid == 0 { Ok(0) } else { Err(Errno::EPERM) }
+    let (words, pid) = cap_words(header)?;
+    if pid != 0 && pid as u32 != ctx.task().tid() {
+        return Err(Errno::EPERM);
+    }
+    let mut new = Capabilities::default();
+    for (word, part) in data.read_vec(words)?.iter().enumerate() {
+        let place = |bits: u32| u64::from(bits) << (32 * word);
+        new.effective |= place(part.effective);
+        new.permitted |= place(part.permitted);
+        new.inheritable |= place(part.inheritable);
+    }
+    ctx.process().set_capabilities(new).map(|()| 0)
 }
 
-/// Words per set in the version of the header; an unknown version is answered with the one we like best.
-fn cap_words(header: UserPtr<CapHeader>) -> Result<usize, Errno> {
+/// Words per set in the version of the header, and whose sets; an unknown version is answered with the one we like best.
+fn cap_words(header: UserPtr<CapHeader>) -> Result<(usize, i32), Errno> {
     let mut head = header.read()?;
     match head.version {
-        CAP_VERSION_1 => Ok(1),
-        CAP_VERSION_2 | CAP_VERSION_3 => Ok(2),
+        CAP_VERSION_1 => Ok((1, head.pid)),
+        CAP_VERSION_2 | CAP_VERSION_3 => Ok((2, head.pid)),
         _ => {
             head.version = CAP_VERSION_3;
             header.write(&head)?;

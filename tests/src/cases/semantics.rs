@@ -34,6 +34,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("inotify.c"),
         Case::c("system.c"),
         Case::c("patch.c"),
+        Case::c("capabilities.c"),
         Case::c("clock.c"),
         Case::c("cpu_clocks.c"),
         Case::c("efault.c"),
