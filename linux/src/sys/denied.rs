@@ -127,12 +127,13 @@ pub fn ioprio_set(ctx: &Ctx<'_>, which: u32, who: u32, priority: u32) -> SysResu
 /// Whether whom the two calls are about exists.
 fn find_whom(ctx: &Ctx<'_>, which: u32, who: u32) -> SysResult {
     const PROCESS: u32 = 1;
+    const GROUP: u32 = 2;
     const USER: u32 = 3;
-    match which {
-        PROCESS if who == 0 || process::find_task(who).is_some() => Ok(0),
-        PROCESS => Err(Errno::ESRCH),
-        PROCESS..=USER if who == 0 || who == ctx.process().process_group() => Ok(0),
-        PROCESS..=USER => Err(Errno::ESRCH),
-        _ => Err(Errno::EINVAL),
-    }
+    let exists = match which {
+        PROCESS => who == 0 || process::find_task(who).is_some(),
+        GROUP => who == 0 || who == ctx.process().process_group(),
+        USER => who == 0 || who == ctx.process().own_id(process::OwnId::Uid),
+        _ => return Err(Errno::EINVAL),
+    };
+    if exists { Ok(0) } else { Err(Errno::ESRCH) }
 }
