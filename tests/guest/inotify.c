@@ -147,6 +147,7 @@ int main(void)
 
 	CHECK((fd = inotify_init()) >= 0 && inotify_add_watch(fd, ".", IN_CREATE | IN_ISDIR) == 1 && mkdir("d", 0755) == 0);
 	CHECK(read(fd, buf, sizeof buf) == 32);
-	CHECK(close(fd) == 0 && chdir("/") == 0);
+	CHECK(close(fd) == 0 && unlink("e") == 0 && unlink("p") == 0 && unlink("long-name-of-a-file-that-needs-more") == 0);
+	CHECK(rmdir("d") == 0 && rmdir("other") == 0 && chdir("/") == 0 && rmdir(DIR_) == 0);
 	return DONE();
 }
