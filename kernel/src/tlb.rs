@@ -1,23 +1,15 @@
 //! TLB shootdown: other CPUs forget translations, and the one that asks sleeps until they have.
 //!
+//! Which CPUs must be told, and how a requester knows that all have heard, is the crate `shootdown`'s: its theory, its models. Here are the
+//! requests, the interrupts and the sleep.
+//!
 //! # Theory
-//! A CPU has translations of the kernel and of the one space whose root is in its CR3 (loading CR3 drops the others). `STATE` says, for
-//! each CPU, which root that is, whether the CPU is idle, and whether it must flush before it runs a thread again.
+//! *Batches.* Requests are collected in a batch. Whoever gets `TURN` and finds its request not done takes the batch and makes a round for
+//! all of it: publishes the requests in `ROUND`, asks each CPU concerned, interrupts it and parks. Those who come meanwhile fill the next batch:
+//! n requesters at once cost two rounds, not n.
 //!
-//! *Who must be told.* The requester has changed entries, then (fence) reads the states. A CPU that loads a root first shows `ANY_ROOT`,
-//! which stands for every root (sequentially consistent), then loads, then shows the root itself. So either the requester sees that the CPU
-//! may have the root, or the CPU walks the tables after the change. A CPU with another root is left alone. An idle one is
-//! marked in its state word, which is also where it stops being idle: it cannot run a thread without seeing the mark. It runs
-//! kernel code only meanwhile, and never uses a stale translation of the program's half.
-//!
-//! *Tables.* It may walk tables speculatively, though. When tables are freed, an idle CPU with their root is interrupted, too: it changes
-//! to the kernel's own root, as does a CPU that runs a kernel thread, and so is left alone from then on. Roots are never freed.
-//!
-//! *Rounds.* Requests are collected in a batch. Whoever gets `TURN` and finds its request not done takes the batch and makes a round for
-//! all of it: publishes the requests in `ROUND`, marks each CPU concerned in `ASKED`, counts it in `PENDING`, interrupts it and parks.
-//! Those who come meanwhile fill the next batch: n requesters at once cost two rounds, not n. Each CPU takes its mark, flushes, counts
-//! itself out; the last one unparks the requester. The mark is taken once, so that an interrupt which nobody sent (a program can
-//! execute `int 0xf2` in ring 0) counts nobody out twice.
+//! *The interrupt.* Its handler takes the mark, which acquires what was published, flushes, and answers. While it has not answered, the requester is
+//! parked, and keeps itself.
 #![expect(unsafe_code, reason = "takes a counted reference out of a global, loads CR3")]
 
 use crate::interrupt::send_ipi;
@@ -29,28 +21,24 @@ use arch_x86_64::{paging, percpu as block};
 use core::mem::{self, ManuallyDrop};
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use shootdown::{Asked, CpuState, Needs, Round, announce};
 use sync::{Mutex, ThreadHandle};
+
+pub(crate) use shootdown::Freed;
 
 /// Ranges longer than this many pages are flushed whole.
 const MAX_SINGLE: u64 = 32;
 /// Ranges that a round keeps apart.
 const REQUESTS: usize = 4;
 
-/// Flags of a state, below the root's address.
-const IDLE: u64 = 1;
-const MUST_FLUSH: u64 = 2;
-const ANY_ROOT: u64 = 4;
-const ROOT: u64 = !0xfff;
-
-/// What concerns one CPU, in a cache line of its own.
-#[repr(align(64))]
+/// What concerns one CPU.
 struct Cpu {
-    state: AtomicU64,
-    asked: AtomicBool,
+    state: CpuState,
+    asked: Asked,
 }
 
-static CPUS: [Cpu; MAX_CPUS] = [const { Cpu { state: AtomicU64::new(0), asked: AtomicBool::new(false) } }; MAX_CPUS];
+static CPUS: [Cpu; MAX_CPUS] = [const { Cpu { state: CpuState::new(), asked: Asked::new() } }; MAX_CPUS];
 
 static BATCH: Mutex<Batch> = Mutex::new(Batch { round: 0, requests: [Request::NONE; REQUESTS], used: 0 });
 static TURN: Mutex<()> = Mutex::new(());
@@ -59,18 +47,9 @@ static DONE: AtomicU64 = AtomicU64::new(0);
 
 /// The requests of the round in flight. Written by the owner of `TURN` before it asks, read by CPUs that are asked.
 static ROUND: [Published; REQUESTS] = [const { Published::new() }; REQUESTS];
-static PENDING: AtomicUsize = AtomicUsize::new(0);
-/// The requester, counted by [`round`] for as long as `PENDING` is not 0.
+static PENDING: Round = Round::new();
+/// The requester, which keeps itself until the round is over.
 static REQUESTER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-
-/// Whether page tables are about to be freed, and not only pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Freed {
-    /// No table goes away.
-    PagesOnly,
-    /// Some do.
-    Tables,
-}
 
 /// Translations to forget.
 #[derive(Clone, Copy)]
@@ -196,8 +175,7 @@ fn request_everywhere(request: &Request) {
 /// Flushes on this CPU and marks idle ones. Returns whether another one must be interrupted; then a round sees to the others.
 fn flush_here_and_mark(request: &Request) -> bool {
     let _here = PreemptGuard::new();
-    // The caller's changes of entries, before the states.
-    fence(Ordering::SeqCst);
+    announce();
     request.flush();
     let this = percpu::cpu_id();
     (0..percpu::cpu_count()).filter(|&cpu| cpu != this).any(|cpu| must_interrupt(cpu, request))
@@ -205,20 +183,7 @@ fn flush_here_and_mark(request: &Request) -> bool {
 
 /// Whether a CPU must be interrupted for a request; if it is enough to mark it, does that.
 fn must_interrupt(cpu: usize, request: &Request) -> bool {
-    let word = &CPUS[cpu].state;
-    let mut state = word.load(Ordering::SeqCst);
-    loop {
-        if state & ANY_ROOT == 0 && !request.concerns(state & ROOT) {
-            return false;
-        }
-        if state & IDLE == 0 || request.freed == Freed::Tables {
-            return true;
-        }
-        match word.compare_exchange(state, state | MUST_FLUSH, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => return false,
-            Err(now) => state = now,
-        }
-    }
+    CPUS[cpu].state.needs(request.root, request.freed) == Needs::Interrupt
 }
 
 /// Has all CPUs that a batch concerns flush, and waits for them. The caller has `TURN`.
@@ -231,20 +196,18 @@ fn make_round(batch: &Batch) {
     REQUESTER.store(me.as_raw().as_ptr(), Ordering::Relaxed);
     {
         let _here = PreemptGuard::new();
-        // One count is ours, so that the number cannot reach zero before all have been asked.
-        PENDING.store(1, Ordering::Release);
+        PENDING.begin();
         let this = percpu::cpu_id();
         requests.iter().for_each(Request::flush);
         for cpu in (0..percpu::cpu_count()).filter(|&cpu| cpu != this) {
             if requests.iter().any(|request| must_interrupt(cpu, request)) {
-                PENDING.fetch_add(1, Ordering::AcqRel);
-                CPUS[cpu].asked.store(true, Ordering::Release);
+                PENDING.ask(&CPUS[cpu].asked);
                 send_ipi(cpu, FLUSH_VECTOR);
             }
         }
     }
-    PENDING.fetch_sub(1, Ordering::AcqRel);
-    while PENDING.load(Ordering::Acquire) != 0 {
+    PENDING.all_asked();
+    while !PENDING.is_over() {
         crate::thread::park(u64::MAX);
     }
 }
@@ -252,10 +215,10 @@ fn make_round(batch: &Batch) {
 /// The other side, in interrupt context: flushes, and wakes the requester if this CPU was the last.
 pub(crate) fn flush_requested() {
     let cpu = percpu::cpu_id();
-    if !CPUS[cpu].asked.swap(false, Ordering::AcqRel) {
+    if !CPUS[cpu].asked.take() {
         return;
     }
-    let root = CPUS[cpu].state.load(Ordering::Relaxed) & ROOT;
+    let root = CPUS[cpu].state.root();
     let concerned = |request: &Request| request.start < request.end && request.concerns(root);
     for request in ROUND.iter().map(Published::load).filter(concerned) {
         request.flush();
@@ -267,7 +230,7 @@ pub(crate) fn flush_requested() {
     // The requester may be gone as soon as PENDING is 0, so hold it first.
     // SAFETY: PENDING counts this CPU, so the requester is still parked and holds a reference to itself.
     let requester = ManuallyDrop::new(unsafe { ThreadHandle::from_raw(requester) }).deref().clone();
-    if PENDING.fetch_sub(1, Ordering::AcqRel) == 1 {
+    if PENDING.answer() {
         requester.unpark();
     }
 }
@@ -276,8 +239,7 @@ pub(crate) fn flush_requested() {
 fn leave_root(cpu: usize) {
     // SAFETY: the kernel's tables map the kernel, and no space is in use here. Interrupts are off.
     unsafe { block::load_root(kernel_cr3().0) };
-    let shown = |state: u64| Some(state & !ROOT | kernel_cr3().0);
-    let _always = CPUS[cpu].state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, shown);
+    CPUS[cpu].state.has_left_root(kernel_cr3().0);
 }
 
 /// Loads the tables of a space on this CPU, unless they are. Context: scheduler, interrupts off; the CPU is not idle.
@@ -296,11 +258,8 @@ pub(crate) unsafe fn load_root(root: u64) {
 /// As [`load_root`].
 #[inline(never)]
 unsafe fn change_root(root: u64) {
-    let state = &CPUS[percpu::cpu_id()].state;
-    state.swap(ANY_ROOT, Ordering::SeqCst);
     // SAFETY: the caller's promise. Interrupts are off.
-    unsafe { block::load_root(root) };
-    state.store(root, Ordering::Release);
+    CPUS[percpu::cpu_id()].state.change_root(root, || unsafe { block::load_root(root) });
 }
 
 fn flush_local(start: VirtAddr, end: VirtAddr) {
@@ -317,14 +276,12 @@ fn flush_local(start: VirtAddr, end: VirtAddr) {
 
 /// This CPU runs only its idle thread from now on. Context: scheduler, interrupts off.
 pub(crate) fn enter_idle(cpu: usize) {
-    // Nobody else changes the word of a busy CPU.
-    let state = CPUS[cpu].state.load(Ordering::Relaxed);
-    CPUS[cpu].state.store(state | IDLE, Ordering::Release);
+    CPUS[cpu].state.enter_idle();
 }
 
 /// This CPU is about to run a thread again. Context: scheduler, interrupts off.
 pub(crate) fn leave_idle(cpu: usize) {
-    if CPUS[cpu].state.fetch_and(!(IDLE | MUST_FLUSH), Ordering::AcqRel) & MUST_FLUSH != 0 {
+    if CPUS[cpu].state.leave_idle() {
         paging::flush_all_global();
     }
 }

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use kernel::mm::{LargePages, PageSize, explicit_pages, has_huge_pages, memory_info};
+use kernel::mm::{LargePages, PageSize, explicit_pages, has_huge_pages, memory_info, set_explicit_pool};
 use kernel::percpu::cpu_count;
 use vfs::synth::{Directory, Entry, Fixed, Joined, mount};
 use vfs::types::SYSFS_MAGIC;
@@ -105,15 +105,32 @@ fn memory() -> Entry {
     ])
 }
 
-/// The pages of `MAP_HUGETLB` of one size. There is no pool: all are surplus, and memory is the limit.
+/// The pages of `MAP_HUGETLB` of one size. For those beyond the pool memory is the limit.
 fn explicit(size: PageSize) -> Entry {
     Entry::fixed(vec![
-        ("free_hugepages", line(move || explicit_pages(size).untouched.to_string())),
-        ("nr_hugepages", line(move || explicit_pages(size).total.to_string())),
+        ("free_hugepages", line(move || free_explicit(size).to_string())),
+        ("nr_hugepages", explicit_pool(size)),
         ("nr_overcommit_hugepages", line(move || (memory_info().total_bytes() / size.bytes()).to_string())),
         ("resv_hugepages", line(move || explicit_pages(size).untouched.to_string())),
-        ("surplus_hugepages", line(move || explicit_pages(size).total.to_string())),
+        ("surplus_hugepages", line(move || explicit_pages(size).surplus.to_string())),
     ])
+}
+
+/// Pages of `MAP_HUGETLB` that hold nothing.
+pub(crate) fn free_explicit(size: PageSize) -> u64 {
+    let pages = explicit_pages(size);
+    pages.untouched + pages.pooled
+}
+
+/// `nr_hugepages`: how many there are; how many there shall be.
+pub(crate) fn explicit_pool(size: PageSize) -> Entry {
+    let read = move || Ok(format!("{}\n", explicit_pages(size).total).into_bytes());
+    let write = move |text: &[u8]| {
+        let pages = core::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).ok_or(vfs::Errno::EINVAL)?;
+        set_explicit_pool(size, pages);
+        Ok(())
+    };
+    Entry::writable(read, write)
 }
 
 /// Which memory gets large pages.

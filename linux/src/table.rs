@@ -21,6 +21,7 @@ use crate::rseq;
 use crate::scarcity;
 use crate::sys::{
     denied, event, file, futex, info, membarrier, mm, pidfd, policy, process, remote, sched, shm, signal, socket, thread, time,
+    userfault,
 };
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
@@ -304,7 +305,7 @@ table! {
     mremap => mm::mremap / 5, full;
     msync => mm::msync / 3, full;
     mincore => mm::mincore / 3, full;
-    madvise => mm::madvise / 3, partial("MADV_REMOVE is EINVAL");
+    madvise => mm::madvise / 3, full;
     mlock => mm::mlock / 2, full;
     mlock2 => mm::mlock2 / 3, full;
     munlock => mm::munlock / 2, full;
@@ -324,6 +325,8 @@ table! {
     // Memory of other processes (sys/remote.rs)
     process_vm_readv => remote::process_vm_readv / 6, full;
     process_vm_writev => remote::process_vm_writev / 6, full;
+    userfaultfd => userfault::userfaultfd / 1, partial("write protection with UFFD_FEATURE_WP_ASYNC alone");
+    process_madvise => remote::process_madvise / 5, full;
     move_pages => remote::move_pages / 6, partial("one node");
 
     // System V shared memory (sys/shm.rs)
@@ -453,7 +456,6 @@ table! {
     name_to_handle_at => denied::turned_off / 0, partial("EOPNOTSUPP: no file handles");
     memfd_secret => denied::not_built / 0, partial("ENOSYS: turned off");
     bpf => denied::not_permitted / 0, partial("EPERM: not for programs");
-    userfaultfd => denied::not_permitted / 0, partial("EPERM: not for programs");
     io_uring_setup => denied::not_permitted / 0, partial("EPERM: not for programs");
     perf_event_open => denied::no_access / 0, partial("EACCES: not for programs");
     io_uring_enter => denied::no_ring / 1, partial("no descriptor is a ring");

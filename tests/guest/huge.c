@@ -1,36 +1,13 @@
 /* Large pages: contents survive whatever is done to parts of them, and memory that is not touched is not used. */
-#include "check.h"
+#include "memory.h"
 #include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define P 4096ul
-#define L (2ul << 20)
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
-#define RW (PROT_READ | PROT_WRITE)
-
-static sigjmp_buf back;
-static void on_fault(int signal)
-{
-	siglongjmp(back, signal);
-}
-static int faults(volatile char *p, int write)
-{
-	int signal = sigsetjmp(back, 1);
-	if (signal)
-		return signal;
-	if (write)
-		*p = *p;
-	else
-		(void)*p;
-	return 0;
-}
 
 static char *map(size_t len)
 {
@@ -61,42 +38,15 @@ static size_t wrong(char *p, size_t from, size_t to, unsigned seed)
 		count += *(unsigned *)(p + i * P) != i * 7 + seed || *(unsigned *)(p + i * P + P - 4) != i * 13 + seed;
 	return count;
 }
-static size_t nonzero(char *p, size_t from, size_t to)
+static size_t nonzero_pages(char *p, size_t from, size_t to)
 {
-	size_t count = 0;
-	for (size_t i = from * P; i < to * P; i += 8)
-		count += *(uint64_t *)(p + i) != 0;
-	return count;
+	return nonzero(p + from * P, (to - from) * P);
 }
 
-/* A number from a file of the form "Name: number kB", summed over all its lines of that name. */
-static long field(const char *path, const char *name)
-{
-	char line[256];
-	long sum = 0;
-	FILE *file = fopen(path, "r");
-	while (file && fgets(line, sizeof line, file))
-		if (!strncmp(line, name, strlen(name)) && line[strlen(name)] == ':')
-			sum += atol(line + strlen(name) + 1);
-	if (file)
-		fclose(file);
-	return sum;
-}
 static long resident_kb(void)
 {
 	return field("/proc/self/status", "VmRSS");
 }
-static int in_oxv(void)
-{
-	char text[256] = "";
-	FILE *file = fopen("/proc/version", "r");
-	if (file) {
-		text[fread(text, 1, sizeof text - 1, file)] = 0;
-		fclose(file);
-	}
-	return strstr(text, "(oxv)") != NULL;
-}
-
 static void *toucher(void *region)
 {
 	static int next;
@@ -126,14 +76,13 @@ static int child_sees(char *p, size_t pages, unsigned seed)
 
 int main(void)
 {
-	signal(SIGSEGV, on_fault);
-	signal(SIGBUS, on_fault);
+	catch_faults();
 	int oxv = in_oxv();
 
 	/* Walking up, walking down, in strides: everything is zero before and there afterwards. */
 	char *p = map(8 * L);
 	CHECK(p && (!oxv || (uintptr_t)p % L == 0));
-	CHECK(nonzero(p, 0, 64) == 0);
+	CHECK(nonzero_pages(p, 0, 64) == 0);
 	mark(p, 0, 8 * 512, 1);
 	CHECK(wrong(p, 0, 8 * 512, 1) == 0);
 	CHECK(munmap(p, 8 * L) == 0);
@@ -156,7 +105,7 @@ int main(void)
 	CHECK(mprotect(p + 512 * P, L, PROT_NONE) == 0 && faults(p + 700 * P, 0) == SIGSEGV);
 	CHECK(mprotect(p + 512 * P, L, RW) == 0 && wrong(p, 11, 4 * 512, 3) == 0 && faults(p + 521 * P, 1) == 0);
 	CHECK(madvise(p + 1100 * P, 5 * P, MADV_DONTNEED) == 0);
-	CHECK(nonzero(p, 1100, 1105) == 0 && wrong(p, 11, 1100, 3) == 0 && wrong(p, 1105, 4 * 512, 3) == 0);
+	CHECK(nonzero_pages(p, 1100, 1105) == 0 && wrong(p, 11, 1100, 3) == 0 && wrong(p, 1105, 4 * 512, 3) == 0);
 	CHECK(mprotect(p + 3 * L, L, PROT_NONE) == 0 && faults(p + 3 * L, 0) == SIGSEGV && mprotect(p + 3 * L, L, PROT_READ) == 0);
 	CHECK(wrong(p, 3 * 512, 4 * 512, 3) == 0 && faults(p + 3 * L + 9, 1) == SIGSEGV);
 	CHECK(mlock(p + 1200 * P, P) == 0 && munlock(p + 1200 * P, P) == 0 && wrong(p, 1105, 4 * 512, 3) == 0);
@@ -181,7 +130,7 @@ int main(void)
 	CHECK(p != MAP_FAILED && faults(p + 3 * L - P, 0) == SIGSEGV);
 	char *wall = mmap(p + 3 * L - P, P, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	char *q = mremap(p, 3 * L - P, 9 * L, MREMAP_MAYMOVE);
-	CHECK(q != MAP_FAILED && q != p && wrong(q, 0, 3 * 512 - 1, 5) == 0 && nonzero(q, 3 * 512 - 1, 9 * 512) == 0);
+	CHECK(q != MAP_FAILED && q != p && wrong(q, 0, 3 * 512 - 1, 5) == 0 && nonzero_pages(q, 3 * 512 - 1, 9 * 512) == 0);
 	q = mremap(q, 9 * L, 9 * L, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
 	CHECK(q != MAP_FAILED && wrong(q, 0, 3 * 512 - 1, 5) == 0);
 	CHECK(munmap(wall, P) == 0 && munmap(q, 9 * L) == 0);
@@ -204,7 +153,7 @@ int main(void)
 	CHECK(madvise(p, 4 * L, MADV_HUGEPAGE) == 0);
 	CHECK(madvise(p + 2 * L, L, MADV_DONTNEED) == 0);
 	madvise(p, 4 * L, MADV_COLLAPSE); /* may fail where there are no large pages */
-	CHECK(wrong(p, 0, 2 * 512, 7) == 0 && nonzero(p, 2 * 512, 3 * 512) == 0 && wrong(p, 3 * 512, 4 * 512, 7) == 0);
+	CHECK(wrong(p, 0, 2 * 512, 7) == 0 && nonzero_pages(p, 2 * 512, 3 * 512) == 0 && wrong(p, 3 * 512, 4 * 512, 7) == 0);
 	CHECK(munmap(p + P, 4 * L - 2 * P) == 0 && wrong(p, 0, 1, 7) == 0 && wrong(p, 4 * 512 - 1, 4 * 512, 7) == 0);
 	CHECK(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 0 && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
 	CHECK(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1);
@@ -227,7 +176,7 @@ int main(void)
 
 	/* Reading gives zeros, also through the kernel; a heap that grows page by page. */
 	p = aligned(2 * L);
-	CHECK(nonzero(p, 0, 2 * 512) == 0);
+	CHECK(nonzero_pages(p, 0, 2 * 512) == 0);
 	mark(p, 0, 2 * 512, 9);
 	CHECK(wrong(p, 0, 2 * 512, 9) == 0 && munmap(p, 2 * L) == 0);
 	char *heap = sbrk(0);

@@ -1,66 +1,15 @@
 /* MAP_HUGETLB. A Linux without reserved pages refuses most of it: then only the errors are compared. */
-#include "check.h"
-#include <setjmp.h>
-#include <signal.h>
-#include <sys/mman.h>
+#include "memory.h"
 #include <sys/wait.h>
 #include <unistd.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <time.h>
 
-#define P 4096ul
-#define L (2ul << 20)
 #define G (1ul << 30)
-#define RW (PROT_READ | PROT_WRITE)
 #define HUGE (MAP_ANONYMOUS | MAP_HUGETLB)
 #define SIZE(log) ((unsigned)(log) << 26)
 
-static sigjmp_buf back;
-static void on_fault(int signal)
-{
-	siglongjmp(back, signal);
-}
-static int faults(volatile char *p, int write)
-{
-	int signal = sigsetjmp(back, 1);
-	if (signal)
-		return signal;
-	if (write)
-		*p = *p;
-	else
-		(void)*p;
-	return 0;
-}
-static long nonzero(char *p, size_t len)
-{
-	long count = 0;
-	for (size_t i = 0; i < len; i += 8)
-		count += *(uint64_t *)(p + i) != 0;
-	return count;
-}
-static long field(const char *path, const char *name)
-{
-	char line[256];
-	long sum = 0;
-	FILE *file = fopen(path, "r");
-	while (file && fgets(line, sizeof line, file))
-		if (!strncmp(line, name, strlen(name)) && line[strlen(name)] == ':')
-			sum += atol(line + strlen(name) + 1);
-	if (file)
-		fclose(file);
-	return sum;
-}
-static int in_oxv(void)
-{
-	char text[256] = "";
-	FILE *file = fopen("/proc/version", "r");
-	if (file) {
-		text[fread(text, 1, sizeof text - 1, file)] = 0;
-		fclose(file);
-	}
-	return strstr(text, "(oxv)") != NULL;
-}
 static int exit_code(pid_t child)
 {
 	int status = -1;
@@ -68,10 +17,41 @@ static int exit_code(pid_t child)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+static int set_pool(const char *pages)
+{
+	FILE *file = fopen("/proc/sys/vm/nr_hugepages", "w");
+	return file && fputs(pages, file) >= 0 && fclose(file) == 0;
+}
+static int pool_is(long total, long free, long surplus)
+{
+	return field("/proc/meminfo", "HugePages_Total") == total && field("/proc/meminfo", "HugePages_Free") == free &&
+	       field("/proc/meminfo", "HugePages_Surp") == surplus;
+}
+
+/* Pages that are set aside beforehand. In oxv only: a host's are not ours to change, and count as right. */
+static void pool(int oxv)
+{
+	char *p, *q;
+	CHECK(!oxv || (set_pool("4") && pool_is(4, 4, 0)));
+	p = oxv ? mmap(NULL, 3 * L, RW, MAP_PRIVATE | HUGE, -1, 0) : MAP_FAILED;
+	CHECK(!oxv || (p != MAP_FAILED && pool_is(4, 4, 0) && field("/proc/meminfo", "HugePages_Rsvd") == 3));
+	if (p != MAP_FAILED)
+		memset(p, 1, 3 * L);
+	CHECK(!oxv || (pool_is(4, 1, 0)));
+	q = oxv ? mmap(NULL, 2 * L, RW, MAP_PRIVATE | HUGE, -1, 0) : MAP_FAILED;
+	CHECK(!oxv || (q != MAP_FAILED && nonzero(q, 2 * L) == 0 && pool_is(5, 0, 1)));
+	CHECK(!oxv || (munmap(p, 3 * L) == 0 && pool_is(4, 2, 0)));
+	p = oxv ? mmap(NULL, L, RW, MAP_PRIVATE | HUGE, -1, 0) : MAP_FAILED;
+	CHECK(!oxv || (p != MAP_FAILED && nonzero(p, L) == 0 && pool_is(4, 1, 0)));
+	CHECK(!oxv || (set_pool("1") && pool_is(3, 0, 2)));
+	CHECK(!oxv || (munmap(p, L) == 0 && munmap(q, 2 * L) == 0 && pool_is(1, 1, 0)));
+	CHECK(!oxv || (set_pool("0\n") && pool_is(0, 0, 0)));
+	CHECK(!oxv || (!set_pool("many")));
+}
+
 int main(void)
 {
-	signal(SIGSEGV, on_fault);
-	signal(SIGBUS, on_fault);
+	catch_faults();
 	int oxv = in_oxv();
 
 	/* Errors that need no pages. */
@@ -153,5 +133,6 @@ int main(void)
 		if (!(munmap(p, L) == -1 && errno == EINVAL && munmap(p, G) == 0))
 			failures++;
 	}
+	pool(oxv);
 	return DONE();
 }

@@ -1,38 +1,11 @@
 /* mmap and its relations. */
-#include "check.h"
+#include "memory.h"
 #include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-
-static sigjmp_buf back;
-static void on_fault(int signal)
-{
-	siglongjmp(back, signal);
-}
-static int faults(volatile char *p, int write)
-{
-	int signal = sigsetjmp(back, 1);
-	if (signal)
-		return signal;
-	if (write)
-		*p = *p;
-	else
-		(void)*p;
-	return 0;
-}
-static char *anon(size_t len, int prot)
-{
-	return mmap(NULL, len, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-}
 
 int main(void)
 {
-	const int RW = PROT_READ | PROT_WRITE;
-	const size_t P = 4096;
-	signal(SIGSEGV, on_fault);
-	signal(SIGBUS, on_fault);
+	catch_faults();
 
 	/* Zero-filled, kept, gone after munmap. */
 	char *p = anon(64 * P, RW);

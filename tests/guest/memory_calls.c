@@ -1,19 +1,11 @@
 /* Locking, asking about, advising on and reaching into memory. */
-#include "check.h"
+#include "memory.h"
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
-#define RW (PROT_READ | PROT_WRITE)
-static const size_t P = 4096;
-
-static char *anon(size_t len, int prot)
-{
-	return mmap(NULL, len, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-}
 
 /* kB in a line of /proc/self/status. */
 static long status_kb(const char *name)
@@ -168,6 +160,25 @@ static void reaching(void)
 	CHECK(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 7);
 }
 
+static void advising(void)
+{
+	char *p = anon(8 * P, RW);
+	memset(p, 3, 8 * P);
+	struct iovec parts[2] = { { p, 2 * P }, { p + 4 * P, P } };
+	int self = syscall(SYS_pidfd_open, getpid(), 0);
+	CHECK(self >= 0);
+	CHECK(syscall(SYS_process_madvise, self, parts, 2, 20 /* MADV_COLD */, 0) == (long)(3 * P) && p[0] == 3);
+	FAILS(syscall(SYS_process_madvise, self, parts, 2, 20, 1), EINVAL);
+	FAILS(syscall(SYS_process_madvise, self, parts, 2, 9999, 0), EINVAL);
+	FAILS(syscall(SYS_process_madvise, -1, parts, 2, 20, 0), EBADF);
+	FAILS(syscall(SYS_process_madvise, self, (void *)8, 2, 20, 0), EFAULT);
+	munmap(p + 4 * P, P);
+	CHECK(syscall(SYS_process_madvise, self, parts, 2, 20, 0) == (long)(2 * P));
+	parts[0] = parts[1];
+	FAILS(syscall(SYS_process_madvise, self, parts, 1, 20, 0), ENOMEM);
+	close(self);
+}
+
 static void counting(void)
 {
 	/* Cutting the middle out makes two of one; the end cut off makes none more. */
@@ -200,6 +211,7 @@ int main(void)
 	asking();
 	pagemap();
 	reaching();
+	advising();
 	counting();
 	return DONE();
 }

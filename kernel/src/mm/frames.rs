@@ -437,6 +437,11 @@ pub(super) fn free_contiguous(frame: u64, count: u64) {
     if count == 1 {
         return free_frame(frame);
     }
+    free_run(frame, count);
+}
+
+/// Gives contiguous frames back to the central pool.
+pub(super) fn free_run(frame: u64, count: u64) {
     give_back(|central| central.buddy.free_range(frame, count));
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// Room for about `expected` items, if memory allows: got when the first few have come.
+    /// Room for about `expected` items, if memory allows: got when the first few have come. With 0 nothing is ever allocated.
     pub(super) const fn new(expected: usize) -> Self {
         Self { inline: [0; INLINE], used: 0, more: Vec::new(), expected, freed: Freed::PagesOnly }
     }
@@ -78,7 +78,7 @@ impl Gather {
     #[cold]
     fn find_room(&mut self) -> ControlFlow<()> {
         // Without memory the inline room does, with more flushes.
-        let room = self.more.capacity() > 0 || self.more.try_reserve_exact(self.expected.clamp(INLINE, MOST)).is_ok();
+        let room = self.more.capacity() > 0 || self.expected > INLINE && self.more.try_reserve_exact(self.expected.min(MOST)).is_ok();
         if room { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 

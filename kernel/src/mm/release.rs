@@ -16,12 +16,19 @@ const LONG: u64 = 16;
 pub(super) struct FreedFrames {
     first: u64,
     count: u64,
+    /// Runs this long go to the central pool.
+    long: u64,
 }
 
 impl FreedFrames {
     /// None yet.
     pub(super) const fn new() -> Self {
-        Self { first: 0, count: 0 }
+        Self { first: 0, count: 0, long: LONG }
+    }
+
+    /// None yet; all go to the central pool, where every CPU finds them.
+    pub(super) const fn for_all() -> Self {
+        Self { first: 0, count: 0, long: 1 }
     }
 
     /// Takes one reference to a frame away.
@@ -49,8 +56,8 @@ impl FreedFrames {
     }
 
     fn give_back(&mut self) {
-        if self.count >= LONG {
-            frames::free_contiguous(self.first, self.count);
+        if self.count >= self.long {
+            frames::free_run(self.first, self.count);
         } else {
             (self.first..self.first + self.count).for_each(frames::free_frame);
         }

@@ -1,10 +1,10 @@
 //! [`SharedMemory`]: memory without a file that several mappings share (`MAP_SHARED | MAP_ANONYMOUS`, and a base for memfd and shm).
 
-use addr::PAGE_SIZE;
+use addr::{PAGE_SIZE, PhysAddr};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
-use frame::{Frame, Mappable, MappingId};
+use frame::{Frame, Lost, LostPrivate, Mappable, Mappers, MappingId};
 use linux_abi::Errno;
 use sync::Mutex;
 
@@ -15,6 +15,7 @@ static NEXT_INODE: AtomicU64 = AtomicU64::new(1);
 /// Pages that come into being, zeroed, when they are first touched.
 pub struct SharedMemory {
     pages: Mutex<BTreeMap<u64, Frame>>,
+    mappers: Mappers,
     size: AtomicU64,
     inode: u64,
 }
@@ -24,7 +25,7 @@ impl SharedMemory {
     #[must_use]
     pub fn new(size: u64) -> Arc<Self> {
         let inode = NEXT_INODE.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { pages: Mutex::new(BTreeMap::new()), size: AtomicU64::new(size), inode })
+        Arc::new(Self { pages: Mutex::new(BTreeMap::new()), mappers: Mappers::new(), size: AtomicU64::new(size), inode })
     }
 
     /// Pages that have come into being.
@@ -63,5 +64,22 @@ impl Mappable for SharedMemory {
 
     fn mapping_id(&self) -> MappingId {
         MappingId { device: DEVICE, inode: self.inode }
+    }
+
+    fn mappers(&self) -> Option<&Mappers> {
+        Some(&self.mappers)
+    }
+
+    fn punch_hole(&self, start: u64, end: u64) -> Result<(), Errno> {
+        let pages = start / PAGE_SIZE as u64..end.div_ceil(PAGE_SIZE as u64);
+        let gone = {
+            let mut all = self.pages.lock();
+            let mut gone = all.split_off(&pages.start);
+            all.append(&mut gone.split_off(&pages.end));
+            gone
+        };
+        let was_ours = |index: u64, page: PhysAddr| gone.get(&index).is_some_and(|frame| frame.phys() == page);
+        self.mappers.forget(&Lost { object: self.mapping_id(), pages, private: LostPrivate::Unchanged(&was_ours) });
+        Ok(())
     }
 }

@@ -43,6 +43,17 @@ pub trait Mappable: Send + Sync {
         None
     }
 
+    /// Frees the storage of a byte range, which reads as zeros afterwards, and takes its pages from all who map them: `MADV_REMOVE`.
+    ///
+    /// Context: no lock of an address space is held.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where that is not possible, and those of `fallocate`.
+    fn punch_hole(&self, start: u64, end: u64) -> Result<(), Errno> {
+        let _ = (start, end);
+        Err(Errno::EOPNOTSUPP)
+    }
+
     /// Called by `msync(MS_SYNC)` for a shared mapping: brings the byte range to stable storage.
     ///
     /// # Errors

@@ -33,6 +33,14 @@ bitflags! {
         const UNTOUCHED = 1 << 11;
         /// Ours: a page of `MAP_HUGETLB`, which is never split.
         const EXPLICIT = 1 << 52;
+        /// Ours: the page was not written since somebody asked for that to be noticed (`clear_refs`). Never with [`Flags::WRITABLE`].
+        const SOFT_CLEAN = 1 << 53;
+        /// Ours: likewise, for `PAGEMAP_SCAN`.
+        const WRITE_WATCHED = 1 << 54;
+        /// Ours: the contents may go while [`Flags::DIRTY`] is not set (`MADV_FREE`).
+        const LAZY_FREE = 1 << 55;
+        /// Ours: not present, and never to be (`MADV_GUARD_INSTALL`).
+        const GUARD = 1 << 56;
         /// Instruction fetches are refused.
         const NO_EXECUTE = 1 << 63;
     }

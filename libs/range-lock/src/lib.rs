@@ -184,6 +184,13 @@ impl<T> RangeLock<T> {
         Turn { lock: self, turn: self.turn.lock() }
     }
 
+    /// As [`RangeLock::read`] if nobody else has the lock. Never sleeps.
+    ///
+    /// Context: any thread, also one that holds a block.
+    pub fn try_read(&self) -> Option<Turn<'_, T>> {
+        Some(Turn { lock: self, turn: self.turn.try_lock()? })
+    }
+
     /// Takes the lock to change anything.
     ///
     /// Context: may sleep; not while holding a block.
@@ -193,6 +200,15 @@ impl<T> RangeLock<T> {
 
     #[inline]
     fn exclude(&self, kind: u64, range: Range<u64>) {
+        self.show(kind, &range);
+        if !self.is_unused() {
+            self.wait_until_drained(kind, &range);
+        }
+    }
+
+    /// Lets faults see what is excluded from now on.
+    #[inline]
+    fn show(&self, kind: u64, range: &Range<u64>) {
         let generation = (self.mode.load(Ordering::Relaxed) & !KIND).wrapping_add(GENERATION);
         // Release: who reads these sees the mode before them gone.
         self.from.store(range.start, Ordering::Release);
@@ -200,9 +216,6 @@ impl<T> RangeLock<T> {
         self.mode.swap(generation | kind, Ordering::SeqCst);
         #[cfg(loom)]
         fence(Ordering::SeqCst);
-        if !self.is_unused() {
-            self.wait_until_drained(kind, &range);
-        }
     }
 
     /// Whether no fault is in flight at all, which is the common case.
@@ -258,6 +271,13 @@ impl<'a, T> Turn<'a, T> {
     /// Keeps `range` to oneself, without a change of the data. Sleeps until nobody holds a block in the range.
     pub fn keep_out(self, range: Range<u64>) -> Settled<'a, T> {
         Settled(self.exclude(RANGE, range))
+    }
+
+    /// As [`Turn::keep_out`] if nobody holds a block in the range; never sleeps.
+    pub fn try_keep_out(self, range: Range<u64>) -> Option<Settled<'a, T>> {
+        self.lock.show(RANGE, &range);
+        let ours = Changing { lock: self.lock, _open: Open(self.lock), _turn: self.turn };
+        self.lock.is_drained(RANGE, &range).then(|| Settled(ours))
     }
 
     fn exclude(self, kind: u64, range: Range<u64>) -> Changing<'a, T> {

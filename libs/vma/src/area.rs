@@ -41,6 +41,10 @@ bitflags! {
         const NO_HUGE_PAGE = 1 << 8;
         /// May never become writable: shared, and the file is not open for writing.
         const NEVER_WRITABLE = 1 << 9;
+        /// Pages that were not written since the bits were cleared are marked (`clear_refs`).
+        const TRACKED = 1 << 10;
+        /// Pages that were not written since they were watched are marked (`PAGEMAP_SCAN`).
+        const WATCHED = 1 << 11;
         /// Pages of 2 MiB, by name (`MAP_HUGETLB`).
         const PAGES_2M = 1 << 16;
         /// Pages of 1 GiB, by name (`MAP_HUGETLB`).

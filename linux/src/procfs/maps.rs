@@ -1,10 +1,10 @@
-//! `/proc/PID/maps` and `smaps`.
+//! `/proc/PID/maps`, `smaps` and `smaps_rollup`.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use kernel::mm::{AddressSpace, AreaFlags, Prot, VmaInfo};
+use kernel::mm::{AddressSpace, AreaFlags, Prot, Usage, VmaInfo};
 use linux_abi::Errno;
 use vfs::types::{dev_major, dev_minor};
 
@@ -59,27 +59,33 @@ pub(super) fn maps(space: &AddressSpace) -> Result<Vec<u8>, Errno> {
     Ok(space.areas().iter().flat_map(line).collect())
 }
 
-fn kb(bytes: u64) -> u64 {
-    bytes / 1024
-}
-
-/// The content of `smaps`: what is resident is known, who shares it is not told.
+/// The content of `smaps`.
 ///
 /// # Errors
 /// `ENOMEM`.
 pub(super) fn smaps(space: &AddressSpace) -> Result<Vec<u8>, Errno> {
-    check_room(space, 768)?;
+    check_room(space, 1024)?;
     let mut out = Vec::new();
     for area in space.areas() {
+        let usage = space.usage(area.start);
+        let page = if area.flags.contains(AreaFlags::PAGES_1G) {
+            1 << 30
+        } else if area.flags.contains(AreaFlags::PAGES_2M) {
+            2 << 20
+        } else {
+            addr::PAGE_SIZE as u64
+        };
         out.extend(line(&area));
-        let large = space.large_page_bytes_in(area.start, area.end);
-        out.extend(counters(area.end - area.start, rss(space, &area), large).into_bytes());
-        out.extend_from_slice(b"VmFlags:");
-        let flags = [(Prot::READ, " rd"), (Prot::WRITE, " wr"), (Prot::EXEC, " ex")];
-        for (_, name) in flags.iter().filter(|(prot, _)| area.prot.contains(*prot)) {
-            out.extend_from_slice(name.as_bytes());
-        }
-        out.push(b'\n');
+        let mut text = String::new();
+        put(&mut text, &[("Size", area.end - area.start), ("KernelPageSize", page), ("MMUPageSize", page), ("Rss", usage.rss)]);
+        put(&mut text, &[("Pss", usage.pss_4096ths >> 12), ("Pss_Dirty", usage.pss_dirty_4096ths >> 12)]);
+        put_counts(&mut text, &usage);
+        let locked = if area.flags.contains(AreaFlags::LOCKED) { usage.pss_4096ths >> 12 } else { 0 };
+        put(&mut text, &[("Locked", locked)]);
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "THPeligible:    {:>8}", u8::from(space.may_have_large_pages(area.start)));
+        let _ = writeln!(text, "VmFlags: {}", flags(&area));
+        out.extend_from_slice(text.as_bytes());
     }
     Ok(out)
 }
@@ -92,31 +98,57 @@ pub(super) fn smaps_rollup(space: &AddressSpace) -> Result<Vec<u8>, Errno> {
     check_room(space, 0)?;
     let areas = space.areas();
     let (Some(first), Some(last)) = (areas.first(), areas.last()) else { return Ok(Vec::new()) };
-    let resident = areas.iter().map(|area| rss(space, area)).sum();
-    let large = areas.iter().map(|area| space.large_page_bytes_in(area.start, area.end)).sum();
+    let (mut sum, mut locked) = (Usage::default(), 0);
+    for area in &areas {
+        let usage = space.usage(area.start);
+        sum.add(&usage);
+        locked += if area.flags.contains(AreaFlags::LOCKED) { usage.pss_4096ths } else { 0 };
+    }
     let mut text = String::new();
-    let _ = writeln!(text, "{:08x}-{:08x} ---p 00000000 00:00 0 [rollup]", first.start.0, last.end.0);
-    let counters = counters(0, resident, large);
-    // The first line is the size of one area, which a sum does not have.
-    text.push_str(counters.split_once('\n').map_or("", |(_, rest)| rest));
+    let _ = writeln!(text, "{:08x}-{:08x} ---p 00000000 00:00 0                          [rollup]", first.start.0, last.end.0);
+    let of_objects = sum.pss_file_4096ths + sum.pss_shared_memory_4096ths;
+    put(&mut text, &[("Rss", sum.rss), ("Pss", sum.pss_4096ths >> 12), ("Pss_Dirty", sum.pss_dirty_4096ths >> 12)]);
+    put(&mut text, &[("Pss_Anon", (sum.pss_4096ths - of_objects) >> 12), ("Pss_File", sum.pss_file_4096ths >> 12), ("Pss_Shmem", sum.pss_shared_memory_4096ths >> 12)]);
+    put_counts(&mut text, &sum);
+    put(&mut text, &[("Locked", locked >> 12)]);
     Ok(text.into_bytes())
 }
 
-fn rss(space: &AddressSpace, area: &VmaInfo) -> u64 {
-    space.resident_pages_in(area.start, area.end) * addr::PAGE_SIZE as u64
+/// What both files have in common.
+fn put_counts(text: &mut String, usage: &Usage) {
+    let lines = [
+        ("Shared_Clean", usage.shared_clean), ("Shared_Dirty", usage.shared_dirty), ("Private_Clean", usage.private_clean),
+        ("Private_Dirty", usage.private_dirty), ("Referenced", usage.referenced), ("Anonymous", usage.anonymous), ("KSM", 0),
+        ("LazyFree", usage.lazy_free), ("AnonHugePages", usage.anonymous_large), ("ShmemPmdMapped", 0), ("FilePmdMapped", 0),
+        ("Shared_Hugetlb", usage.shared_explicit), ("Private_Hugetlb", usage.private_explicit), ("Swap", 0), ("SwapPss", 0),
+    ];
+    put(text, &lines);
 }
 
-fn counters(size: u64, resident: u64, large: u64) -> String {
-    let mut text = String::new();
-    let all = [
-        ("Size", size), ("KernelPageSize", 4096), ("MMUPageSize", 4096), ("Rss", resident), ("Pss", resident),
-        ("Shared_Clean", 0), ("Shared_Dirty", 0), ("Private_Clean", 0), ("Private_Dirty", resident), ("Referenced", resident),
-        ("Anonymous", 0), ("AnonHugePages", large), ("Shared_Hugetlb", 0), ("Private_Hugetlb", 0), ("Swap", 0), ("SwapPss", 0),
-        ("Locked", 0),
-    ];
-    for (name, bytes) in all {
+fn put(text: &mut String, lines: &[(&str, u64)]) {
+    for (name, bytes) in lines {
         let label = alloc::format!("{name}:");
-        let _ = writeln!(text, "{label:<16}{:>8} kB", kb(bytes));
+        let _ = writeln!(text, "{label:<16}{:>8} kB", bytes / 1024);
+    }
+}
+
+/// `VmFlags`: two letters each, in the order of Linux's bits (proc_pid_smaps(5)).
+fn flags(area: &VmaInfo) -> String {
+    let (prot, flag) = (|right| area.prot.contains(right), |flag| area.flags.contains(flag));
+    let shared = flag(AreaFlags::SHARED);
+    let explicit = area.flags.intersects(AreaFlags::PAGES_2M | AreaFlags::PAGES_1G);
+    let all = [
+        ("rd", prot(Prot::READ)), ("wr", prot(Prot::WRITE)), ("ex", prot(Prot::EXEC)), ("sh", shared && !flag(AreaFlags::NEVER_WRITABLE)),
+        ("mr", true), ("mw", !flag(AreaFlags::NEVER_WRITABLE)), ("me", true), ("ms", shared), ("gd", flag(AreaFlags::GROWS_DOWN)),
+        ("uw", flag(AreaFlags::WATCHED)), ("lo", flag(AreaFlags::LOCKED)), ("dc", flag(AreaFlags::DONT_FORK)),
+        ("ac", !shared && prot(Prot::WRITE) && !flag(AreaFlags::NO_RESERVE)), ("nr", flag(AreaFlags::NO_RESERVE)), ("ht", explicit),
+        ("wf", flag(AreaFlags::WIPE_ON_FORK)), ("dd", flag(AreaFlags::DONT_DUMP)), ("sd", !flag(AreaFlags::TRACKED)),
+        ("hg", flag(AreaFlags::HUGE_PAGE)), ("nh", flag(AreaFlags::NO_HUGE_PAGE)),
+    ];
+    let mut text = String::new();
+    for (name, _) in all.iter().filter(|(_, set)| *set) {
+        text.push_str(name);
+        text.push(' ');
     }
     text
 }

@@ -62,6 +62,7 @@ fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Opt
         ("auxv", about(&process, |p| Ok(p.executable.read().auxv.clone()))),
         ("cgroup", Entry::text("0::/\n")),
         ("children", about(&process, |p| Ok(children(p).into_bytes()))),
+        ("clear_refs", pagemap::clear_refs(&process)),
         ("cmdline", about(&process, |p| strings(p, p.executable.read().args))),
         ("comm", comm(task.clone())),
         ("cwd", place_link(&process, |p| Ok(p.fs.cwd.read().clone()))),

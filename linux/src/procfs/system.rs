@@ -18,6 +18,7 @@ use vfs::types::{dev_major, dev_minor};
 
 use crate::process::{Usage, all_processes, task_count};
 use crate::sys::{file, info, shm};
+use crate::sysfs::explicit_pool;
 use crate::{calls, cpuinfo, random};
 
 /// A file whose text `make` gives.
@@ -198,9 +199,9 @@ fn meminfo() -> String {
         let label = format!("{name}:");
         let _ = writeln!(out, "{label:<16}{kb:>8} kB");
     }
-    // All are surplus pages: there is no pool. Those that nobody has touched are free, and reserved.
+    // Those in mappings that nobody has touched are free, and reserved.
     let (large, huge) = (explicit_pages(PageSize::Size2M), explicit_pages(PageSize::Size1G));
-    let counts = [("Total", large.total), ("Free", large.untouched), ("Rsvd", large.untouched), ("Surp", large.total)];
+    let counts = [("Total", large.total), ("Free", large.untouched + large.pooled), ("Rsvd", large.untouched), ("Surp", large.surplus)];
     for (name, count) in counts {
         let _ = writeln!(out, "HugePages_{name}: {count:>7}");
     }
@@ -336,7 +337,7 @@ fn sys() -> Entry {
             Entry::fixed(vec![
                 ("max_map_count", max_map_count()),
                 ("mmap_min_addr", Entry::text("65536\n")),
-                ("nr_hugepages", text(|| format!("{}\n", explicit_pages(PageSize::Size2M).total))),
+                ("nr_hugepages", explicit_pool(PageSize::Size2M)),
                 ("nr_overcommit_hugepages", text(|| format!("{}\n", memory_info().total_bytes() >> 21))),
                 ("overcommit_memory", Entry::text("1\n")),
                 ("overcommit_ratio", Entry::text("50\n")),

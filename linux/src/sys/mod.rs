@@ -17,3 +17,4 @@ pub mod signal;
 pub mod socket;
 pub mod thread;
 pub mod time;
+pub mod userfault;

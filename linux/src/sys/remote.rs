@@ -7,13 +7,14 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::{Access, AddressSpace};
+use kernel::mm::{Access, AddressSpace, Advice};
 use linux_abi::Errno;
 use linux_abi::fs::{IOV_MAX, Iovec};
 use vfs::io::{Sink, Source};
 
 use crate::ctx::{Ctx, SysResult};
 use crate::process::{Process, find_process, find_task};
+use crate::sys::pidfd;
 use crate::user_ptr::{UserIovecs, UserPtr};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -115,6 +116,35 @@ pub fn process_vm_writev(ctx: &Ctx<'_>, pid: i32, local: UserPtr<Iovec>, local_c
         if result != Ok(len) {
             return moved(done, result.map(drop));
         }
+    }
+    Ok(done)
+}
+
+/// `process_madvise`: how many bytes were advised on. Others' memory takes only advice that changes no contents.
+///
+/// # Errors
+/// `EBADF`, `EFAULT`, `EINVAL`, `ENOMEM`, `EPERM`, `ESRCH`.
+pub fn process_madvise(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize, advice: i32, flags: u32) -> SysResult {
+    if flags != 0 || count > IOV_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let vectors = vectors.read_vec(count)?;
+    let process = find_process(pidfd::process_of(ctx, fd)?).ok_or(Errno::ESRCH)?;
+    let advice = Advice::from_raw(advice)?;
+    let own = process.pid() == ctx.process().pid();
+    if !own && !matches!(advice, Advice::PageOut | Advice::WillNeed | Advice::Collapse) {
+        return Err(Errno::EINVAL);
+    }
+    if !own && !may_look(ctx.process(), &process) {
+        return Err(Errno::EPERM);
+    }
+    let space = process.space();
+    let mut done = 0;
+    for vector in vectors {
+        if let Err(error) = space.advise(VirtAddr(vector.base), vector.len, advice) {
+            return moved(done, Err(error));
+        }
+        done += vector.len as usize;
     }
     Ok(done)
 }

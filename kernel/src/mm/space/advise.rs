@@ -1,6 +1,8 @@
 //! `madvise`, `mincore`, `msync`.
 
+use super::backing::AreaBacking;
 use super::change::aligned_range;
+use super::explicit::has_explicit;
 use super::{Access, AddressSpace, Areas, PAGE};
 use addr::VirtAddr;
 use alloc::sync::Arc;
@@ -8,12 +10,12 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 use frame::Mappable;
 use linux_abi::Errno;
-use vma::AreaFlags;
+use vma::{Area, AreaFlags};
 
 /// What `madvise` says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Advice {
-    /// About access patterns: noted by nobody (`MADV_NORMAL`, `RANDOM`, `SEQUENTIAL`, `COLD`, `PAGEOUT`, `MERGEABLE`, …).
+    /// About access patterns: noted by nobody (`MADV_NORMAL`, `RANDOM`, `SEQUENTIAL`, `MERGEABLE`, …).
     Ignored,
     /// `MADV_WILLNEED`: brings pages in if that is cheap.
     WillNeed,
@@ -21,8 +23,16 @@ pub enum Advice {
     DontNeed,
     /// `MADV_DONTNEED_LOCKED`: also locked pages.
     DontNeedLocked,
-    /// `MADV_FREE`: like [`Advice::DontNeed`], private anonymous memory only.
+    /// `MADV_FREE`: private anonymous pages may go until they are written again.
     Free,
+    /// `MADV_COLD`, `MADV_PAGEOUT`: there is nothing to page out to, so only the errors are.
+    PageOut,
+    /// `MADV_REMOVE`: makes a hole in the object behind a shared mapping.
+    Remove,
+    /// `MADV_GUARD_INSTALL`.
+    GuardInstall,
+    /// `MADV_GUARD_REMOVE`.
+    GuardRemove,
     /// `MADV_POPULATE_READ`.
     PopulateRead,
     /// `MADV_POPULATE_WRITE`.
@@ -39,11 +49,15 @@ impl Advice {
     /// The advice with Linux's number `value`.
     ///
     /// # Errors
-    /// `EINVAL` for numbers that Linux does not have, or that are not supported here (`MADV_REMOVE`).
+    /// `EINVAL` for numbers that Linux does not have.
     pub const fn from_raw(value: i32) -> Result<Self, Errno> {
         Ok(match value {
-            // NORMAL RANDOM SEQUENTIAL, MERGEABLE UNMERGEABLE, COLD PAGEOUT
-            0..=2 | 12 | 13 | 20 | 21 => Self::Ignored,
+            // NORMAL RANDOM SEQUENTIAL, MERGEABLE UNMERGEABLE
+            0..=2 | 12 | 13 => Self::Ignored,
+            20 | 21 => Self::PageOut,
+            9 => Self::Remove,
+            102 => Self::GuardInstall,
+            103 => Self::GuardRemove,
             3 => Self::WillNeed,
             4 => Self::DontNeed,
             8 => Self::Free,
@@ -78,6 +92,9 @@ impl AddressSpace {
             Advice::PopulateRead => self.populate_as(start, end, Access::Read).map_err(super::FaultError::to_errno),
             Advice::PopulateWrite => self.populate_as(start, end, Access::Write).map_err(super::FaultError::to_errno),
             Advice::Collapse => self.collapse(start, end),
+            Advice::PageOut => self.page_out(start, end),
+            Advice::Remove => self.punch_objects(start, end),
+            Advice::GuardInstall | Advice::GuardRemove => self.guard(start, end, advice),
             Advice::Set(flags) => self.change_flags(start, end, |area| set_flags(area, flags)),
             Advice::Clear(flags) => self.change_flags(start, end, |area| area.remove(flags)),
         }
@@ -96,14 +113,15 @@ impl AddressSpace {
 
     /// Files only; pages that cannot be had are no error.
     fn will_need(&self, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
-        let files: Vec<(VirtAddr, VirtAddr)> = {
-            let areas = self.areas.read();
-            covered(&areas, start, end)?;
-            let backed = areas.map.overlapping(start, end).filter(|area| area.backing.part.is_some() && !area.prot.is_empty());
-            backed.map(|area| (area.start.max(start), area.end.min(end))).collect()
-        };
-        for (start, end) in files {
-            let _best_effort = self.populate_as(start, end, Access::Read);
+        self.check_covered(start, end)?;
+        let mut at = start;
+        while at < end {
+            // One after the other: a program may have any number.
+            let backed = |area: &&Area<AreaBacking>| area.backing.part.is_some() && !area.prot.is_empty();
+            let next = self.areas.read().map.overlapping(at, end).find(backed).map(|area| (area.start.max(at), area.end.min(end)));
+            let Some((from, to)) = next else { break };
+            let _best_effort = self.populate_as(from, to, Access::Read);
+            at = to;
         }
         Ok(())
     }
@@ -111,15 +129,71 @@ impl AddressSpace {
     fn drop_pages(&self, start: VirtAddr, end: VirtAddr, advice: Advice) -> Result<(), Errno> {
         let areas = self.areas.read();
         for area in areas.map.overlapping(start, end) {
-            let private = area.backing.part.is_none();
-            if (area.flags.contains(AreaFlags::LOCKED) && advice != Advice::DontNeedLocked) || (advice == Advice::Free && !private) {
+            let anonymous = area.backing.part.is_none() && !has_explicit(area);
+            let locked = area.flags.contains(AreaFlags::LOCKED) && !matches!(advice, Advice::DontNeedLocked | Advice::Free);
+            if locked || advice == Advice::Free && !anonymous {
                 return Err(Errno::EINVAL);
             }
         }
+        let touched = |area: &Area<AreaBacking>| area.backing.is_touched();
+        if !areas.map.overlapping(start, end).any(touched) {
+            return covered(&areas, start, end);
+        }
         let areas = areas.keep_out(start.0..end.0);
         self.split_borders(&areas, start, end)?;
-        if areas.map.overlapping(start, end).any(|area| area.backing.is_touched()) {
+        if advice == Advice::Free {
+            self.give_up_pages(&areas, &(start..end))?;
+        } else if areas.map.overlapping(start, end).any(|area| area.backing.has_guards()) {
+            self.remove_pages_between_guards(&(start..end));
+        } else {
             self.remove_pages(start, end, &(start..start));
+        }
+        covered(&areas, start, end)
+    }
+
+    fn page_out(&self, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
+        let areas = self.areas.read();
+        let refused = |area: &Area<AreaBacking>| area.flags.contains(AreaFlags::LOCKED) || has_explicit(area);
+        if areas.map.overlapping(start, end).any(refused) { Err(Errno::EINVAL) } else { covered(&areas, start, end) }
+    }
+
+    /// Makes holes in the objects of shared mappings; their pages leave all mappings.
+    fn punch_objects(&self, start: VirtAddr, end: VirtAddr) -> Result<(), Errno> {
+        let mut parts: Vec<(Arc<dyn Mappable>, u64, u64)> = Vec::new();
+        let result = {
+            let areas = self.areas.read();
+            for area in areas.map.overlapping(start, end) {
+                if area.flags.contains(AreaFlags::LOCKED) {
+                    return Err(Errno::EINVAL);
+                }
+                let part = area.backing.part.as_ref().ok_or(Errno::EINVAL)?;
+                if !area.flags.contains(AreaFlags::SHARED) || area.flags.contains(AreaFlags::NEVER_WRITABLE) {
+                    return Err(Errno::EACCES);
+                }
+                let from = part.offset + (area.start.max(start) - area.start);
+                parts.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                parts.push((part.object.clone(), from, from + (area.end.min(end) - area.start.max(start))));
+            }
+            covered(&areas, start, end)
+        };
+        for (object, from, to) in parts {
+            object.punch_hole(from, to)?;
+        }
+        result
+    }
+
+    fn guard(&self, start: VirtAddr, end: VirtAddr, advice: Advice) -> Result<(), Errno> {
+        let areas = self.areas.read();
+        let refused = |area: &Area<AreaBacking>| has_explicit(area) || advice == Advice::GuardInstall && area.flags.contains(AreaFlags::LOCKED);
+        if areas.map.overlapping(start, end).any(refused) {
+            return Err(Errno::EINVAL);
+        }
+        let areas = areas.keep_out(start.0..end.0);
+        if advice == Advice::GuardRemove {
+            self.remove_guards(&areas, &(start..end));
+        } else {
+            self.split_borders(&areas, start, end)?;
+            self.install_guards(&areas, &(start..end))?;
         }
         covered(&areas, start, end)
     }
@@ -157,6 +231,7 @@ impl AddressSpace {
             for area in areas.map.overlapping(start, end).filter(|area| area.flags.contains(AreaFlags::SHARED)) {
                 if let Some(part) = &area.backing.part {
                     let from = part.offset + (area.start.max(start) - area.start);
+                    parts.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
                     parts.push((part.object.clone(), from, from + (area.end.min(end) - area.start.max(start))));
                 }
             }

@@ -3,7 +3,7 @@
 use addr::VirtAddr;
 use alloc::sync::Arc;
 use bitflags::bitflags;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 use frame::Mappable;
 use vma::Prot;
 
@@ -133,54 +133,89 @@ pub(super) struct AreaBacking {
     /// `None`: private zeros.
     pub(super) part: Option<ObjectPart>,
     pub(super) name: Option<Name>,
-    /// Whether the page tables may have anything for the area: set by who is about to put something there, who has looked the area up
-    /// and holds its block, or has the area to itself. Never cleared.
-    touched: AtomicBool,
+    /// What the page tables may have for the area, [`TOUCHED`] and others: set by who is about to put it there, who has looked the area up and
+    /// holds its block, or has the area to itself. Never cleared.
+    notes: AtomicU8,
 }
+
+/// Anything.
+const TOUCHED: u8 = 1;
+/// Guards.
+const GUARDS: u8 = 2;
+/// Pages that were given up with `MADV_FREE`.
+const LAZY: u8 = 4;
 
 impl Clone for AreaBacking {
     fn clone(&self) -> Self {
-        Self { part: self.part.clone(), name: self.name.clone(), touched: AtomicBool::new(self.is_touched()) }
+        Self { part: self.part.clone(), name: self.name.clone(), notes: AtomicU8::new(self.notes.load(Ordering::Relaxed)) }
     }
 }
 
 impl AreaBacking {
     /// Of an area that nobody has touched.
     pub(super) const fn new(part: Option<ObjectPart>, name: Option<Name>) -> Self {
-        Self { part, name, touched: AtomicBool::new(false) }
+        Self { part, name, notes: AtomicU8::new(0) }
     }
 
     /// What a fault needs to know.
     pub(super) fn without_name(&self) -> Self {
-        Self { part: self.part.clone(), name: None, touched: AtomicBool::new(true) }
+        Self { part: self.part.clone(), name: None, notes: AtomicU8::new(TOUCHED) }
+    }
+
+    #[inline]
+    fn has(&self, note: u8) -> bool {
+        self.notes.load(Ordering::Relaxed) & note != 0
+    }
+
+    #[inline]
+    fn note(&self, notes: u8) {
+        if self.notes.load(Ordering::Relaxed) & notes != notes {
+            // A change of the areas comes after it: the range lock orders the two.
+            self.notes.fetch_or(notes, Ordering::Relaxed);
+        }
     }
 
     /// Whether the page tables may have anything for the area.
     #[inline]
     pub(super) fn is_touched(&self) -> bool {
-        self.touched.load(Ordering::Relaxed)
+        self.has(TOUCHED)
     }
 
     /// The page tables may have something for the area from now on.
     #[inline]
     pub(super) fn touch(&self) {
-        if !self.is_touched() {
-            // A change of the areas comes after it: the range lock orders the two.
-            self.touched.store(true, Ordering::Relaxed);
-        }
+        self.note(TOUCHED);
+    }
+
+    /// Whether there may be guards.
+    pub(super) fn has_guards(&self) -> bool {
+        self.has(GUARDS)
+    }
+
+    /// There may be guards from now on.
+    pub(super) fn note_guards(&self) {
+        self.note(TOUCHED | GUARDS);
+    }
+
+    /// Whether pages may have been given up.
+    pub(super) fn has_lazy(&self) -> bool {
+        self.has(LAZY)
+    }
+
+    /// Pages may be given up from now on.
+    pub(super) fn note_lazy(&self) {
+        self.note(LAZY);
     }
 }
 
 impl vma::Backing for AreaBacking {
     fn advanced(&self, bytes: u64) -> Self {
         let part = self.part.as_ref().map(|part| ObjectPart { object: part.object.clone(), offset: part.offset + bytes });
-        Self { part, name: self.name.clone(), touched: AtomicBool::new(self.is_touched()) }
+        Self { part, name: self.name.clone(), notes: AtomicU8::new(self.notes.load(Ordering::Relaxed)) }
     }
 
     fn absorb(&mut self, other: &Self) {
-        if other.is_touched() {
-            self.touch();
-        }
+        self.note(other.notes.load(Ordering::Relaxed));
     }
 
     fn continues_as(&self, bytes: u64, next: &Self) -> bool {

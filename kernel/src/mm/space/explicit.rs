@@ -1,7 +1,7 @@
 //! `MAP_HUGETLB`: mappings of 2 MiB or 1 GiB pages that the program asked for as such.
 //!
-//! There is no pool that somebody fills beforehand. The pages come from the ordinary allocator when the mapping is made, all of them, so
-//! that a touch never lacks one; in Linux's words every page is a surplus page, and the limit for those is the memory. They are cleared when
+//! The pages come from the pool that somebody filled beforehand (`pool.rs`), or else from the ordinary allocator, when the mapping is made,
+//! all of them, so that a touch never lacks one. In Linux's words the limit for surplus pages is the memory. They are cleared when
 //! they are first touched: until then the entry is not present and says so ([`Flags::UNTOUCHED`]). With `MAP_NORESERVE` they come at the
 //! touch, and a touch that gets none is SIGBUS.
 //!
@@ -14,6 +14,7 @@
 
 use super::backing::AreaBacking;
 use super::fault::{Access, FaultError, Step};
+use super::pool;
 use super::zero::{block_of, borrow_block, is_own};
 use super::{AddressSpace, Areas, InPlace, MapFlags, MapRequest, PAGE, leaf_flags};
 use crate::mm::block::Block;
@@ -33,10 +34,14 @@ const DEVICE: u64 = u64::MAX;
 /// Pages of one size in `MAP_HUGETLB` mappings. A page that processes share after `fork` counts for each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ExplicitPages {
-    /// All.
+    /// All, in mappings and in the pool.
     pub total: u64,
-    /// Not touched yet.
+    /// In mappings, and not touched yet.
     pub untouched: u64,
+    /// In the pool.
+    pub pooled: u64,
+    /// More than were set aside.
+    pub surplus: u64,
 }
 
 struct Counts {
@@ -54,7 +59,14 @@ fn counts(size: PageSize) -> &'static Counts {
 #[must_use]
 pub fn explicit_pages(size: PageSize) -> ExplicitPages {
     let get = |count: &AtomicI64| u64::try_from(count.load(Ordering::Relaxed)).unwrap_or(0);
-    ExplicitPages { total: get(&counts(size).total), untouched: get(&counts(size).untouched) }
+    let (pooled, kept) = pool::counts(size);
+    let total = get(&counts(size).total) + pooled;
+    ExplicitPages { total, untouched: get(&counts(size).untouched), pooled, surplus: total.saturating_sub(kept) }
+}
+
+/// Pages of a size in mappings.
+pub(super) fn explicit_in_use(size: PageSize) -> u64 {
+    u64::try_from(counts(size).total.load(Ordering::Relaxed)).unwrap_or(0)
 }
 
 /// Whether the processor has pages of 1 GiB.
@@ -96,12 +108,30 @@ pub(super) const fn is_explicit(entry: Entry) -> bool {
     entry.flags().contains(Flags::EXPLICIT)
 }
 
-/// The entry with the rights in `flags`. Pages that nobody has touched stay invisible.
+/// The entry with the rights in `flags`, as far as its page's marks permit. Pages that nobody has touched stay invisible, and guards guards.
+#[inline]
 pub(super) const fn with_rights(entry: Entry, flags: Flags) -> Entry {
-    if is_untouched(entry) {
+    const MARKS: Flags = Flags::SOFT_CLEAN.union(Flags::WRITE_WATCHED).union(Flags::LAZY_FREE);
+    let old = entry.flags();
+    if old.intersects(MARKS.union(Flags::EXPLICIT).union(Flags::UNTOUCHED).union(Flags::GUARD)) {
+        return with_rights_and_marks(entry, flags, old.intersection(MARKS.union(Flags::EXPLICIT)));
+    }
+    entry.with_flags(flags)
+}
+
+const fn with_rights_and_marks(entry: Entry, flags: Flags, kept: Flags) -> Entry {
+    let old = entry.flags();
+    if old.intersects(Flags::UNTOUCHED.union(Flags::GUARD)) {
         return entry;
     }
-    entry.with_flags(flags.union(entry.flags().intersection(Flags::EXPLICIT)))
+    let mut flags = flags.union(kept);
+    if kept.intersects(Flags::SOFT_CLEAN.union(Flags::WRITE_WATCHED)) {
+        flags = flags.difference(Flags::WRITABLE);
+    }
+    if kept.contains(Flags::LAZY_FREE) {
+        flags = flags.difference(Flags::DIRTY).union(old.intersection(Flags::DIRTY));
+    }
+    entry.with_flags(flags)
 }
 
 /// Notes that an entry of an explicit page came or (`-1`) went.
@@ -132,7 +162,11 @@ impl SetAside {
             let count = len / size.bytes();
             blocks.try_reserve_exact(count as usize).map_err(|_| Errno::ENOMEM)?;
             for _ in 0..count {
-                blocks.push(Block::alloc_stale(size).map_err(|_| Errno::ENOMEM)?);
+                let Ok(block) = pool::take(size) else {
+                    drop(Self { blocks, size });
+                    return Err(Errno::ENOMEM);
+                };
+                blocks.push(block);
             }
         }
         Ok(Self { blocks, size })
@@ -140,27 +174,38 @@ impl SetAside {
 
 }
 
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        self.blocks.drain(..).for_each(|block| pool::give_back(block, self.size));
+    }
+}
+
 impl AddressSpace {
     /// Puts the pages that were set aside into a new mapping at `start`.
     ///
     /// # Errors
     /// `ENOMEM` (no memory for tables).
-    pub(super) fn install_set_aside(&self, start: VirtAddr, pages: SetAside) -> Result<(), Errno> {
+    pub(super) fn install_set_aside(&self, start: VirtAddr, mut pages: SetAside) -> Result<(), Errno> {
         // A turn keeps changes away; faults may come first here and there, which is as good.
         let areas = self.areas.read();
         let mut va = start;
-        for block in pages.blocks {
-            let still_ours = areas.map.find(va).is_some_and(|area| size_in(area) == pages.size);
+        let size = pages.size;
+        // In any order: one like the other.
+        while let Some(block) = pages.blocks.pop() {
+            let still_ours = areas.map.find(va).is_some_and(|area| size_in(area) == size);
             let entry = Entry::new(block.phys(), Flags::RESIDENT | Flags::UNTOUCHED | Flags::EXPLICIT | Flags::NO_EXECUTE);
-            match still_ours.then(|| self.tables.map_if_empty(va, entry, pages.size)) {
+            match still_ours.then(|| self.tables.map_if_empty(va, entry, size)) {
                 Some(Ok(())) => {
                     let _held_by_entry: PhysAddr = block.into_raw();
-                    count_entry(entry, pages.size, 1);
+                    count_entry(entry, size, 1);
                 }
-                Some(Err(MapError::OutOfTables)) => return Err(Errno::ENOMEM),
-                Some(Err(MapError::Occupied(_))) | None => {}
+                Some(Err(MapError::OutOfTables)) => {
+                    pages.blocks.push(block);
+                    return Err(Errno::ENOMEM);
+                }
+                Some(Err(MapError::Occupied(_))) | None => pool::give_back(block, size),
             }
-            va = va + pages.size.bytes();
+            va = va + size.bytes();
         }
         Ok(())
     }
@@ -184,15 +229,15 @@ impl AddressSpace {
             return Ok(Step::Done);
         }
         if area.flags.contains(AreaFlags::SHARED) || is_own(entry, size) {
-            let writable = with_rights(entry, leaf_flags(area.prot, InPlace::Writable));
-            return Ok(self.exchange(start, size, entry, writable));
+            return Ok(self.exchange(start, size, entry, shown(area, entry)));
         }
         self.copy_explicit(area, start, entry, size)
     }
 
     /// A page that was not reserved.
     fn fill_explicit(&self, area: &Area<AreaBacking>, start: VirtAddr, size: PageSize) -> Result<Step, FaultError> {
-        let block = Block::alloc_zeroed(size).map_err(|_| FaultError::BusError)?;
+        let mut block = pool::take(size).map_err(|_| FaultError::BusError)?;
+        block.clear();
         let entry = Entry::new(block.phys(), leaf_flags(area.prot, InPlace::Writable) | Flags::EXPLICIT);
         match self.tables.map_if_empty(start, entry, size) {
             Ok(()) => {
@@ -200,8 +245,10 @@ impl AddressSpace {
                 count_entry(entry, size, 1);
                 Ok(Step::Done)
             }
-            Err(MapError::Occupied(_)) => Ok(Step::Again),
-            Err(MapError::OutOfTables) => Err(FaultError::OutOfMemory),
+            Err(error) => {
+                pool::give_back(block, size);
+                if error == MapError::OutOfTables { Err(FaultError::OutOfMemory) } else { Ok(Step::Again) }
+            }
         }
     }
 
@@ -224,7 +271,7 @@ impl AddressSpace {
         }
         self.flush(start, start + size.bytes(), Freed::PagesOnly);
         fresh.copy_from(&borrow_block(old, size));
-        let new = with_rights(Entry::new(fresh.phys(), old.flags()), leaf_flags(area.prot, InPlace::Writable));
+        let new = shown(area, Entry::new(fresh.phys(), old.flags()));
         let set = self.tables.compare_exchange(start, size, Entry::BUSY, new);
         debug_assert!(set.is_ok(), "nobody replaces a busy entry");
         let _held_by_entry: PhysAddr = fresh.into_raw();
@@ -251,7 +298,7 @@ impl AddressSpace {
     }
 }
 
-/// The entry of a page that was set aside, made visible.
+/// The entry of a page, with all rights.
 fn shown(area: &Area<AreaBacking>, entry: Entry) -> Entry {
     entry.with_flags(leaf_flags(area.prot, InPlace::Writable) | Flags::EXPLICIT)
 }

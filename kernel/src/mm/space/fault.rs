@@ -2,7 +2,9 @@
 
 use super::backing::{AreaBacking, ObjectPart};
 use super::explicit::has_explicit;
+use super::guard::is_guard;
 use super::huge::LARGE;
+use super::track::{notices_writes, unwritten};
 use super::zero::{frame_of, is_zero_page, references, share_frame, zero_page};
 use super::{AddressSpace, InPlace, PAGE, leaf_flags};
 use crate::tlb::Freed;
@@ -110,6 +112,9 @@ impl AddressSpace {
             drop(self.replace_lock(va, size).lock());
             return Ok(Step::Again);
         }
+        if is_guard(entry) {
+            return Err(FaultError::NoMapping);
+        }
         if access != Access::Write || entry.is_writable() {
             // Another thread resolved it, or a stale translation caused the fault, which dropped it.
             return Ok(Step::Done);
@@ -141,7 +146,7 @@ impl AddressSpace {
     fn fill(&self, area: &Area<AreaBacking>, va: VirtAddr, access: Access, spot: Spot) -> Result<Step, FaultError> {
         match &area.backing.part {
             None if access == Access::Write => self.fill_anonymous(area, va, spot),
-            None => self.install(spot, va, Frame::from_permanent(zero_page()), leaf_flags(area.prot, InPlace::CopyFirst)),
+            None => self.install(spot, va, Frame::from_permanent(zero_page()), leaf_flags(area.prot, InPlace::CopyFirst) | unwritten(area)),
             Some(part) => self.fill_from_object(area, part, va, (access, spot)),
         }
     }
@@ -164,12 +169,12 @@ impl AddressSpace {
             _ => FaultError::BusError,
         })?;
         if area.flags.contains(AreaFlags::SHARED) {
-            return self.install(spot, va, frame, leaf_flags(area.prot, InPlace::Writable));
+            return self.install(spot, va, frame, shared_flags(area, access));
         }
         if access == Access::Write {
             return self.install(spot, va, frame.duplicate()?, leaf_flags(area.prot, InPlace::Writable));
         }
-        let step = self.install(spot, va, frame, leaf_flags(area.prot, InPlace::CopyFirst))?;
+        let step = self.install(spot, va, frame, leaf_flags(area.prot, InPlace::CopyFirst) | unwritten(area))?;
         // Pages that will be written are better copied at their first write than replaced then, which needs a TLB flush.
         if !area.prot.contains(Prot::WRITE) {
             self.fill_around(area, part, va);
@@ -189,7 +194,7 @@ impl AddressSpace {
             let (entry, spot) = self.tables.find(at);
             if index < pages && entry.is_empty() {
                 let Some(frame) = part.object.ready_frame(index) else { return };
-                if self.install(spot, at, frame, leaf_flags(area.prot, InPlace::CopyFirst)).is_err() {
+                if self.install(spot, at, frame, leaf_flags(area.prot, InPlace::CopyFirst) | unwritten(area)).is_err() {
                     return;
                 }
             }
@@ -283,6 +288,16 @@ impl AddressSpace {
         }
         areas.map.grow_down(old_start, start);
         Ok(())
+    }
+}
+
+/// Flags of a page that others see, too. One that is only read may be written without a further fault, which the processor notes in the
+/// entry; unless we are to notice it.
+fn shared_flags(area: &Area<AreaBacking>, access: Access) -> Flags {
+    match access {
+        Access::Write => leaf_flags(area.prot, InPlace::Writable),
+        _ if notices_writes(area) => leaf_flags(area.prot, InPlace::CopyFirst) | unwritten(area),
+        _ => leaf_flags(area.prot, InPlace::Writable) - Flags::DIRTY,
     }
 }
 

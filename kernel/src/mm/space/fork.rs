@@ -59,6 +59,9 @@ impl AddressSpace {
         if entry.flags().contains(Flags::UNTOUCHED) {
             return Ok(());
         }
+        if !entry.has_page() {
+            return self.tables.map_if_empty(va, entry, size).map_err(|_| Errno::ENOMEM);
+        }
         let page = share_page(entry, size);
         self.tables.map_if_empty(va, entry, size).map_err(|_| Errno::ENOMEM)?;
         page.held_by_entry();
@@ -75,7 +78,7 @@ impl AddressSpace {
             check_area_count(to)?;
             self.register_with(&area.backing)?;
             to.reserve(1)?;
-            to.map.insert(Area { flags: area.flags - AreaFlags::LOCKED, ..area.clone() });
+            to.map.insert(Area { flags: area.flags - AreaFlags::LOCKED - AreaFlags::WATCHED, ..area.clone() });
         }
         Ok(())
     }

@@ -137,7 +137,7 @@ impl AddressSpace {
     }
 
     fn may_be_large(&self, area: &Area<AreaBacking>) -> bool {
-        let refused = AreaFlags::NO_HUGE_PAGE | AreaFlags::SHARED | AreaFlags::GROWS_DOWN | AreaFlags::PAGES_2M | AreaFlags::PAGES_1G;
+        let refused = AreaFlags::NO_HUGE_PAGE | AreaFlags::SHARED | AreaFlags::GROWS_DOWN | AreaFlags::PAGES_2M | AreaFlags::PAGES_1G | AreaFlags::TRACKED | AreaFlags::WATCHED;
         let wanted = match LargePages::current() {
             LargePages::Always => true,
             LargePages::Advised => area.flags.contains(AreaFlags::HUGE_PAGE),
@@ -342,7 +342,7 @@ impl AddressSpace {
     /// A write to a large page that may not be written in place: made writable if nobody else has any of it any more, split otherwise.
     pub(super) fn write_large(&self, area: &Area<AreaBacking>, va: VirtAddr, entry: Entry, size: PageSize) -> Result<Step, FaultError> {
         if is_own(entry, size) {
-            let writable = entry.with_flags(leaf_flags(area.prot, InPlace::Writable));
+            let writable = entry.with_flags(leaf_flags(area.prot, InPlace::Writable) | entry.flags() & Flags::EXPLICIT);
             return Ok(self.exchange(va, size, entry, writable));
         }
         if is_explicit(entry) {

@@ -2,8 +2,7 @@
 
 use super::advise::count_pages;
 use super::backing::{AreaBacking, Name};
-use super::huge::is_transparent;
-use super::{Access, AddressSpace, FaultError, PAGE};
+use super::{Access, AddressSpace, FaultError};
 use addr::VirtAddr;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
@@ -28,15 +27,6 @@ pub struct VmaInfo {
     pub id: Option<MappingId>,
     /// Path of the file, or a name in brackets.
     pub name: Option<Name>,
-}
-
-/// A page in memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PageState {
-    /// No other mapping refers to it.
-    pub own: bool,
-    /// It is a page of a file or of shared memory.
-    pub from_object: bool,
 }
 
 /// Names a word of memory across address spaces: what a shared futex waits on.
@@ -137,38 +127,6 @@ impl AddressSpace {
     pub fn resident_pages_in(&self, start: VirtAddr, end: VirtAddr) -> u64 {
         let _areas = self.areas.read();
         count_pages(self, start, end)
-    }
-
-    /// Bytes of transparent large pages within a range (`AnonHugePages` of `/proc/self/smaps`).
-    #[must_use]
-    pub fn large_page_bytes_in(&self, start: VirtAddr, end: VirtAddr) -> u64 {
-        let _areas = self.areas.read();
-        let mut bytes = 0;
-        let _ = self.tables.visit_range(start, end, &mut |_, entry, size| {
-            bytes += if is_transparent(entry, size) { size.bytes() } else { 0 };
-            ControlFlow::Continue(())
-        });
-        bytes
-    }
-
-    /// Calls `tell` with the address and state of every page of a range that is in memory; the others are absent. `tell` runs with
-    /// the areas locked: it must not touch the program's memory.
-    pub fn page_states(&self, start: VirtAddr, end: VirtAddr, mut tell: impl FnMut(VirtAddr, PageState)) {
-        let areas = self.areas.read();
-        for area in areas.map.overlapping(start, end) {
-            let (from, to) = (area.start.max(start), area.end.min(end));
-            let object = area.backing.part.is_some();
-            let _ = self.tables.visit_range(from, to, &mut |va, entry, size| {
-                let own = entry.has_page() && super::zero::is_own(entry, size);
-                let from_object = object && (area.flags.contains(AreaFlags::SHARED) || !own);
-                let (mut at, last) = (va.max(from), (va + size.bytes()).min(to));
-                while entry.has_page() && at < last {
-                    tell(at, PageState { own, from_object });
-                    at = at + PAGE;
-                }
-                ControlFlow::Continue(())
-            });
-        }
     }
 
     /// Bytes in all areas (`VmSize`).

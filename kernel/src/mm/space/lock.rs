@@ -4,7 +4,6 @@ use super::change::aligned_range;
 use super::map::check_area_count;
 use super::{AddressSpace, PAGE};
 use addr::VirtAddr;
-use alloc::vec::Vec;
 use linux_abi::Errno;
 use vma::{Area, AreaFlags};
 
@@ -52,12 +51,16 @@ impl AddressSpace {
         let (start, end) = (VirtAddr(0), VirtAddr(addr::layout::USER_MAX));
         let mut areas = areas.change(0..0);
         areas.map.modify(start, end, |area| area.flags.set(AreaFlags::LOCKED, lock != Lock::Unlock));
-        let ranges: Vec<_> = areas.map.iter().map(|area| (area.start, area.end)).collect();
         drop(areas);
-        if lock == Lock::Now {
-            for (start, end) in ranges {
-                let _best_effort = self.populate(start, end);
-            }
+        if lock != Lock::Now {
+            return Ok(());
+        }
+        // One after the other: a program may have any number.
+        let next = |at| self.areas.read().map.find_from(at).map(|area| (area.start, area.end));
+        let mut at = start;
+        while let Some((from, to)) = next(at) {
+            let _best_effort = self.populate(from, to);
+            at = to;
         }
         Ok(())
     }

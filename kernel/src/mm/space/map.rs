@@ -3,6 +3,7 @@
 use super::backing::{AreaBacking, ObjectPart};
 use super::explicit::{SetAside, count_entry, is_explicit};
 use super::huge::{LARGE, is_transparent};
+use super::pool;
 use super::zero::{block_of, free_page, free_table, is_zero_page};
 use super::{Access, AddressSpace, Areas, Backing, FaultError, Lock, MapFlags, MapRequest, PAGE, Placement, Sharing, max_areas};
 use crate::mm::frames;
@@ -162,14 +163,13 @@ impl AddressSpace {
                 break;
             }
             self.flush(from, at.map_or(end, |next| next + PAGE), gather.freed());
-            self.free_gathered(&mut gather);
+            self.free_gathered(&mut gather, FreedFrames::new());
         }
     }
 
     /// Frees what was removed from the tables. After the flush.
-    fn free_gathered(&self, gather: &mut Gather) {
+    pub(super) fn free_gathered(&self, gather: &mut Gather, mut freed: FreedFrames) {
         let (mut pages, mut large) = (0, 0);
-        let mut freed = FreedFrames::new();
         for item in gather.drain() {
             match item {
                 Item::Page(entry, _) if !entry.has_page() || is_zero_page(entry) => {}
@@ -181,7 +181,11 @@ impl AddressSpace {
                     pages += if is_explicit(entry) { 0 } else { size.pages() as i64 };
                     large += i64::from(is_transparent(entry, size));
                     count_entry(entry, size, -1);
-                    drop(block_of(entry, size));
+                    if is_explicit(entry) {
+                        pool::give_back(block_of(entry, size), size);
+                    } else {
+                        drop(block_of(entry, size));
+                    }
                 }
                 Item::Table(table) => free_table(table),
             }

@@ -35,11 +35,15 @@ mod change;
 mod explicit;
 mod fault;
 mod fork;
+mod guard;
 mod huge;
 mod info;
+mod lazy;
 mod lock;
 mod map;
+mod pool;
 mod remap;
+mod track;
 mod truncate;
 mod zero;
 
@@ -62,9 +66,11 @@ pub use backing::{Backing, MapFlags, MapRequest, Name, Placement, Sharing};
 pub use fault::{Access, FaultError};
 pub use explicit::{ExplicitPages, explicit_pages, has_huge_pages};
 pub use huge::{LargePageCounts, LargePages, LargePagesOff, large_page_counts};
-pub use info::{PageState, SharedKey, VmaInfo};
+pub use info::{SharedKey, VmaInfo};
 pub use lock::Lock;
+pub use pool::set_explicit_pool;
 pub use remap::{RemapRequest, RemapTarget};
+pub use track::{ClearRefs, PageFacts, Usage, Verdict, Watch, Watched};
 pub use page_table::PageSize;
 pub use vma::{AreaFlags, Prot};
 
@@ -104,6 +110,8 @@ pub struct AddressSpace {
     stack_limit: AtomicU64,
     large_pages_off: AtomicBool,
     personality: OnceCell<Box<dyn Any + Send + Sync>>,
+    /// It is on the list of spaces with pages that were given up.
+    lazy_listed: AtomicBool,
 }
 
 /// What the lock guards besides the tables.
@@ -138,6 +146,7 @@ impl AddressSpace {
             stack_limit: AtomicU64::new(8 << 20),
             large_pages_off: AtomicBool::new(false),
             personality: OnceCell::new(),
+            lazy_listed: AtomicBool::new(false),
         }))
     }
 
@@ -190,6 +199,7 @@ impl AddressSpace {
 impl Drop for AddressSpace {
     /// Context: may sleep.
     fn drop(&mut self) {
+        self.leave_lazy_list();
         // CPUs that now run kernel threads may still have these tables loaded, so this flushes like any other unmapping.
         self.remove_pages(VirtAddr(0), VirtAddr(layout::USER_MAX), &(VirtAddr(0)..VirtAddr(u64::MAX)));
         retire_root(self.tables.root());

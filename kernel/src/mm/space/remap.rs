@@ -14,6 +14,9 @@ use linux_abi::Errno;
 use page_table::Removed;
 use vma::{Area, AreaFlags, Backing as _};
 
+/// A moved mapping does not grow, and all of it counts as written (Linux: Documentation/admin-guide/mm/soft-dirty.rst).
+const GONE_WHEN_MOVED: AreaFlags = AreaFlags::GROWS_DOWN.union(AreaFlags::TRACKED).union(AreaFlags::WATCHED);
+
 /// Where a grown mapping may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RemapTarget {
@@ -112,7 +115,7 @@ impl AddressSpace {
             self.move_pages(old, to, moved)?;
         }
         let backing = area.backing.advanced(old - area.start);
-        areas.map.insert(Area { start: to, end: to + len.new, prot: area.prot, flags: area.flags - AreaFlags::GROWS_DOWN, backing });
+        areas.map.insert(Area { start: to, end: to + len.new, prot: area.prot, flags: area.flags - GONE_WHEN_MOVED, backing });
         if !request.keep_old && take_areas(areas, old, old + len.old, dropped) == Taken::Touched {
             let room = areas.room_around(old);
             for rest in left_behind(old, to, len) {

@@ -82,6 +82,9 @@ pub(super) fn references(entry: Entry) -> usize {
 
 /// Whether this entry in a table is the only one that refers to its page, or to any part of it.
 pub(super) fn is_own(entry: Entry, size: PageSize) -> bool {
+    if !entry.has_page() {
+        return false;
+    }
     match size {
         PageSize::Size4K => !is_zero_page(entry) && references(entry) == 1,
         // Most pages that others have, too, they have whole.

@@ -741,6 +741,10 @@ impl Mappable for Mapping {
     fn mappers(&self) -> Option<&Mappers> {
         Some(self.content().mappers())
     }
+
+    fn punch_hole(&self, start: u64, end: u64) -> Result<()> {
+        self.node.allocate(Allocate::PunchHole, start, end - start)
+    }
 }
 
 const _: () = assert!(PAGE_SIZE == 4096, "statfs and st_blksize say 4096");

@@ -17,7 +17,7 @@ use crate::sys::time::monotonic_deadline;
 use crate::user_ptr::UserPtr;
 
 /// Opens a nameless object under a descriptor; `flags` may hold `O_NONBLOCK` and `O_CLOEXEC`.
-pub(super) fn install_anonymous(ctx: &Ctx<'_>, file: Arc<dyn File>, label: &str, flags: u32) -> SysResult {
+pub(crate) fn install_anonymous(ctx: &Ctx<'_>, file: Arc<dyn File>, label: &str, flags: u32) -> SysResult {
     let flags = OpenFlags::from_bits_retain(flags);
     install(ctx, open_anonymous(file, label, new_ino(), OpenFlags::RDWR | flags), flags)
 }
