@@ -12,7 +12,7 @@ use linux_abi::sched::RobustListHead;
 
 use crate::family;
 use crate::process::{ExitStatus, Process, Task};
-use crate::sys::{file, futex};
+use crate::sys::{file, futex, ipc};
 use crate::terminal;
 use crate::user_ptr::UserPtr;
 
@@ -59,6 +59,7 @@ fn end_of_process(process: &Process) {
         terminal::leader_ended(process);
     }
     process.timers.delete_all();
+    ipc::undo_semaphores(process.pid());
     if process.family.borrows_memory() {
         process.family.release_parent();
     } else {

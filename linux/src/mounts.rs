@@ -1,4 +1,4 @@
-//! The file systems beside the root: /dev, /dev/pts, /dev/shm, /proc, /sys.
+//! The file systems beside the root: /dev, /dev/pts, /dev/shm, /dev/mqueue, /proc, /sys.
 //!
 //! Mount points that the image lacks are made in the writable layer; `/tmp` is an ordinary directory of it.
 
@@ -15,6 +15,7 @@ use vfs::walk::{Follow, Viewer};
 use vfs::{Credentials, FileKind, Inode, Location, MountTable};
 
 use crate::sys::file::memory_options;
+use crate::sys::ipc;
 use crate::{devfs, procfs, pty, sysfs};
 
 const SHM_DEV: u64 = 0x1a;
@@ -31,6 +32,7 @@ pub fn mount_all(mounts: &MountTable) -> Result<(), Errno> {
     tree.mount(b"/dev/pts", pty::directory()?, "devpts")?;
     let shm = TmpFs::mount(Options { root_mode: 0o1777, ..memory_options(SHM_DEV) });
     tree.mount(b"/dev/shm", shm, "tmpfs")?;
+    tree.mount(b"/dev/mqueue", ipc::message_queue_tree(), "mqueue")?;
     tree.mount(b"/proc", procfs::make(), "proc")?;
     tree.mount(b"/sys", sysfs::make(), "sysfs")?;
     tree.mount(b"/sys/fs/cgroup", sysfs::control_groups(), "cgroup2")?;

@@ -20,8 +20,8 @@ use crate::process::Task;
 use crate::rseq;
 use crate::scarcity;
 use crate::sys::{
-    denied, event, file, futex, info, membarrier, mm, pidfd, policy, process, remote, sched, shm, signal, socket, thread, time,
-    userfault,
+    denied, event, file, futex, info, ipc, membarrier, mm, pidfd, policy, process, remote, sched, shm, signal, socket,
+    thread, time, userfault,
 };
 
 /// One past the largest number in the table (Linux 6.12 ends at 462).
@@ -292,7 +292,7 @@ table! {
     sendmmsg => socket::sendmmsg / 4, partial("no MSG_OOB");
     recvmmsg => socket::recvmmsg / 5, partial("no MSG_OOB");
     shutdown => socket::shutdown / 2, full;
-    getsockopt => socket::getsockopt / 5, partial("SOL_SOCKET; no SO_PEERPIDFD, no filters");
+    getsockopt => socket::getsockopt / 5, partial("SOL_SOCKET; no filters");
     setsockopt => socket::setsockopt / 5, partial("SOL_SOCKET; no filters");
     getsockname => socket::getsockname / 3, full;
     getpeername => socket::getpeername / 3, full;
@@ -334,6 +334,22 @@ table! {
     shmat => shm::shmat / 3, full;
     shmdt => shm::shmdt / 1, full;
     shmctl => shm::shmctl / 3, full;
+
+    // Semaphores and message queues (sys/ipc)
+    semget => ipc::semget / 3, full;
+    semop => ipc::semop / 3, full;
+    semtimedop => ipc::semtimedop / 4, full;
+    semctl => ipc::semctl / 4, full;
+    msgget => ipc::msgget / 2, full;
+    msgsnd => ipc::msgsnd / 4, full;
+    msgrcv => ipc::msgrcv / 5, full;
+    msgctl => ipc::msgctl / 3, full;
+    mq_open => ipc::mq_open / 4, full;
+    mq_unlink => ipc::mq_unlink / 1, full;
+    mq_timedsend => ipc::mq_timedsend / 5, full;
+    mq_timedreceive => ipc::mq_timedreceive / 5, full;
+    mq_notify => ipc::mq_notify / 2, partial("no SIGEV_THREAD: it needs netlink");
+    mq_getsetattr => ipc::mq_getsetattr / 3, full;
 
     // Threads (sys/thread.rs)
     clone => thread::clone / 5, partial("threads, fork and vfork; nothing in between"), whole;

@@ -17,7 +17,7 @@ use vfs::synth::{Entry, Fixed};
 use vfs::types::{dev_major, dev_minor};
 
 use crate::process::{Usage, all_processes, task_count};
-use crate::sys::{file, info, shm};
+use crate::sys::{file, info, ipc, shm};
 use crate::sysfs::explicit_pool;
 use crate::{calls, cpuinfo, random};
 
@@ -74,7 +74,11 @@ pub(super) fn root() -> Fixed {
         ("stat", text(stat)),
         ("swaps", Entry::text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
         ("sys", sys()),
-        ("sysvipc", Entry::fixed(vec![("shm", text(shm::table_text))])),
+        ("sysvipc", Entry::fixed(vec![
+                ("msg", text(ipc::message_table)),
+                ("sem", text(ipc::semaphore_table)),
+                ("shm", text(shm::table_text)),
+            ])),
         ("tty", Entry::fixed(vec![("drivers", Entry::text(TTY_DRIVERS)), ("ldiscs", Entry::text("n_tty       0\n"))])),
         ("uptime", text(uptime)),
         ("vmstat", text(vmstat)),
@@ -295,6 +299,16 @@ fn sys() -> Entry {
             Entry::fixed(vec![
                 ("dentry-state", text(|| format!("{0}\t{0}\t45\t0\t0\t0\n", vfs::keeper::count()))),
                 ("epoll", Entry::fixed(vec![("max_user_watches", Entry::text("1048576\n"))])),
+                (
+                    "mqueue",
+                    Entry::fixed(vec![
+                        ("msg_default", Entry::text("10\n")),
+                        ("msg_max", Entry::text("10\n")),
+                        ("msgsize_default", Entry::text("8192\n")),
+                        ("msgsize_max", Entry::text("8192\n")),
+                        ("queues_max", Entry::text("256\n")),
+                    ]),
+                ),
                 ("file-max", Entry::text("9223372036854775807\n")),
                 ("file-nr", text(|| format!("{}\t0\t9223372036854775807\n", open_files()))),
                 (
@@ -360,12 +374,15 @@ fn sys_kernel() -> Entry {
         ("domainname", Entry::text("(none)\n")),
         ("hostname", text(|| format!("{}\n", info::hostname()))),
         ("msgmax", Entry::text("8192\n")),
+        ("msgmnb", Entry::text("16384\n")),
+        ("msgmni", Entry::text("32000\n")),
         ("ngroups_max", Entry::text("65536\n")),
         ("osrelease", text(|| format!("{}\n", info::RELEASE))),
         ("ostype", Entry::text("Linux\n")),
         ("perf_event_paranoid", Entry::text("4\n")),
         ("pid_max", text(|| format!("{}\n", crate::process::PID_MAX))),
         ("random", random),
+        ("sem", Entry::text("32000\t1024000000\t500\t32000\n")),
         ("shm_rmid_forced", Entry::text("0\n")),
         ("shmall", knob(&shm::MAX_PAGES)),
         ("shmmax", knob(&shm::MAX_BYTES)),

@@ -5,6 +5,7 @@ pub mod event;
 pub mod file;
 pub mod futex;
 pub mod info;
+pub mod ipc;
 pub mod membarrier;
 pub mod mm;
 pub mod pidfd;

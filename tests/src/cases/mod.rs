@@ -4,6 +4,7 @@ mod data;
 mod programs;
 mod scenarios;
 mod semantics;
+mod servers;
 
 use crate::case::Case;
 
@@ -13,6 +14,7 @@ pub fn all() -> Vec<Case> {
     let mut cases = semantics::all();
     cases.extend(programs::all());
     cases.extend(scenarios::all());
+    cases.extend(servers::all());
     cases
 }
 

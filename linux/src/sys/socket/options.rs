@@ -1,12 +1,14 @@
 //! Options of sockets.
 
 use linux_abi::Errno;
-use socket::Value;
+use socket::{Socket, Ucred, Value};
 use socket::options::SOL_SOCKET;
-use socket::options::name::{SO_MARK, SO_PEERGROUPS, SO_RCVBUFFORCE, SO_SNDBUFFORCE};
+use socket::options::name::{SO_MARK, SO_PEERCRED, SO_PEERGROUPS, SO_PEERPIDFD, SO_RCVBUFFORCE, SO_SNDBUFFORCE};
 
 use super::{get, socket_of};
 use crate::ctx::{Ctx, SysResult};
+use crate::process::find_process;
+use crate::sys::pidfd;
 use crate::user_ptr::{self, UserPtr};
 
 /// No option that can be set is longer.
@@ -19,7 +21,11 @@ const VALUE_MAX: usize = 256;
 pub fn getsockopt(ctx: &Ctx<'_>, fd: i32, level: u32, option: u32, value: UserPtr<u8>, len: UserPtr<u32>) -> SysResult {
     let file = get(ctx, fd)?;
     let room = i32::try_from(len.read()?).map_err(|_| Errno::EINVAL)? as usize;
-    let bytes = socket_of(&file)?.option(level, option).map(Value::into_bytes)?;
+    let bytes = if level == SOL_SOCKET && option == SO_PEERPIDFD {
+        peer_pidfd(ctx, socket_of(&file)?, room)?.to_le_bytes().to_vec()
+    } else {
+        socket_of(&file)?.option(level, option).map(Value::into_bytes)?
+    };
     if option == SO_PEERGROUPS && room < bytes.len() {
         len.write(&(bytes.len() as u32))?;
         return Err(Errno::ERANGE);
@@ -27,6 +33,19 @@ pub fn getsockopt(ctx: &Ctx<'_>, fd: i32, level: u32, option: u32, value: UserPt
     let stored = &bytes[..bytes.len().min(room)];
     user_ptr::copy_out(value.address(), stored)?;
     len.write(&(stored.len() as u32)).map(|()| 0)
+}
+
+/// `SO_PEERPIDFD`: a descriptor for the process at the other end.
+fn peer_pidfd(ctx: &Ctx<'_>, socket: &dyn Socket, room: usize) -> Result<i32, Errno> {
+    let bytes = socket.option(SOL_SOCKET, SO_PEERCRED)?.into_bytes();
+    let peer = Ucred::from_bytes(bytes.try_into().map_err(|_| Errno::EINVAL)?);
+    if peer == Ucred::NOBODY {
+        return Err(Errno::ENODATA);
+    }
+    if room < size_of::<i32>() {
+        return Err(Errno::EINVAL);
+    }
+    pidfd::install(ctx, find_process(peer.pid).ok_or(Errno::ESRCH)?, false)
 }
 
 /// `setsockopt`.
