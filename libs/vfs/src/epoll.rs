@@ -5,12 +5,16 @@
 //! the ready list (once; `queued` says it is there) and wakes the waiters. `wait` takes the list, asks each file what is really
 //! ready, and reports that. A level-triggered item that reported goes back on the list, an edge-triggered one only when
 //! its file wakes again; a one-shot item is disarmed.
-//! An item leaves the list's `queued` state *before* its file is polled: a wake in between puts it back, so no edge is lost.
+//! An item leaves the list's `queued` state *before* its file is polled: a wake in between puts it back, so no edge is lost. (Both
+//! sides have a full fence between their store and their load: `swap` here, the one of [`WaitQueue`]'s wake there.)
+//! Whoever looks through the list takes it away as a whole, one at a time (`taking`), so nobody finds it empty while somebody else
+//! has what is ready in his hands.
 //!
 //! Items do not keep their file open: the key is the address of the open file and its descriptor, the reference is weak, and
 //! an item whose file is gone removes itself, which is "closing the last descriptor removes it from all epoll sets".
 //!
-//! Locks: `items`, then `ready`; file locks are taken with neither held. Nesting is at most five deep and without cycles,
+//! Locks: `taking`, under which files are polled; `items`, then `ready`, with which nothing else is held. A file that goes away
+//! meanwhile may wake, and so queue, but never take. Nesting is at most five deep and without cycles,
 //! checked when an epoll file is added (under one lock of the caller's, [`NESTING`]).
 
 use alloc::collections::VecDeque;
@@ -34,6 +38,9 @@ pub const WAKEUP: u32 = 1 << 29;
 pub const ONESHOT: u32 = 1 << 30;
 /// `EPOLLET`
 pub const EDGE: u32 = 1 << 31;
+
+/// The bits of an interest that are no events.
+const MODES: u32 = EDGE | ONESHOT | EXCLUSIVE | WAKEUP;
 
 /// Deepest chain of epoll files watching epoll files.
 const MAX_DEPTH: usize = 5;
@@ -59,6 +66,8 @@ struct Item {
     interest: Mutex<Interest>,
     /// On the ready list.
     queued: AtomicBool,
+    /// Watched no more.
+    removed: AtomicBool,
     registrations: OnceCell<Vec<Registration>>,
 }
 
@@ -70,6 +79,7 @@ pub struct Epoll {
     me: Weak<Epoll>,
     items: Mutex<HashMap<Key, Arc<Item>>>,
     ready: Mutex<VecDeque<Arc<Item>>>,
+    taking: Mutex<()>,
     waiters: WaitQueue,
 }
 
@@ -85,15 +95,22 @@ impl Notify for Item {
     }
 }
 
+impl Interest {
+    /// The events that are reported.
+    fn wanted(self) -> Events {
+        // A disarmed one-shot item has no event bits, and reports not even errors.
+        if self.events & !MODES == 0 && self.events & ONESHOT != 0 {
+            return Events::empty();
+        }
+        Events::from_bits_truncate(self.events) | Events::ALWAYS
+    }
+}
+
 impl Item {
     /// What is ready of what is watched for.
     fn look(&self, file: &OpenFile) -> Events {
-        let interest = self.interest.lock().events;
-        // A disarmed one-shot item has no event bits, and reports not even errors.
-        if interest & !(EDGE | ONESHOT | EXCLUSIVE | WAKEUP) == 0 && interest & ONESHOT != 0 {
-            return Events::empty();
-        }
-        file.file().poll() & (Events::from_bits_truncate(interest) | Events::ALWAYS)
+        let wanted = self.interest.lock().wanted();
+        if wanted.is_empty() { wanted } else { file.file().poll() & wanted }
     }
 }
 
@@ -105,6 +122,7 @@ impl Epoll {
             me: me.clone(),
             items: Mutex::new(HashMap::new()),
             ready: Mutex::new(VecDeque::new()),
+            taking: Mutex::new(()),
             waiters: WaitQueue::new(),
         })
     }
@@ -144,6 +162,7 @@ impl Epoll {
             key: key(file, fd),
             interest: Mutex::new(interest),
             queued: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             registrations: OnceCell::new(),
         });
         self.insert(&item)?;
@@ -162,7 +181,9 @@ impl Epoll {
         }
         let stale = items.insert(item.key, item.clone());
         drop(items);
-        drop(stale);
+        if let Some(stale) = stale {
+            stale.removed.store(true, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -203,59 +224,66 @@ impl Epoll {
     /// # Errors
     /// `ENOENT`.
     pub fn remove(&self, file: &Arc<OpenFile>, fd: i32) -> Result<()> {
-        let gone = self.items.lock().remove(&key(file, fd));
-        gone.map(drop).ok_or(Errno::ENOENT)
+        let gone = self.items.lock().remove(&key(file, fd)).ok_or(Errno::ENOENT)?;
+        gone.removed.store(true, Ordering::Release);
+        Ok(())
     }
 
-    /// `epoll_wait`: hands up to `max` events to `report`; waits for the first until the monotonic `deadline_ns`
-    /// (`Some(0)`: not at all). Returns how many.
+    /// `epoll_wait`: hands at least one event and up to `max` to `report`; waits for the first until the monotonic `deadline_ns`.
+    /// Returns how many, 0 at the deadline.
     ///
     /// # Errors
     /// `EINTR` when a signal came first.
-    pub fn wait(&self, max: usize, deadline_ns: Option<u64>) -> Result<Vec<Event>> {
+    pub fn wait(&self, max: usize, deadline_ns: Option<u64>, report: &mut dyn FnMut(Event)) -> Result<usize> {
         let take = || {
-            let events = self.take_ready(max);
-            (!events.is_empty()).then_some(events)
+            let found = self.take(max, report);
+            (found > 0).then_some(found)
         };
-        if deadline_ns == Some(0) {
-            return Ok(self.take_ready(max));
-        }
         match self.waiters.wait_until(deadline_ns, Interrupt::Allowed, take) {
-            Ok(events) => Ok(events),
-            Err(WaitError::TimedOut) => Ok(Vec::new()),
+            Ok(found) => Ok(found),
+            Err(WaitError::TimedOut) => Ok(0),
             Err(WaitError::Interrupted) => Err(Errno::EINTR),
         }
     }
 
-    /// Goes once through the ready list.
-    fn take_ready(&self, max: usize) -> Vec<Event> {
-        let mut events = Vec::new();
-        let mut again = Vec::new();
-        let mut left = self.ready.lock().len();
-        while left > 0 && events.len() < max {
-            let Some(item) = self.ready.lock().pop_front() else { break };
+    /// Hands up to `max` events to `report`, without waiting: goes once through the ready list. Returns how many.
+    pub fn take(&self, max: usize, report: &mut dyn FnMut(Event)) -> usize {
+        let taking = self.taking.lock();
+        let mut batch = core::mem::take(&mut *self.ready.lock());
+        let (mut left, mut found) = (batch.len(), 0);
+        while left > 0
+            && found < max
+            && let Some(item) = batch.pop_front()
+        {
             left -= 1;
-            if let Some(event) = self.take_item(&item, &mut again) {
-                events.push(event);
+            let Some((event, again)) = self.take_item(&item) else { continue };
+            report(event);
+            found += 1;
+            if again && !item.queued.swap(true, Ordering::AcqRel) {
+                batch.push_back(item);
             }
         }
-        for item in again {
-            if !item.queued.swap(true, Ordering::AcqRel) {
-                self.ready.lock().push_back(item);
-            }
-        }
+        let more = self.put_back(batch);
+        drop(taking);
         // Each wake lets one waiter go; what this one leaves behind is the next one's.
-        if !events.is_empty() && !self.ready.lock().is_empty() {
+        if found > 0 && more {
             self.waiters.wake_one();
         }
-        events
+        found
     }
 
-    /// Asks one item's file; a level-triggered item that is ready goes to `again`.
-    fn take_item(&self, item: &Arc<Item>, again: &mut Vec<Arc<Item>>) -> Option<Event> {
-        item.queued.store(false, Ordering::Release);
-        let listed = self.items.lock().get(&item.key).is_some_and(|listed| Arc::ptr_eq(listed, item));
-        if !listed {
+    /// Puts what was not reported, and what is to be looked at again, before what has come meanwhile. Whether anything is there.
+    fn put_back(&self, mut batch: VecDeque<Arc<Item>>) -> bool {
+        let mut ready = self.ready.lock();
+        core::mem::swap(&mut *ready, &mut batch);
+        ready.append(&mut batch);
+        !ready.is_empty()
+    }
+
+    /// Asks one item's file: what to report, and whether to look again next time.
+    fn take_item(&self, item: &Item) -> Option<(Event, bool)> {
+        item.queued.swap(false, Ordering::SeqCst);
+        if item.removed.load(Ordering::Acquire) {
             return None;
         }
         let Some(file) = item.file.upgrade() else {
@@ -263,23 +291,44 @@ impl Epoll {
             drop(gone);
             return None;
         };
-        let ready = item.look(&file);
+        let interest = *item.interest.lock();
+        let wanted = interest.wanted();
+        if wanted.is_empty() {
+            return None;
+        }
+        let ready = file.file().poll() & wanted;
         if ready.is_empty() {
             return None;
         }
-        let mut interest = item.interest.lock();
-        let event = Event { events: ready.bits(), data: interest.data };
         if interest.events & ONESHOT != 0 {
-            interest.events &= EDGE | ONESHOT | EXCLUSIVE | WAKEUP;
-        } else if interest.events & EDGE == 0 {
-            again.push(item.clone());
+            let mut now = item.interest.lock();
+            // Unless it was armed anew meanwhile.
+            if *now == interest {
+                now.events &= MODES;
+            }
         }
-        Some(event)
+        let event = Event { events: ready.bits(), data: interest.data };
+        Some((event, interest.events & (EDGE | ONESHOT) == 0))
+    }
+
+    /// What is watched: descriptor, interest, inode number.
+    #[must_use]
+    pub fn watched(&self) -> Vec<(i32, Interest, u64)> {
+        let items: Vec<_> = self.items.lock().values().cloned().collect();
+        let line = |item: &Arc<Item>| {
+            let ino = item.file.upgrade()?.inode().metadata().ino;
+            Some((item.key.1, *item.interest.lock(), ino))
+        };
+        let mut lines: Vec<_> = items.iter().filter_map(line).collect();
+        lines.sort_unstable_by_key(|(fd, ..)| *fd);
+        lines
     }
 
     /// Whether a `wait` would report something.
     fn any_ready(&self) -> bool {
+        let taking = self.taking.lock();
         let listed: Vec<_> = self.ready.lock().iter().cloned().collect();
+        drop(taking);
         listed.iter().any(|item| item.file.upgrade().is_some_and(|file| !item.look(&file).is_empty()))
     }
 }

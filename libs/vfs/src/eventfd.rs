@@ -44,6 +44,12 @@ impl EventFd {
         })
     }
 
+    /// The counter.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.counter.load(Ordering::Relaxed)
+    }
+
     fn try_take(&self) -> Option<u64> {
         let taken_of = |counter: u64| if self.take == Take::All { counter } else { counter.min(1) };
         let counter = self.change(|counter| (counter != 0).then(|| counter - taken_of(counter)))?;

@@ -13,6 +13,8 @@ use kernel::mm::{Access, AreaFlags, Prot};
 use linux_abi::process::RLIM_INFINITY;
 use linux_abi::signal::{SIG_DFL, SIG_IGN, SigSet, Signal};
 use linux_abi::{Errno, raw};
+use vfs::epoll::Epoll;
+use vfs::eventfd::EventFd;
 use vfs::inotify::Inotify;
 use vfs::mount::MountMode;
 use vfs::synth::{Directory, Entry, Fixed, Joined};
@@ -209,6 +211,16 @@ fn file_info(file: &OpenFile) -> String {
             // Writing into a String cannot fail.
             let _ = writeln!(out, "inotify wd:{descriptor:x} ino:{:x} sdev:{:x} mask:{mask:x} ignored_mask:0", watched.ino, watched.dev);
         });
+    }
+    if let Some(counter) = file.downcast::<EventFd>() {
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "eventfd-count: {:16x}", counter.value());
+    }
+    if let Some(epoll) = file.downcast::<Epoll>() {
+        for (fd, interest, ino) in epoll.watched() {
+            let (events, data) = (interest.events, interest.data);
+            let _ = writeln!(out, "tfd: {fd:8} events: {events:8x} data: {data:16x}  pos:0 ino:{ino:x} sdev:0");
+        }
     }
     out
 }

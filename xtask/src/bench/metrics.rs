@@ -163,6 +163,14 @@ pub(super) const FOLDERS: &[Folder] = &[
     counts("sched_yield", &[instructions("sched_yield", 200.0)]),
     counts("pipe_pingpong", &[instructions("pipe_pingpong", 800.0)]),
     counts("eventfd_pingpong", &[instructions("eventfd_pingpong", 700.0)]),
+    counts(
+        "unix_calls",
+        &[
+            Metric { name: "unix_stream", unit: "instructions", goal: OfLinux(0.4) },
+            Metric { name: "unix_datagram", unit: "instructions", goal: OfLinux(0.4) },
+            Metric { name: "unix_turn", unit: "instructions", goal: OfLinux(0.4) },
+        ],
+    ),
     counts("condvar_pingpong", &[instructions("condvar_pingpong", 600.0)]),
     counts("thread_create", &[instructions("thread_create", 8000.0)]),
     counts(

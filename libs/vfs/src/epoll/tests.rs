@@ -22,8 +22,22 @@ fn pipe() -> (Arc<OpenFile>, Arc<OpenFile>) {
     pipe::create(1, clock, OpenFlags::NONBLOCK)
 }
 
+fn taken(epoll: &Epoll, max: usize) -> Vec<Interest> {
+    let mut events = Vec::new();
+    let count = epoll.take(max, &mut |event| events.push(event));
+    assert_eq!(count, events.len());
+    events
+}
+
+fn waited(epoll: &Epoll, max: usize, deadline: Option<u64>) -> Vec<Interest> {
+    let mut events = Vec::new();
+    let count = epoll.wait(max, deadline, &mut |event| events.push(event)).unwrap();
+    assert_eq!(count, events.len());
+    events
+}
+
 fn now(epoll: &Epoll) -> Vec<(u32, u64)> {
-    epoll.wait(16, Some(0)).unwrap().into_iter().map(|event| (event.events, event.data)).collect()
+    taken(epoll, 16).into_iter().map(|event| (event.events, event.data)).collect()
 }
 
 fn drain(file: &OpenFile) {
@@ -118,7 +132,7 @@ fn more_ready_files_than_asked_for_take_turns() {
             file
         })
         .collect();
-    let mut seen: Vec<u64> = (0..3).flat_map(|_| epoll.wait(2, Some(0)).unwrap()).map(|event| event.data).collect();
+    let mut seen: Vec<u64> = (0..3).flat_map(|_| taken(&epoll, 2)).map(|event| event.data).collect();
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), files.len());
@@ -146,9 +160,9 @@ fn a_waiter_is_woken_by_readiness_and_by_its_deadline() {
     let (reader, writer) = pipe();
     let epoll = Epoll::new();
     epoll.add(&reader, 3, interest(IN, 7)).unwrap();
-    assert!(epoll.wait(1, Some(sync::monotonic_ns() + 5_000_000)).unwrap().is_empty());
+    assert!(waited(&epoll, 1, Some(sync::monotonic_ns() + 5_000_000)).is_empty());
     let other = epoll.clone();
-    let waiter = std::thread::spawn(move || other.wait(1, None).unwrap());
+    let waiter = std::thread::spawn(move || waited(&other, 1, None));
     std::thread::sleep(Duration::from_millis(20));
     writer.write(&mut b"x".as_slice()).unwrap();
     assert_eq!(waiter.join().unwrap(), [interest(IN, 7)]);
@@ -171,7 +185,7 @@ fn no_edge_is_lost_between_threads() {
         let mut got = 0;
         while got < ROUNDS {
             let deadline = sync::monotonic_ns() + 10_000_000_000;
-            assert!(!epoll.wait(4, Some(deadline)).unwrap().is_empty(), "lost after {got}");
+            assert!(!waited(&epoll, 4, Some(deadline)).is_empty(), "lost after {got}");
             while file.read(&mut VecSink::new(8)).is_ok() {
                 got += 1;
             }
@@ -189,4 +203,30 @@ fn writers_are_reported_when_there_is_room() {
     assert!(now(&epoll).is_empty());
     drain(&reader);
     assert_eq!(now(&epoll), [(OUT, 1)]);
+}
+
+#[test]
+fn two_who_look_at_once_both_find_what_stays_ready() {
+    let (reader, writer) = pipe();
+    let epoll = Epoll::new();
+    writer.write(&mut b"x".as_slice()).unwrap();
+    epoll.add(&reader, 3, interest(IN, 1)).unwrap();
+    let other = epoll.clone();
+    let looker = std::thread::spawn(move || (0..20_000).all(|_| now(&other) == [(IN, 1)]));
+    assert!((0..20_000).all(|_| now(&epoll) == [(IN, 1)]));
+    assert!(looker.join().unwrap());
+}
+
+#[test]
+fn what_is_watched_can_be_listed() {
+    let (reader, writer) = pipe();
+    let epoll = Epoll::new();
+    epoll.add(&writer, 9, interest(OUT, 5)).unwrap();
+    epoll.add(&reader, 3, interest(IN | ONESHOT, 4)).unwrap();
+    let ino = reader.inode().metadata().ino;
+    assert_eq!(epoll.watched(), [(3, interest(IN | ONESHOT, 4), ino), (9, interest(OUT, 5), ino)]);
+    epoll.remove(&writer, 9).unwrap();
+    writer.write(&mut b"x".as_slice()).unwrap();
+    assert_eq!(now(&epoll), [(IN, 4)]);
+    assert_eq!(epoll.watched(), [(3, interest(ONESHOT, 4), ino)], "reported once and disarmed");
 }

@@ -1,7 +1,5 @@
 //! epoll.
 
-use alloc::vec::Vec;
-
 use linux_abi::Errno;
 use linux_abi::fs::EpollEvent;
 use linux_abi::raw;
@@ -16,8 +14,8 @@ use crate::user_ptr::UserPtr;
 
 /// Most events one call can ask for, as on Linux.
 const MAX_EVENTS: i32 = i32::MAX / size_of::<EpollEvent>() as i32;
-/// Most events given back by one call; the rest stay ready.
-const BATCH: usize = 4096;
+/// Events that are stored in the program's memory at a time.
+const BATCH: usize = 16;
 
 /// `epoll_create1`.
 ///
@@ -65,16 +63,58 @@ pub fn epoll_ctl(ctx: &Ctx<'_>, epfd: i32, operation: u32, fd: i32, event: UserP
     .map(|()| 0)
 }
 
-fn wait_until(ctx: &Ctx<'_>, epfd: i32, out: UserPtr<EpollEvent>, max: i32, deadline: Option<u64>) -> SysResult {
+/// Events on their way to the program.
+struct Report {
+    out: UserPtr<EpollEvent>,
+    batch: [EpollEvent; BATCH],
+    filled: usize,
+    outcome: Result<(), Errno>,
+}
+
+impl Report {
+    fn new(out: UserPtr<EpollEvent>) -> Self {
+        Self { out, batch: [EpollEvent { events: 0, data: 0 }; BATCH], filled: 0, outcome: Ok(()) }
+    }
+
+    fn add(&mut self, event: Interest) {
+        if self.filled == BATCH {
+            self.flush();
+        }
+        self.batch[self.filled] = EpollEvent { events: event.events, data: event.data };
+        self.filled += 1;
+    }
+
+    fn flush(&mut self) {
+        let written = self.out.write_slice(&self.batch[..self.filled]);
+        self.out = self.out.add(self.filled);
+        self.filled = 0;
+        self.outcome = self.outcome.and(written);
+    }
+}
+
+/// Waits until the time that `deadline` gives; it is asked for only if nothing is ready.
+fn wait_until(
+    ctx: &Ctx<'_>,
+    epfd: i32,
+    out: UserPtr<EpollEvent>,
+    max: i32,
+    deadline: impl FnOnce() -> Option<u64>,
+) -> SysResult {
     if max <= 0 || max > MAX_EVENTS {
         return Err(Errno::EINVAL);
     }
     let file = ctx.process().files.get(epfd)?;
     let epoll = file.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
-    let events = epoll.wait((max as usize).min(BATCH), deadline)?;
-    let events: Vec<_> = events.iter().map(|event| EpollEvent { events: event.events, data: event.data }).collect();
-    out.write_slice(&events)?;
-    Ok(events.len())
+    let mut report = Report::new(out);
+    let mut found = epoll.take(max as usize, &mut |event| report.add(event));
+    if found == 0 {
+        let deadline = deadline();
+        if deadline != Some(0) {
+            found = epoll.wait(max as usize, deadline, &mut |event| report.add(event))?;
+        }
+    }
+    report.flush();
+    report.outcome.map(|()| found)
 }
 
 /// `epoll_wait`.
@@ -82,7 +122,7 @@ fn wait_until(ctx: &Ctx<'_>, epfd: i32, out: UserPtr<EpollEvent>, max: i32, dead
 /// # Errors
 /// Those of `epoll_wait(2)`.
 pub fn epoll_wait(ctx: &Ctx<'_>, epfd: i32, out: UserPtr<EpollEvent>, max: i32, timeout_ms: i32) -> SysResult {
-    wait_until(ctx, epfd, out, max, deadline_ms(timeout_ms))
+    wait_until(ctx, epfd, out, max, || deadline_ms(timeout_ms))
 }
 
 /// `epoll_pwait`.
@@ -98,7 +138,7 @@ pub fn epoll_pwait(
     mask: UserPtr<SigSet>,
     mask_size: usize,
 ) -> SysResult {
-    with_mask(ctx, mask, mask_size, || wait_until(ctx, epfd, out, max, deadline_ms(timeout_ms)))
+    with_mask(ctx, mask, mask_size, || wait_until(ctx, epfd, out, max, || deadline_ms(timeout_ms)))
 }
 
 /// `epoll_pwait2`: the timeout is a `struct timespec`.
@@ -115,5 +155,5 @@ pub fn epoll_pwait2(
     mask_size: usize,
 ) -> SysResult {
     let deadline = deadline_timespec(timeout)?;
-    with_mask(ctx, mask, mask_size, || wait_until(ctx, epfd, out, max, deadline))
+    with_mask(ctx, mask, mask_size, || wait_until(ctx, epfd, out, max, || deadline))
 }
