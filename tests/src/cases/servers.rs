@@ -7,12 +7,12 @@ use crate::paths;
 pub(super) fn all() -> Vec<Case> {
     vec![
         script("servers/redis", "/bin/sh", "redis.sh").packages(&["redis-server", "redis-tools", "coreutils", "sed"]).cpus(&[1, 4]),
-        script("servers/memcached", "/usr/bin/python3", "memcached.py").packages(&["memcached"]),
+        script("servers/memcached", "/usr/bin/python3", "memcached.py").packages(&["memcached"]).cpus(&[2]),
         script("servers/postgres", "/usr/bin/python3", "postgres.py")
             .packages(&["postgresql-15", "dash", "coreutils", "tzdata"])
             .cpus(&[2]),
-        script("servers/python", "/usr/bin/python3", "unix_servers.py").packages(&["dash"]),
-        script("sqlite3/threads", "/usr/bin/python3", "sqlite_threads.py"),
+        script("servers/python", "/usr/bin/python3", "unix_servers.py").packages(&["dash"]).cpus(&[1, 4]),
+        script("sqlite3/threads", "/usr/bin/python3", "sqlite_threads.py").cpus(&[1, 4]),
     ]
 }
 
