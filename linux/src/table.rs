@@ -272,7 +272,7 @@ table! {
     eventfd => event::eventfd / 1, full;
     eventfd2 => event::eventfd2 / 2, full;
     timerfd_create => event::timerfd_create / 2, full;
-    timerfd_settime => event::timerfd_settime / 4, partial("TFD_TIMER_CANCEL_ON_SET has no effect");
+    timerfd_settime => event::timerfd_settime / 4, partial("an absolute time does not follow a clock that is set");
     timerfd_gettime => event::timerfd_gettime / 2, full;
     signalfd => event::signalfd / 3, full;
     signalfd4 => event::signalfd4 / 4, full;

@@ -24,6 +24,19 @@ struct State {
     expired: u64,
     /// Grows with every setting: deadlines of older ones are dropped by the service.
     generation: u64,
+    /// It is disarmed when the wall clock is set.
+    cancels: bool,
+    /// That has happened, and nobody was told yet.
+    canceled: bool,
+}
+
+/// What setting the wall clock means for a timer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnClockSet {
+    /// Nothing.
+    Goes,
+    /// A read fails, so that the reader looks at the clock again (`TFD_TIMER_CANCEL_ON_SET`).
+    Cancels,
 }
 
 impl State {
@@ -70,12 +83,17 @@ impl TimerFd {
     }
 
     /// Arms it for the monotonic `deadline_ns`, or disarms it; returns the old setting.
-    pub fn set(&self, deadline_ns: Option<u64>, interval_ns: u64) -> Setting {
+    pub fn set(&self, deadline_ns: Option<u64>, interval_ns: u64, on_clock_set: OnClockSet) -> Setting {
+        let cancels = on_clock_set == OnClockSet::Cancels;
+        if cancels {
+            self.service.add_cancelable(&self.me);
+        }
         let old = self.setting();
         let generation = {
             let mut state = self.state.lock();
             let generation = state.generation + 1;
-            *state = State { deadline: deadline_ns, interval: interval_ns, expired: 0, generation };
+            *state =
+                State { deadline: deadline_ns, interval: interval_ns, expired: 0, generation, cancels, canceled: false };
             generation
         };
         if let Some(deadline) = deadline_ns {
@@ -94,18 +112,22 @@ impl TimerFd {
         (state.deadline.map_or(0, |deadline| (deadline - now).max(1)), state.interval)
     }
 
-    fn try_take(&self) -> Option<u64> {
+    fn try_take(&self) -> Option<Result<u64>> {
         let mut state = self.state.lock();
+        if core::mem::take(&mut state.canceled) {
+            state.expired = 0;
+            return Some(Err(Errno::ECANCELED));
+        }
         state.advance(sync::monotonic_ns());
         let expired = core::mem::take(&mut state.expired);
-        (expired > 0).then_some(expired)
+        (expired > 0).then_some(Ok(expired))
     }
 
     fn wait_take(&self) -> Result<u64> {
         loop {
             let deadline = self.state.lock().deadline;
             match self.queue.wait_until(deadline, Interrupt::Allowed, || self.try_take()) {
-                Ok(expired) => return Ok(expired),
+                Ok(expired) => return expired,
                 Err(WaitError::Interrupted) => return Err(Errno::ERESTARTSYS),
                 // The deadline is the very thing waited for; it may also have been moved meanwhile.
                 Err(WaitError::TimedOut) => {}
@@ -133,7 +155,7 @@ impl File for TimerFd {
         if sink.remaining() < 8 {
             return Err(Errno::EINVAL);
         }
-        let expired = if flags.nonblocking() { self.try_take().ok_or(Errno::EAGAIN)? } else { self.wait_take()? };
+        let expired = if flags.nonblocking() { self.try_take().ok_or(Errno::EAGAIN)?? } else { self.wait_take()? };
         sink.write(&expired.to_le_bytes())
     }
 
@@ -144,7 +166,7 @@ impl File for TimerFd {
     fn poll(&self) -> Events {
         let mut state = self.state.lock();
         state.advance(sync::monotonic_ns());
-        if state.expired > 0 { Events::READABLE } else { Events::empty() }
+        if state.expired > 0 || state.canceled { Events::READABLE } else { Events::empty() }
     }
 
     fn poll_queues(&self, visit: &mut dyn FnMut(&WaitQueue)) {
@@ -155,6 +177,8 @@ impl File for TimerFd {
 /// Deadlines of armed timers.
 pub struct TimerService {
     due: Mutex<Due>,
+    /// Timers that hear of it when the wall clock is set.
+    cancelable: Mutex<Vec<Weak<TimerFd>>>,
     /// Called when a new deadline is the earliest.
     wake: fn(),
 }
@@ -173,7 +197,28 @@ impl TimerService {
     /// A service without timers; `wake` has the thread that calls [`TimerService::run_due`] do so soon.
     #[must_use]
     pub const fn new(wake: fn()) -> Self {
-        Self { due: Mutex::new(Due { timers: BTreeMap::new(), last: 0 }), wake }
+        Self {
+            due: Mutex::new(Due { timers: BTreeMap::new(), last: 0 }),
+            cancelable: Mutex::new(Vec::new()),
+            wake,
+        }
+    }
+
+    fn add_cancelable(&self, timer: &Weak<TimerFd>) {
+        let mut cancelable = self.cancelable.lock();
+        cancelable.retain(|other| other.strong_count() > 0 && !other.ptr_eq(timer));
+        cancelable.push(timer.clone());
+    }
+
+    /// The wall clock was set: timers that asked for it tell their readers.
+    pub fn clock_was_set(&self) {
+        let timers: Vec<_> = self.cancelable.lock().iter().filter_map(Weak::upgrade).collect();
+        for timer in timers {
+            let mut state = timer.state.lock();
+            state.canceled |= state.cancels;
+            drop(state);
+            timer.queue.wake_all();
+        }
     }
 
     fn add(&self, deadline: u64, entry: Entry) {
@@ -234,17 +279,35 @@ mod tests {
     fn a_read_waits_for_the_expiration() {
         let timer = TimerFd::new(&SERVICE, 1);
         assert_eq!(read(&timer, OpenFlags::NONBLOCK), Err(Errno::EAGAIN));
-        timer.set(Some(sync::monotonic_ns() + 5_000_000), 0);
+        timer.set(Some(sync::monotonic_ns() + 5_000_000), 0, OnClockSet::Goes);
         assert!(timer.setting().0 > 0);
         assert_eq!(read(&timer, OpenFlags::empty()), Ok(1));
         assert_eq!(timer.setting(), (0, 0));
     }
 
     #[test]
+    fn setting_the_clock_cancels_what_asked_for_it_once() {
+        static SERVICE: TimerService = TimerService::new(|| ());
+        let [cancels, goes] = [OnClockSet::Cancels, OnClockSet::Goes].map(|on_clock_set| {
+            let timer = TimerFd::new(&SERVICE, 0);
+            timer.set(Some(u64::MAX), 0, on_clock_set);
+            timer
+        });
+        SERVICE.clock_was_set();
+        assert_eq!((cancels.poll(), goes.poll()), (Events::READABLE, Events::empty()));
+        assert_eq!(read(&cancels, OpenFlags::empty()), Err(Errno::ECANCELED));
+        assert_eq!(read(&cancels, OpenFlags::NONBLOCK), Err(Errno::EAGAIN));
+        SERVICE.clock_was_set();
+        cancels.set(Some(u64::MAX), 0, OnClockSet::Goes);
+        SERVICE.clock_was_set();
+        assert_eq!(read(&cancels, OpenFlags::NONBLOCK), Err(Errno::EAGAIN));
+    }
+
+    #[test]
     fn a_poller_is_woken_by_the_service() {
         let timer = TimerFd::new(&SERVICE, 1);
         let deadline = sync::monotonic_ns() + 1_000_000;
-        timer.set(Some(deadline), 50_000_000_000);
+        timer.set(Some(deadline), 50_000_000_000, OnClockSet::Goes);
         assert!(timer.poll().is_empty());
         std::thread::sleep(std::time::Duration::from_millis(3));
         let next = SERVICE.run_due(sync::monotonic_ns());

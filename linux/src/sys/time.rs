@@ -134,6 +134,7 @@ fn set_time_of_day(ctx: &Ctx<'_>, ns: u64) -> SysResult {
     }
     kernel::clock::set_realtime_ns(ns);
     crate::vdso::update();
+    crate::sys::event::clock_was_set();
     Ok(0)
 }
 

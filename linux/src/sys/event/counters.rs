@@ -8,7 +8,7 @@ use linux_abi::time::{Itimerspec, Timespec};
 use sync::{OnceCell, ThreadHandle};
 use vfs::anon::open_anonymous;
 use vfs::eventfd::{EventFd, Take};
-use vfs::timerfd::{Setting, TimerFd, TimerService};
+use vfs::timerfd::{OnClockSet, Setting, TimerFd, TimerService};
 use vfs::{File, OpenFile, OpenFlags};
 
 use crate::ctx::{Ctx, SysResult};
@@ -53,6 +53,11 @@ fn wake_timers() {
         kernel::thread::handle(&thread.expect("memory for the timer thread"))
     });
     thread.unpark();
+}
+
+/// The wall clock was set.
+pub(crate) fn clock_was_set() {
+    TIMERS.clock_was_set();
 }
 
 fn run_timers() {
@@ -109,7 +114,9 @@ pub fn timerfd_settime(
         (at, true) => Some(monotonic_deadline(timer.clock, at)),
         (after, false) => Some(sync::monotonic_ns().saturating_add(after)),
     };
-    let before = timer.set(deadline, interval);
+    let wall = matches!(timer.clock, CLOCK_REALTIME | CLOCK_REALTIME_ALARM);
+    let cancels = wall && flags & ABSOLUTE != 0 && flags & CANCEL_ON_SET != 0;
+    let before = timer.set(deadline, interval, if cancels { OnClockSet::Cancels } else { OnClockSet::Goes });
     old.write_optional(&itimerspec(before)).map(|()| 0)
 }
 
