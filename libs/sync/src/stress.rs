@@ -283,6 +283,39 @@ impl Notify for Poller {
     }
 }
 
+/// Told, and either content with that or not.
+struct Taker {
+    told: AtomicUsize,
+    enough: bool,
+}
+
+impl Notify for Taker {
+    fn notify(&self) {
+        self.told.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn notify_exclusive(&self) -> bool {
+        self.notify();
+        self.enough
+    }
+}
+
+#[test]
+fn a_wake_for_one_asks_exclusive_pollers_until_one_has_enough() {
+    let queue = WaitQueue::new();
+    let takers = [false, true, true, true].map(|enough| Arc::new(Taker { told: AtomicUsize::new(0), enough }));
+    let [idle, one, other, shared] = &takers;
+    let _exclusive = [idle, one, other].map(|taker| queue.register_exclusive(taker.clone()));
+    let _shared = queue.register(shared.clone());
+    let told = |taker: &Taker| taker.told.load(Ordering::SeqCst);
+    (0..30).for_each(|_| queue.wake_one());
+    assert_eq!((told(shared), told(one) + told(other)), (30, 30));
+    assert!(told(one) > 0 && told(other) > 0, "they take turns");
+    let before: usize = takers.iter().map(|taker| told(taker)).sum();
+    queue.wake_all();
+    assert_eq!(takers.iter().map(|taker| told(taker)).sum::<usize>(), before + 4);
+}
+
 #[test]
 fn a_poller_waits_on_many_queues() {
     let queues: Vec<_> = (0..8)

@@ -57,6 +57,28 @@ pub trait Notify: Send + Sync {
     /// once more just after the registration was dropped. Must not sleep long; may take `sync` locks; must not
     /// assume anything about locks its caller holds.
     fn notify(&self);
+
+    /// As [`Notify::notify`], for one that was registered as exclusive: whether that is enough, and no other exclusive one
+    /// need be told.
+    fn notify_exclusive(&self) -> bool {
+        self.notify();
+        true
+    }
+}
+
+/// Whom a wake is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    All,
+    /// Of those that are exclusive, the first that says it is enough.
+    One,
+}
+
+/// Who is registered, and how.
+#[derive(Clone)]
+struct Entry {
+    notify: Arc<dyn Notify>,
+    exclusive: bool,
 }
 
 /// How many pollers a wake takes references to at a time.
@@ -64,7 +86,7 @@ const BATCH: usize = 8;
 
 #[derive(Default)]
 struct Entries {
-    slots: Vec<Option<Arc<dyn Notify>>>,
+    slots: Vec<Option<Entry>>,
     /// Slots that are empty.
     free: Vec<usize>,
 }
@@ -73,16 +95,18 @@ struct Entries {
 struct NotifyList {
     entries: Mutex<Entries>,
     count: AtomicUsize,
+    /// How often exclusive ones were asked.
+    turn: AtomicUsize,
 }
 
 impl NotifyList {
-    fn add(&self, notify: Arc<dyn Notify>) -> usize {
+    fn add(&self, entry: Entry) -> usize {
         let mut entries = self.entries.lock();
         let id = entries.free.pop().unwrap_or(entries.slots.len());
         if id == entries.slots.len() {
             entries.slots.push(None);
         }
-        entries.slots[id] = Some(notify);
+        entries.slots[id] = Some(entry);
         self.count.fetch_add(1, Ordering::Relaxed);
         id
     }
@@ -101,7 +125,9 @@ impl NotifyList {
     }
 
     #[cold]
-    fn notify_all(&self) {
+    fn notify(&self, wake: Wake) {
+        // The exclusive ones take turns at being asked first.
+        let mut exclusive: Vec<Arc<dyn Notify>> = Vec::new();
         let mut next = 0;
         while self.count.load(Ordering::Relaxed) != 0 {
             let mut batch = [const { None }; BATCH];
@@ -109,16 +135,25 @@ impl NotifyList {
             let mut found = 0;
             while found < BATCH && let Some(slot) = entries.slots.get(next) {
                 next += 1;
-                if let Some(notify) = slot {
-                    batch[found] = Some(notify.clone());
-                    found += 1;
+                match slot {
+                    Some(entry) if entry.exclusive && wake == Wake::One => exclusive.push(entry.notify.clone()),
+                    Some(entry) => {
+                        batch[found] = Some(entry.notify.clone());
+                        found += 1;
+                    }
+                    None => {}
                 }
             }
             drop(entries);
             if found == 0 {
-                return;
+                break;
             }
             batch.iter().flatten().for_each(|notify: &Arc<dyn Notify>| notify.notify());
+        }
+        if !exclusive.is_empty() {
+            let first = self.turn.fetch_add(1, Ordering::Relaxed) % exclusive.len();
+            exclusive.rotate_left(first);
+            let _enough = exclusive.iter().any(|notify| notify.notify_exclusive());
         }
     }
 }
@@ -265,7 +300,8 @@ impl WaitQueue {
         })
     }
 
-    /// Wakes the thread that has waited longest, and calls every registered [`Notify`]. Change the condition first.
+    /// Wakes the thread that has waited longest, and calls every registered [`Notify`] (of the exclusive ones, one that can make use
+    /// of it). Change the condition first.
     ///
     /// Context: thread; may sleep (briefly).
     #[inline]
@@ -274,7 +310,7 @@ impl WaitQueue {
         if !self.list.looks_empty() {
             self.hand_one();
         }
-        self.notify_pollers();
+        self.notify_pollers(Wake::One);
     }
 
     /// Wakes every waiting thread, and calls every registered [`Notify`]. Change the condition first.
@@ -286,7 +322,7 @@ impl WaitQueue {
         if !self.list.looks_empty() {
             self.hand_all();
         }
-        self.notify_pollers();
+        self.notify_pollers(Wake::All);
     }
 
     /// Out of line: `wake_one` is inlined where queues are mostly idle. Tells the waiter after the lock is released, so that it does
@@ -319,8 +355,18 @@ impl WaitQueue {
     ///
     /// Works on any queue, wherever it lives: the registration holds only the queue's list of pollers.
     pub fn register(&self, notify: Arc<dyn Notify>) -> Registration {
+        self.register_entry(Entry { notify, exclusive: false })
+    }
+
+    /// As [`WaitQueue::register`], but [`WaitQueue::wake_one`] calls only as many of these as it takes for one to say that it is
+    /// enough ([`Notify::notify_exclusive`]).
+    pub fn register_exclusive(&self, notify: Arc<dyn Notify>) -> Registration {
+        self.register_entry(Entry { notify, exclusive: true })
+    }
+
+    fn register_entry(&self, entry: Entry) -> Registration {
         let list = self.notify_list();
-        let id = list.add(notify);
+        let id = list.add(entry);
         fence(Ordering::SeqCst);
         Registration { list, id }
     }
@@ -335,11 +381,11 @@ impl WaitQueue {
     }
 
     #[inline(always)]
-    fn notify_pollers(&self) {
+    fn notify_pollers(&self, wake: Wake) {
         if let Some(list) = self.notifiers()
             && list.count.load(Ordering::Relaxed) != 0
         {
-            list.notify_all();
+            list.notify(wake);
         }
     }
 

@@ -89,9 +89,15 @@ fn key(file: &Arc<OpenFile>, fd: i32) -> Key {
 
 impl Notify for Item {
     fn notify(&self) {
-        if let (Some(epoll), Some(item)) = (self.epoll.upgrade(), self.me.upgrade()) {
-            epoll.queue(&item);
-        }
+        self.notify_exclusive();
+    }
+
+    /// `EPOLLEXCLUSIVE`: it is enough if a thread waits here.
+    fn notify_exclusive(&self) -> bool {
+        let (Some(epoll), Some(item)) = (self.epoll.upgrade(), self.me.upgrade()) else { return false };
+        let waits = epoll.waiters.has_waiters();
+        epoll.queue(&item);
+        waits
     }
 }
 
@@ -167,7 +173,12 @@ impl Epoll {
         });
         self.insert(&item)?;
         let mut registrations = Vec::new();
-        file.file().poll_queues(&mut |queue| registrations.push(queue.register(item.clone())));
+        file.file().poll_queues(&mut |queue| {
+            let exclusive = interest.events & EXCLUSIVE != 0;
+            let registration =
+                if exclusive { queue.register_exclusive(item.clone()) } else { queue.register(item.clone()) };
+            registrations.push(registration);
+        });
         let _first = item.registrations.set(registrations);
         self.queue_if_ready(&item, file);
         Ok(())
