@@ -349,11 +349,10 @@ impl Socket for UnixSocket {
     }
 
     fn write(&self, source: &mut dyn Source, open_flags: OpenFlags) -> Result<usize> {
-        let message = Outgoing::plain(source);
         match self.kind() {
-            Kind::Stream => self.send_bytes(message, open_flags),
-            Kind::SeqPacket => self.send_to_peer(message, open_flags),
-            Kind::Datagram => self.send_datagram(message, None, open_flags),
+            Kind::Stream => self.write_bytes(source, open_flags),
+            Kind::SeqPacket => self.send_to_peer(Outgoing::plain(source), open_flags),
+            Kind::Datagram => self.send_datagram(Outgoing::plain(source), None, open_flags),
         }
     }
 

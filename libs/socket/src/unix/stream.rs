@@ -1,7 +1,9 @@
 //! Sending and receiving bytes.
 
+use core::sync::atomic::Ordering;
+
 use vfs::OpenFlags;
-use vfs::io::Sink;
+use vfs::io::{Sink, Source};
 
 use super::inbox::{Inbox, Incoming, Outcome};
 use super::queue::{Attached, Look, StreamQueue};
@@ -9,6 +11,27 @@ use super::{Link, UnixSocket, address_of};
 use crate::{Errno, MessageFlags, Outgoing, Received, Result, Wait};
 
 impl UnixSocket {
+    /// `write`: mostly everything fits, and nobody wants to know who sent it.
+    pub(super) fn write_bytes(&self, source: &mut dyn Source, open_flags: OpenFlags) -> Result<usize> {
+        let plain = !self.wants_credentials() && !self.common.has_error() && source.remaining() > 0;
+        let mut done = 0;
+        if plain
+            && let Some(Link { outgoing: Incoming::Bytes(outgoing), .. }) = self.link.get()
+            && !outgoing.wants_credentials.load(Ordering::Relaxed)
+            && let Some(result) = outgoing.try_put(source, self.common.send_limit(), &mut Attached::default())
+        {
+            done = result?;
+            if source.remaining() == 0 {
+                return Ok(done);
+            }
+        }
+        match self.send_bytes(Outgoing::plain(source), open_flags) {
+            Ok(more) => Ok(done + more),
+            Err(_) if done > 0 => Ok(done),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn send_bytes(&self, message: Outgoing<'_>, open_flags: OpenFlags) -> Result<usize> {
         let link = self.link.get();
         if message.to.is_some_and(|to| !to.is_empty()) {
