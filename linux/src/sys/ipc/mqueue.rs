@@ -15,7 +15,6 @@ use vfs::anon::AnonInode;
 use vfs::file::Nonblocking;
 use vfs::synth::{self, Directory, Entry};
 use vfs::types::{NAME_MAX, Name};
-use vfs::walk::check_access;
 use vfs::{Access, FileKind, Inode, Location, Metadata, OpenFile, OpenFlags};
 
 use crate::ctx::{Ctx, SysResult};
@@ -86,7 +85,7 @@ pub fn mq_open(ctx: &Ctx<'_>, name: UserPtr<u8>, flags: u32, mode: u32, attribut
         let mut access = Access::empty();
         access.set(Access::READ, flags.can_read());
         access.set(Access::WRITE, flags.can_write());
-        check_access(&named.metadata, access, &credentials)?;
+        named.metadata.permissions().allow(FileKind::Regular, access, &credentials)?;
         let (queue, metadata) = (named.queue.clone(), named.metadata);
         drop(queues);
         return open(ctx, queue, metadata, &name, flags);
