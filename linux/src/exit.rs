@@ -11,7 +11,7 @@ use linux_abi::raw::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use linux_abi::sched::RobustListHead;
 
 use crate::family;
-use crate::process::{ExitStatus, Process, Task};
+use crate::process::{self, ExitStatus, Process, Task};
 use crate::sys::{file, futex, ipc};
 use crate::terminal;
 use crate::user_ptr::UserPtr;
@@ -60,12 +60,19 @@ fn end_of_process(process: &Process) {
     }
     process.timers.delete_all();
     ipc::undo_semaphores(process.pid());
-    if process.family.borrows_memory() {
-        process.family.release_parent();
-    } else {
-        retire(process.space());
-    }
+    leave_space(process, process.space());
     family::bury(process);
+}
+
+/// `process` does not use `space` any more. Its memory is given back, unless another process lives in it (`CLONE_VM`).
+pub(crate) fn leave_space(process: &Process, space: Arc<AddressSpace>) {
+    process.family.release_maker();
+    let shares = |other: &Arc<Process>| {
+        other.pid() != process.pid() && !other.family.has_ended() && Arc::ptr_eq(&other.space(), &space)
+    };
+    if !process::all_processes().iter().any(shares) {
+        retire(space);
+    }
 }
 
 /// Gives back the memory of a program that has ended or was replaced, now: others may still refer to its space for a while. The last

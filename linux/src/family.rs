@@ -2,7 +2,7 @@
 //!
 //! A parent lists its children until it has taken their exit status. A child whose parent ends is taken over by the nearest ancestor that
 //! wants it, or by nobody.
-//! A child of `vfork` borrows its parent's memory until it runs a program of its own or ends; the parent's thread sleeps that long.
+//! The thread that made a child by `vfork` sleeps until the child runs a program of its own or ends.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -34,7 +34,8 @@ pub(crate) struct Family {
     exit_signal: AtomicU32,
     /// No thread is left; the exit status waits for the parent.
     ended: AtomicBool,
-    borrows: AtomicBool,
+    /// The thread that made it waits.
+    holds: AtomicBool,
     /// Woken when borrowed memory is given back.
     released: WaitQueue,
 }
@@ -51,7 +52,7 @@ impl Family {
             parent_death_signal: AtomicU32::new(0),
             exit_signal: AtomicU32::new(0),
             ended: AtomicBool::new(false),
-            borrows: AtomicBool::new(false),
+            holds: AtomicBool::new(false),
             released: WaitQueue::new(),
         }
     }
@@ -68,24 +69,26 @@ impl Family {
         self.exit_signal.store(number, Ordering::Relaxed);
     }
 
-    /// The memory is the parent's (`vfork`).
-    pub(crate) fn borrow_memory(&self) {
-        self.borrows.store(true, Ordering::Release);
+    /// Same parent, same signal at the end (`CLONE_PARENT`).
+    pub(crate) fn become_sibling(&self, maker: &Self) {
+        self.set_parent(maker.parent());
+        self.set_exit_signal(maker.exit_signal.load(Ordering::Relaxed));
     }
 
-    pub(crate) fn borrows_memory(&self) -> bool {
-        self.borrows.load(Ordering::Acquire)
+    /// The maker's thread waits until it is released.
+    pub(crate) fn hold_maker(&self) {
+        self.holds.store(true, Ordering::Release);
     }
 
-    /// The parent may go on in its memory.
-    pub(crate) fn release_parent(&self) {
-        self.borrows.store(false, Ordering::Release);
+    /// The memory is not the maker's any more, or not needed: the maker may go on.
+    pub(crate) fn release_maker(&self) {
+        self.holds.store(false, Ordering::Release);
         self.released.wake_all();
     }
 
-    /// Sleeps until the child has given the memory back.
+    /// Sleeps until the child runs a program or has ended.
     pub(crate) fn wait_for_release(&self) {
-        let done = || (!self.borrows_memory()).then_some(());
+        let done = || (!self.holds.load(Ordering::Acquire)).then_some(());
         // Without deadline and deaf to signals, it cannot fail.
         let _released = self.released.wait_until(None, Interrupt::Ignored, done);
     }
@@ -303,9 +306,7 @@ pub(crate) fn wait(process: &Process, which: Which, options: WaitOptions) -> Res
 pub(crate) fn abandon(parent: &Process, child: &Process) {
     parent.family.remove_child(child.pid());
     process::remove_process(child.pid());
-    if !child.family.borrows_memory() {
-        crate::exit::retire(child.space());
-    }
+    crate::exit::leave_space(child, child.space());
 }
 
 /// The last thread of `process` is gone: tells the parent, hands the children on.

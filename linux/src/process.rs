@@ -517,6 +517,13 @@ impl Process {
         Ok(())
     }
 
+    /// Whether it is root's, really or effectively.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        let ids = self.ids.read();
+        ids.euid == 0 || ids.ruid == 0
+    }
+
     /// Changes the identities.
     ///
     /// # Errors

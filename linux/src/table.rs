@@ -352,8 +352,8 @@ table! {
     mq_getsetattr => ipc::mq_getsetattr / 3, full;
 
     // Threads (sys/thread.rs)
-    clone => thread::clone / 5, partial("threads, fork and vfork; nothing in between"), whole;
-    clone3 => thread::clone3 / 2, partial("threads, fork and vfork; nothing in between"), whole;
+    clone => thread::clone / 5, partial("processes share no files, directories or signal actions"), whole;
+    clone3 => thread::clone3 / 2, partial("processes share no files, directories or signal actions"), whole;
     fork => thread::fork / 0, full, whole;
     vfork => thread::vfork / 0, full, whole;
     exit => thread::exit / 1, full;

@@ -3,6 +3,9 @@
 //! A timer that counts processor time is looked at when it can have run out at the earliest, with all CPUs running the
 //! process from now on, and again when less is left than it takes; so it costs nothing at a switch.
 //!
+//! A POSIX timer that repeats has one signal on its way at a time. What it misses meanwhile is counted when a thread takes the signal
+//! (POSIX, timer_getoverrun), and only then it is armed again; so a period of a nanosecond costs nothing but what it asks for.
+//!
 //! One kernel thread, `ktimers`, sleeps until the earliest deadline of all processes and fires what is due. A timer that is
 //! set again or deleted gets a new generation; queue entries of an older generation are dropped when they come up.
 
@@ -16,6 +19,7 @@ use linux_abi::signal::{SigInfo, Signal, code};
 use sync::{Mutex, OnceCell, ThreadHandle};
 
 use crate::process::{self, Process};
+use crate::sys::time::monotonic_deadline;
 
 /// Most POSIX timers of one process.
 const MAX_TIMERS: usize = 4096;
@@ -99,6 +103,29 @@ struct State {
     interval: u64,
     generation: u64,
     overrun: u32,
+    /// A periodic timer's signal has been sent and not been taken; `deadline` is the expiration that it is for.
+    on_its_way: bool,
+    /// The deadline as a time of day, for absolute times of clocks that can be set.
+    wall: Option<u64>,
+}
+
+impl State {
+    /// Moves on to the first expiration after `now`; how many were passed beyond the first.
+    fn forward(&mut self, deadline: u64, now: u64) -> u64 {
+        let missed = now.saturating_sub(deadline).checked_div(self.interval).unwrap_or(0);
+        let step = (missed + 1).saturating_mul(self.interval);
+        self.deadline = Some(deadline.saturating_add(step));
+        self.wall = self.wall.map(|wall| wall.saturating_add(step));
+        missed
+    }
+}
+
+/// Whether a timer's signal waits to be taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Yes,
+    /// Ignored, or the queue was full, or nobody is told.
+    No,
 }
 
 /// A timer.
@@ -133,20 +160,30 @@ impl Timer {
     /// Time left and period.
     #[must_use]
     pub fn setting(&self) -> Setting {
-        let state = self.state.lock();
+        let mut state = *self.state.lock();
+        let now = self.now();
+        if let Some(deadline) = state.deadline.filter(|&deadline| state.interval != 0 && deadline <= now) {
+            // What will be the next one.
+            state.forward(deadline, now);
+        }
         match state.deadline {
             // An expired timer whose signal is on its way shows the smallest time, not "disarmed".
-            Some(deadline) => (deadline.saturating_sub(self.now()).max(1), state.interval),
+            Some(deadline) => (deadline.saturating_sub(now).max(1), state.interval),
             None => (0, state.interval),
         }
     }
 
     /// Arms the timer for `deadline`, on the scale of [`Timer::now`], or disarms it; returns the old setting.
     pub fn set(self: &Arc<Self>, deadline: Option<u64>, interval: u64) -> Setting {
+        self.set_at(deadline, interval, None)
+    }
+
+    /// Arms it for the time of day `wall`, which `deadline` is by the clock as it is now set.
+    pub fn set_at(self: &Arc<Self>, deadline: Option<u64>, interval: u64, wall: Option<u64>) -> Setting {
         let old = self.setting();
         let generation = {
             let mut state = self.state.lock();
-            *state = State { deadline, interval, generation: state.generation + 1, overrun: 0 };
+            *state = State { deadline, interval, generation: state.generation + 1, overrun: 0, on_its_way: false, wall };
             state.generation
         };
         if let Some(deadline) = deadline {
@@ -161,42 +198,91 @@ impl Timer {
         self.state.lock().overrun
     }
 
+    /// A thread has taken the signal; the expirations that it missed.
+    fn delivered(self: &Arc<Self>) -> u32 {
+        let now = self.now();
+        let (next, generation, overrun) = {
+            let mut state = self.state.lock();
+            let Some(deadline) = state.deadline.filter(|_| state.on_its_way) else { return state.overrun };
+            state.on_its_way = false;
+            state.overrun = state.forward(deadline, now).min(i32::MAX as u64) as u32;
+            (state.deadline, state.generation, state.overrun)
+        };
+        if let Some(deadline) = next {
+            enqueue(self.earliest(deadline), generation, self);
+        }
+        overrun
+    }
+
+    /// The time of day was set: an absolute deadline by it is another one now.
+    fn clock_was_set(self: &Arc<Self>) {
+        let (deadline, generation) = {
+            let mut state = self.state.lock();
+            let (Some(wall), false, Some(_)) = (state.wall, state.on_its_way, state.deadline) else { return };
+            state.generation += 1;
+            let deadline = monotonic_deadline(self.clock, wall);
+            state.deadline = Some(deadline);
+            (deadline, state.generation)
+        };
+        enqueue(deadline, generation, self);
+    }
+
     /// Handles a queue entry that has come due.
     fn expire(self: &Arc<Self>, generation: u64) {
         let now = self.now();
-        let reached;
-        let next = {
+        let mut early = None;
+        {
             let mut state = self.state.lock();
             let (Some(deadline), true) = (state.deadline, state.generation == generation) else { return };
-            reached = deadline <= now;
-            state.deadline = (!reached).then_some(deadline);
-            if reached && let Some(missed) = now.saturating_sub(deadline).checked_div(state.interval) {
-                state.overrun = missed.min(i32::MAX as u64) as u32;
-                state.deadline = Some(deadline.saturating_add((missed + 1).saturating_mul(state.interval)));
+            if deadline > now {
+                early = Some(deadline);
+            } else if state.interval == 0 {
+                (state.deadline, state.wall) = (None, None);
+            } else {
+                // Before it is sent: who takes it may be quick.
+                state.on_its_way = true;
             }
+        }
+        if let Some(deadline) = early {
+            return enqueue(self.earliest(deadline), generation, self);
+        }
+        if self.send() == Sent::No || self.notification.id.is_none() {
+            self.go_on(generation, now);
+        }
+    }
+
+    /// Nobody will take a signal for the expiration at hand: on to the next one.
+    fn go_on(self: &Arc<Self>, generation: u64, now: u64) {
+        let next = {
+            let mut state = self.state.lock();
+            let Some(deadline) = state.deadline.filter(|_| state.on_its_way && state.generation == generation) else { return };
+            state.on_its_way = false;
+            state.forward(deadline, now);
             state.deadline
         };
         if let Some(deadline) = next {
             enqueue(self.earliest(deadline), generation, self);
         }
-        if reached {
-            self.send();
-        }
     }
 
-    fn send(&self) {
+    fn send(&self) -> Sent {
         let n = self.notification;
-        let Some(process) = process::find_process(self.pid) else { return };
+        let Some(process) = process::find_process(self.pid) else { return Sent::No };
         let info = match n.id {
-            Some(id) => SigInfo::timer(n.signal, id as u32, self.overrun(), n.value),
+            Some(id) => SigInfo::timer(n.signal, id as u32, 0, n.value),
             None => SigInfo::new(n.signal, code::SI_KERNEL),
         };
         // A full queue loses the expiration, as on Linux.
-        let _lost = match n.target {
-            Target::None => Ok(()),
+        let sent = match n.target {
+            Target::None => return Sent::No,
             Target::Process => process.send_signal(n.signal, info),
-            Target::Thread(tid) => process.task(tid).map_or(Ok(()), |t| t.send_signal(n.signal, info)),
+            Target::Thread(tid) => match process.task(tid) {
+                Some(task) => task.send_signal(n.signal, info),
+                None => return Sent::No,
+            },
         };
+        let waits = sent.is_ok() && !process.signals.action(n.signal).is_ignored(n.signal);
+        if waits { Sent::Yes } else { Sent::No }
     }
 }
 
@@ -235,7 +321,7 @@ impl ProcessTimers {
     ///
     /// # Errors
     /// `EAGAIN` when there are too many.
-    pub fn create(
+    pub(crate) fn create(
         &self,
         process: &Process,
         clock: u32,
@@ -259,6 +345,12 @@ impl ProcessTimers {
         self.posix.lock().get(&id).cloned().ok_or(Errno::EINVAL)
     }
 
+    /// A thread has taken the signal of timer `id`; how many expirations it missed.
+    pub(crate) fn delivered(&self, id: i32) -> u32 {
+        let timer = self.posix.lock().get(&id).cloned();
+        timer.map_or(0, |timer| timer.delivered())
+    }
+
     /// Deletes a POSIX timer.
     ///
     /// # Errors
@@ -280,6 +372,14 @@ impl ProcessTimers {
 impl Default for ProcessTimers {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The time of day was set.
+pub(crate) fn clock_was_set() {
+    for process in process::all_processes() {
+        let timers: Vec<_> = process.timers.posix.lock().values().cloned().collect();
+        timers.iter().for_each(Timer::clock_was_set);
     }
 }
 

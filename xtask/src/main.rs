@@ -6,6 +6,7 @@
 mod abi;
 mod bench;
 mod build;
+mod conformance;
 mod fuzz_calls;
 mod gdb;
 mod lint;
@@ -46,6 +47,8 @@ enum Command {
     Lint(lint::Options),
     /// Measure beside a Linux guest; the metrics are the folders of bench/.
     Bench(bench::Options),
+    /// Run a test suite of others on Linux and in oxv; writes doc/conformance.md.
+    Conformance(conformance::Options),
     /// Open gdb on a kernel that `oxv run --gdb` started.
     Gdb(gdb::Options),
     /// What continuous integration runs.
@@ -75,6 +78,7 @@ fn command(command: Command) -> anyhow::Result<()> {
         Command::FuzzCalls(options) => fuzz_calls::command(&options),
         Command::Lint(options) => lint::command(&options),
         Command::Bench(options) => bench::command(&options),
+        Command::Conformance(options) => conformance::command(&options),
         Command::Gdb(options) => gdb::command(&options),
         Command::Ci => test::command(&test::Options::default()),
         Command::Abi => abi::command(),

@@ -1,54 +1,14 @@
 //! Models: a reader looks names up while a writer inserts, removes and frees; and broken twins.
 
-use core::ptr::NonNull;
 use std::cell::Cell;
-use std::sync::Arc as StdArc;
-use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::thread::{self, Thread};
+use loom::thread;
 
 use crate::{HashedName, Mistake, NameTable};
 use rcu::grace::{GracePeriods, Outcome};
 use rcu::{Deferred, Domain};
-
-#[unsafe(no_mangle)]
-fn sync_thread_current() -> NonNull<()> {
-    NonNull::from(Box::leak(Box::new(thread::current()))).cast()
-}
-
-#[unsafe(no_mangle)]
-unsafe fn sync_thread_clone(_: NonNull<()>) {
-    unreachable!("no primitive clones a handle");
-}
-
-#[unsafe(no_mangle)]
-unsafe fn sync_thread_drop(handle: NonNull<()>) {
-    // SAFETY: made by `sync_thread_current`, and never cloned.
-    drop(unsafe { Box::from_raw(handle.cast::<Thread>().as_ptr()) });
-}
-
-#[unsafe(no_mangle)]
-fn sync_thread_park(_: u64) {
-    thread::park();
-}
-
-#[unsafe(no_mangle)]
-unsafe fn sync_thread_unpark(handle: NonNull<()>) {
-    // SAFETY: the caller has the handle.
-    unsafe { handle.cast::<Thread>().as_ref() }.unpark();
-}
-
-#[unsafe(no_mangle)]
-fn sync_thread_interrupted() -> bool {
-    false
-}
-
-#[unsafe(no_mangle)]
-fn sync_monotonic_ns() -> u64 {
-    1
-}
 
 std::thread_local! {
     // All threads of a model run on the operating system's thread of its test.
@@ -105,19 +65,8 @@ type Table = NameTable<Object, Model, 1>;
 const STAYS: u32 = 7;
 
 fn explore(mistake: Option<Mistake>, model: impl Fn() + Sync + Send + 'static) -> usize {
-    let count = StdArc::new(StdAtomicUsize::new(0));
-    let counter = count.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.max_branches = 20_000;
-    builder.check(move || {
-        MADE.set(mistake);
-        counter.fetch_add(1, StdOrdering::Relaxed);
-        model();
-    });
-    let explored = count.load(StdOrdering::Relaxed);
-    println!("{explored} executions");
-    explored
+    MADE.set(mistake);
+    loom_support::explore(Some(3), model)
 }
 
 fn find(table: &Table, name: &[u8]) -> Option<u32> {

@@ -221,6 +221,18 @@ pub struct SigAction {
     pub mask: SigSet,
 }
 
+impl SigAction {
+    /// Whether it makes `signal` vanish.
+    #[must_use]
+    pub const fn is_ignored(&self, signal: Signal) -> bool {
+        match self.handler {
+            SIG_IGN => true,
+            SIG_DFL => matches!(signal.default_action(), DefaultAction::Ignore | DefaultAction::Continue),
+            _ => false,
+        }
+    }
+}
+
 /// `stack_t`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -356,6 +368,17 @@ impl SigInfo {
         info.fields[0] = id as u64 | (overrun as u64) << 32;
         info.fields[1] = value;
         info
+    }
+
+    /// `si_timerid`, meaningful for timers.
+    #[must_use]
+    pub const fn timer_id(&self) -> i32 {
+        self.fields[0] as i32
+    }
+
+    /// Sets `si_overrun` of a timer's signal.
+    pub const fn set_overrun(&mut self, overrun: u32) {
+        self.fields[0] = self.fields[0] as u32 as u64 | (overrun as u64) << 32;
     }
 
     /// `si_addr`, meaningful for faults.

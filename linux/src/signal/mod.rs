@@ -19,7 +19,7 @@ use alloc::sync::Arc;
 use linux_abi::Errno;
 use linux_abi::raw::RLIMIT_SIGPENDING;
 use linux_abi::signal::{
-    DefaultAction, NSIG, SIG_DFL, SIG_IGN, SS_DISABLE, SigAction, SigInfo, SigSet, SigStack, Signal, sa,
+    NSIG, SIG_DFL, SIG_IGN, SS_DISABLE, SigAction, SigInfo, SigSet, SigStack, Signal, code, sa,
 };
 use signal::{PendingQueue, Queued};
 use sync::{Mutex, WaitQueue};
@@ -112,22 +112,13 @@ impl ProcessSignals {
     }
 
     fn ignores(&self, signal: Signal) -> bool {
-        ignored(&self.action(signal), signal)
+        self.action(signal).is_ignored(signal)
     }
 }
 
 impl Default for ProcessSignals {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Whether `action` makes `signal` vanish.
-fn ignored(action: &SigAction, signal: Signal) -> bool {
-    match action.handler {
-        SIG_IGN => true,
-        SIG_DFL => matches!(signal.default_action(), DefaultAction::Ignore | DefaultAction::Continue),
-        _ => false,
     }
 }
 
@@ -233,7 +224,11 @@ impl Task {
 
     /// Takes a pending signal in `wanted`, the thread's own first.
     pub fn take_signal(&self, wanted: SigSet) -> Option<(Signal, SigInfo)> {
-        self.signals.pending.take(wanted).or_else(|| self.process().signals.pending.take(wanted))
+        let (signal, mut info) = self.signals.pending.take(wanted).or_else(|| self.process().signals.pending.take(wanted))?;
+        if info.code == code::SI_TIMER {
+            info.set_overrun(self.process().timers.delivered(info.timer_id()));
+        }
+        Some((signal, info))
     }
 
     /// Lets `rt_sigtimedwait` be woken for `set`; the empty set ends that.
@@ -280,7 +275,7 @@ impl Task {
 /// Sends the calling thread a signal for what it just did: SIGPIPE, SIGXFSZ.
 pub fn raise(task: &Task, signal: Signal) {
     let process = task.process();
-    let info = SigInfo::from_process(signal, linux_abi::signal::code::SI_USER, process.pid(), process.ids().ruid);
+    let info = SigInfo::from_process(signal, code::SI_USER, process.pid(), process.ids().ruid);
     // A standard signal is never refused.
     let _merged = task.send_signal(signal, info);
 }
@@ -345,7 +340,7 @@ impl Process {
     /// Applies `rt_sigaction`: a signal that is now ignored is dropped wherever it is pending (POSIX).
     pub fn change_action(&self, signal: Signal, new: SigAction) -> SigAction {
         let old = self.signals.set_action(signal, new);
-        if ignored(&new, signal) {
+        if new.is_ignored(signal) {
             self.discard(SigSet::of(signal));
         }
         old

@@ -250,12 +250,7 @@ fn replace_program(
     if start_program(ctx, loaded).is_err() {
         exit::end_process(ctx.task(), ExitStatus::Signalled(Signal::SIGKILL));
     }
-    if process.family.borrows_memory() {
-        // The parent's, which goes on in it now.
-        process.family.release_parent();
-    } else {
-        exit::retire(old_space);
-    }
+    exit::leave_space(process, old_space);
     Ok(())
 }
 

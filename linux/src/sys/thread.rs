@@ -1,13 +1,15 @@
 //! Threads: clone, exit, thread numbers.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::mem::size_of;
 
 use addr::VirtAddr;
 use kernel::thread::{self, ProgramThread, ThreadRef, spawn_program};
 use linux_abi::Errno;
 use linux_abi::raw::{
-    CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_DETACHED, CLONE_FILES, CLONE_FS, CLONE_IO, CLONE_PARENT_SETTID,
+    CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_DETACHED, CLONE_FILES, CLONE_FS, CLONE_IO, CLONE_PARENT,
+    CLONE_PARENT_SETTID, CLONE_PIDFD, RLIMIT_NPROC,
     CLONE_SETTLS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM,
 };
 use linux_abi::signal::Signal;
@@ -22,6 +24,7 @@ use crate::exit;
 use crate::family;
 use crate::process::{self, Process, Task};
 use crate::signal::TaskSignals;
+use crate::sys::pidfd;
 use crate::user_ptr::UserPtr;
 
 /// What every thread shares with the one that made it.
@@ -99,19 +102,60 @@ const PROCESS_FLAGS: u64 = (CLONE_VM
     | CLONE_CHILD_SETTID
     | CLONE_CHILD_CLEARTID
     | CLONE_DETACHED
+    | CLONE_PARENT
+    | CLONE_PIDFD
     | CLONE_IO) as u64
     | CLONE_CLEAR_SIGHAND;
+/// As Linux's nesting of number spaces, of which there is one here.
+const MAX_PID_LEVELS: u64 = 32;
 /// clone3 only: caught signals become default in the child.
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 
-/// Starts a process: a copy of the caller's memory, or (with `CLONE_VM | CLONE_VFORK`) the caller's own until it runs a program.
-fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
-    let (parent, caller) = (ctx.task().process_ref(), ctx.task());
-    let shares = has(args.flags, CLONE_VM);
-    if shares && !has(args.flags, CLONE_VFORK) || args.exit_signal > 64 {
-        log::debug!("clone with flags {:#x} is not supported: ENOSYS", args.flags);
-        return Err(Errno::ENOSYS);
+/// The process that is to be the parent of one that `caller` makes.
+fn parent_of_new(caller: &Arc<Process>, flags: u64) -> Result<Arc<Process>, Errno> {
+    if !has(flags, CLONE_PARENT) {
+        return Ok(caller.clone());
     }
+    // The first process has none, as Linux's has none.
+    caller.parent().ok_or(Errno::EINVAL)
+}
+
+/// The number of a new process: the one that is asked for (clone3 alone, and privileged), or any.
+fn number_for(caller: &Process, args: &CloneArgs) -> Result<u32, Errno> {
+    if args.set_tid_size == 0 {
+        return Ok(process::new_tid());
+    }
+    let wanted: u32 = UserPtr::new(args.set_tid).read()?;
+    if args.set_tid_size != 1 || wanted == 0 || wanted >= process::PID_MAX {
+        return Err(Errno::EINVAL);
+    }
+    if caller.ids().euid != 0 {
+        return Err(Errno::EPERM);
+    }
+    let taken = process::find_process(wanted).is_some() || process::find_task(wanted).is_some();
+    if taken { Err(Errno::EEXIST) } else { Ok(wanted) }
+}
+
+/// RLIMIT_NPROC: how many threads the caller's user may have. The privileged may have any number.
+fn require_room(caller: &Process) -> Result<(), Errno> {
+    let limit = caller.limit(RLIMIT_NPROC).map_or(u64::MAX, |limit| limit.cur);
+    if caller.is_root() || limit == u64::MAX {
+        return Ok(());
+    }
+    let user = caller.ids().ruid;
+    let own = |process: &Arc<Process>| if process.ids().ruid == user { process.thread_count() as u64 } else { 0 };
+    let threads: u64 = process::all_processes().iter().map(own).sum();
+    if threads < limit { Ok(()) } else { Err(Errno::EAGAIN) }
+}
+
+/// Starts a process: a copy of the caller's memory, or (with `CLONE_VM`) the caller's own until it runs a program.
+fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
+    let (maker, caller) = (ctx.task().process_ref(), ctx.task());
+    let shares = has(args.flags, CLONE_VM);
+    if args.exit_signal > 64 {
+        return Err(Errno::EINVAL);
+    }
+    let parent = &parent_of_new(maker, args.flags)?;
     let fs_base = if has(args.flags, CLONE_SETTLS) { args.tls } else { thread::fs_base() };
     if !VirtAddr(fs_base).is_user() {
         return Err(Errno::EPERM);
@@ -120,22 +164,26 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         // A signal to the whole group must not miss the child.
         return Err(Errno::ERESTARTNOINTR);
     }
-    let space = if shares { parent.space() } else { calls::fork(&parent.space())? };
-    let pid = process::new_tid();
+    let pid = number_for(maker, args)?;
+    let space = if shares { maker.space() } else { calls::fork(&maker.space())? };
     if has(args.flags, CLONE_PARENT_SETTID) {
         UserPtr::new(args.parent_tid).write(&pid)?;
     }
     if has(args.flags, CLONE_CHILD_SETTID) {
         exec::write_to(&space, VirtAddr(args.child_tid), &pid.to_le_bytes())?;
     }
-    let child = Process::new(pid, space.clone(), parent.fs.duplicate(), parent.files.duplicate()?, parent.ids());
-    child.inherit(parent);
-    child.family.set_exit_signal(args.exit_signal as u32);
+    let child = Process::new(pid, space.clone(), maker.fs.duplicate(), maker.files.duplicate()?, maker.ids());
+    child.inherit(maker);
+    if has(args.flags, CLONE_PARENT) {
+        child.family.become_sibling(&maker.family);
+    } else {
+        child.family.set_exit_signal(args.exit_signal as u32);
+    }
+    if has(args.flags, CLONE_VFORK) {
+        child.family.hold_maker();
+    }
     if args.flags & CLONE_CLEAR_SIGHAND != 0 {
         child.signals.reset_handlers();
-    }
-    if shares {
-        child.family.borrow_memory();
     }
     let task = Task::new(pid, child.clone(), caller.name(), TaskSignals::new(caller.signals.mask()));
     task.inherit_sched(caller);
@@ -161,17 +209,43 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         wants_rseq: task.rseq.is_set(),
     };
     parent.family.add_child(child.clone());
+    let pidfd = if has(args.flags, CLONE_PIDFD) { Some(open_pidfd(ctx, args, &child)) } else { None };
+    if let Some(Err(error)) = pidfd {
+        family::abandon(parent, &child);
+        return Err(error);
+    }
     if child.add_task(&task, || spawn_settled(program)).is_err() {
         family::abandon(parent, &child);
+        if let Some(Ok(fd)) = pidfd {
+            // Nobody else can have closed what it was never told of; if so, nothing is left to do.
+            let _gone = maker.files.remove(fd);
+        }
         return Err(Errno::EAGAIN);
     }
-    if has(args.flags, CLONE_VFORK) && shares {
+    if has(args.flags, CLONE_VFORK) {
         child.family.wait_for_release();
     }
     Ok(pid as usize)
 }
 
+/// `CLONE_PIDFD`: opens the new process and stores the descriptor.
+fn open_pidfd(ctx: &Ctx<'_>, args: &CloneArgs, child: &Arc<Process>) -> Result<i32, Errno> {
+    let fd = pidfd::install(ctx, child.clone(), false)?;
+    let stored = UserPtr::new(args.pidfd).write(&fd);
+    if stored.is_err() {
+        // As in `clone_process`.
+        let _gone = ctx.process().files.remove(fd);
+    }
+    stored.map(|()| fd)
+}
+
 fn clone_any(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
+    if has(args.flags, CLONE_PIDFD) && has(args.flags, CLONE_DETACHED)
+        || args.flags & CLONE_CLEAR_SIGHAND != 0 && has(args.flags, CLONE_SIGHAND)
+    {
+        return Err(Errno::EINVAL);
+    }
+    require_room(ctx.process())?;
     if has(args.flags, CLONE_SIGHAND) && !has(args.flags, CLONE_VM)
         || has(args.flags, CLONE_THREAD) && !has(args.flags, CLONE_SIGHAND)
     {
@@ -198,11 +272,16 @@ pub fn clone(ctx: &Ctx<'_>, flags: u64, stack: u64, parent_tid: u64, child_tid: 
         flags: flags & !EXIT_SIGNAL,
         exit_signal: flags & EXIT_SIGNAL,
         stack,
+        // One argument for both: they exclude each other.
+        pidfd: parent_tid,
         parent_tid,
         child_tid,
         tls,
         ..CloneArgs::default()
     };
+    if has(args.flags, CLONE_PIDFD) && has(args.flags, CLONE_PARENT_SETTID) {
+        return Err(Errno::EINVAL);
+    }
     clone_any(ctx, &args)
 }
 
@@ -212,7 +291,11 @@ pub fn clone(ctx: &Ctx<'_>, flags: u64, stack: u64, parent_tid: u64, child_tid: 
 /// As `clone`; `E2BIG` for fields this kernel does not know.
 pub fn clone3(ctx: &Ctx<'_>, args: UserPtr<u8>, size: usize) -> SysResult {
     let args = read_clone_args(args, size)?;
-    if args.set_tid_size != 0 || args.cgroup != 0 {
+    let makes_sibling = args.flags & u64::from(CLONE_THREAD | CLONE_PARENT) != 0;
+    if args.cgroup != 0 || args.exit_signal > 64 || makes_sibling && args.exit_signal != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if args.set_tid_size > MAX_PID_LEVELS || (args.set_tid == 0) != (args.set_tid_size == 0) {
         return Err(Errno::EINVAL);
     }
     if (args.stack == 0) != (args.stack_size == 0) {
@@ -244,7 +327,7 @@ fn read_clone_args(pointer: UserPtr<u8>, size: usize) -> Result<CloneArgs, Errno
 /// # Errors
 /// `EAGAIN`, `ENOMEM`.
 pub fn fork(ctx: &Ctx<'_>) -> SysResult {
-    clone_process(ctx, &CloneArgs { exit_signal: SIGCHLD, ..CloneArgs::default() })
+    clone_any(ctx, &CloneArgs { exit_signal: SIGCHLD, ..CloneArgs::default() })
 }
 
 /// `vfork`: the child borrows the caller's memory until it runs a program or ends.
@@ -253,7 +336,7 @@ pub fn fork(ctx: &Ctx<'_>) -> SysResult {
 /// `EAGAIN`, `ENOMEM`.
 pub fn vfork(ctx: &Ctx<'_>) -> SysResult {
     let flags = u64::from(CLONE_VM | CLONE_VFORK);
-    clone_process(ctx, &CloneArgs { flags, exit_signal: SIGCHLD, ..CloneArgs::default() })
+    clone_any(ctx, &CloneArgs { flags, exit_signal: SIGCHLD, ..CloneArgs::default() })
 }
 
 /// `exit`: ends the calling thread.

@@ -1,5 +1,7 @@
 //! Clocks, sleeping and timers.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use linux_abi::Errno;
 use linux_abi::raw::{
     CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_MONOTONIC_RAW,
@@ -9,9 +11,11 @@ use linux_abi::raw::{
 use linux_abi::signal::{SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID, SigEvent, Signal};
 use linux_abi::time::{Itimerspec, Itimerval, NANOS_PER_SEC, Timespec, Timeval, Timezone, Tms};
 
+use sync::{Interrupt, WaitError, WaitQueue};
+
 use crate::ctx::{Ctx, SysResult};
 use crate::process::{self, Process, Task};
-use crate::timers::{Counts, Notification, Setting, Target};
+use crate::timers::{self, Counts, Notification, Setting, Target};
 use crate::user_ptr::UserPtr;
 
 /// Granularity the coarse clocks claim, as a Linux with 250 ticks a second.
@@ -134,6 +138,9 @@ fn set_time_of_day(ctx: &Ctx<'_>, ns: u64) -> SysResult {
     }
     kernel::clock::set_realtime_ns(ns);
     crate::vdso::update();
+    CLOCK_SETTINGS.fetch_add(1, Ordering::SeqCst);
+    CLOCK_SET.wake_all();
+    timers::clock_was_set();
     crate::sys::event::clock_was_set();
     Ok(0)
 }
@@ -195,6 +202,24 @@ fn sleep_until(task: &Task, counts: Counts, deadline: u64) -> Result<(), Errno> 
     Ok(())
 }
 
+/// How often the time of day was set, and who sleeps until one.
+static CLOCK_SETTINGS: AtomicU32 = AtomicU32::new(0);
+static CLOCK_SET: WaitQueue = WaitQueue::new();
+
+/// Sleeps until `clock` shows `ns`, however it is set meanwhile.
+fn sleep_until_time(clock: u32, ns: u64) -> Result<(), Errno> {
+    loop {
+        let settings = CLOCK_SETTINGS.load(Ordering::SeqCst);
+        let deadline = monotonic_deadline(clock, ns);
+        let set = || (CLOCK_SETTINGS.load(Ordering::SeqCst) != settings).then_some(());
+        match CLOCK_SET.wait_until(Some(deadline), Interrupt::Allowed, set) {
+            Ok(()) => {}
+            Err(WaitError::TimedOut) => return Ok(()),
+            Err(WaitError::Interrupted) => return Err(Errno::EINTR),
+        }
+    }
+}
+
 /// `nanosleep`.
 ///
 /// # Errors
@@ -223,7 +248,11 @@ pub fn clock_nanosleep(
     let absolute = flags & TIMER_ABSTIME != 0;
     let continuation = &ctx.task().continuation;
     let deadline = if absolute { monotonic_deadline(clock, ns) } else { continuation.deadline_from(counts.now(), ns) };
-    match sleep_until(ctx.task(), counts, deadline) {
+    let slept = match absolute && is_realtime(clock) {
+        true => sleep_until_time(clock, ns),
+        false => sleep_until(ctx.task(), counts, deadline),
+    };
+    match slept {
         Ok(()) => Ok(0),
         Err(_) if absolute => Err(Errno::ERESTARTNOHAND),
         Err(_) => {
@@ -331,12 +360,14 @@ pub fn timer_settime(
     let new = new.read()?;
     let value = new.value.to_ns().ok_or(Errno::EINVAL)?;
     let interval = new.interval.to_ns().ok_or(Errno::EINVAL)?;
+    let absolute = flags & TIMER_ABSTIME != 0;
     let deadline = match value {
         0 => None,
-        _ if flags & TIMER_ABSTIME != 0 => Some(monotonic_deadline(timer.clock, value)),
+        _ if absolute => Some(monotonic_deadline(timer.clock, value)),
         _ => Some(timer.now().saturating_add(value)),
     };
-    old.write_optional(&itimerspec(timer.set(deadline, interval))).map(|()| 0)
+    let wall = (absolute && is_realtime(timer.clock)).then_some(value);
+    old.write_optional(&itimerspec(timer.set_at(deadline, interval, wall))).map(|()| 0)
 }
 
 /// `timer_gettime`.

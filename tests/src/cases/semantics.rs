@@ -9,6 +9,8 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("sigaltstack.c"),
         Case::c("signals_async.c"),
         Case::c("jobs.c"),
+        Case::c("clones.c"),
+        Case::c("pty.c"),
         Case::c("registers.c"),
         Case::c("rounding.c"),
         Case::c("memory.c"),

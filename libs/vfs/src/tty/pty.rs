@@ -35,7 +35,6 @@ const TIOCGPTN: u32 = 0x8004_5430;
 const TIOCSPTLCK: u32 = 0x4004_5431;
 const TIOCGPTLCK: u32 = 0x8004_5439;
 const TIOCSIG: u32 = 0x4004_5436;
-const TIOCSCTTY: u32 = super::control::TIOCSCTTY;
 
 /// What the slave has printed.
 struct Shown {
@@ -290,8 +289,6 @@ impl File for Master {
             TIOCGPKT => store(pty.packets.load(Ordering::Relaxed)),
             TIOCSIG => self.send_signal(arg.value),
             FIONREAD => arg.store_i32(pty.shown.available() as i32).map(|()| 0),
-            // Only a slave side can control a session.
-            TIOCSCTTY => Err(Errno::EINVAL),
             _ => pty.tty.control(request, arg, Side::Master),
         }
     }

@@ -1,0 +1,206 @@
+//! Runs the programs of a suite, on the host or in oxv, by `tests/conformance/runner.c`.
+//!
+//! A machine that stops answering is ended; what ran then has failed, and another machine goes on with the rest.
+
+use anyhow::{Context, Result, bail};
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::{paths, run};
+
+/// A suite that is ready to run.
+pub(super) struct Suite {
+    /// As in file names.
+    pub(super) name: &'static str,
+    /// What the page says about it.
+    pub(super) title: &'static str,
+    /// What the machine needs beside the programs: options of `oxv run`.
+    pub(super) options: Vec<String>,
+    /// Its tests.
+    pub(super) tests: Vec<Test>,
+}
+
+/// A test: a program, with or without an argument.
+#[derive(Clone, Debug)]
+pub(super) struct Test {
+    pub(super) name: String,
+    pub(super) program: PathBuf,
+    pub(super) args: Vec<String>,
+}
+
+/// How a test ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// `exit 0`, `signal 11`, `timeout 0`, `machine 0`.
+    pub(super) how: String,
+    /// The last line it printed.
+    pub(super) said: String,
+}
+
+impl Outcome {
+    pub(super) fn passed(&self) -> bool {
+        self.how == "exit 0"
+    }
+}
+
+/// By name.
+pub(super) type Outcomes = BTreeMap<String, Outcome>;
+
+/// How to run them.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) smp: u32,
+    pub(super) parallel: u32,
+    pub(super) seconds: u64,
+    pub(super) dev: bool,
+}
+
+/// Where suites are kept.
+pub(super) fn directory(suite: &str) -> Result<PathBuf> {
+    let directory = paths::target().join("conformance").join(suite);
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// The runner, built.
+fn program() -> Result<PathBuf> {
+    let program = directory("runner")?.join("runner");
+    let source = paths::root().join("tests/conformance/runner.c");
+    run::check(Command::new("gcc").args(["-O2", "-Wall", "-o"]).arg(&program).arg(source))?;
+    Ok(program)
+}
+
+fn write_list(suite: &Suite, tests: &[Test]) -> Result<PathBuf> {
+    let list = directory(suite.name)?.join("list");
+    let line = |test: &Test| {
+        let words = std::iter::once(test.program.to_string_lossy().into_owned()).chain(test.args.iter().cloned());
+        test.name.clone() + " " + &words.collect::<Vec<_>>().join(" ") + "\n"
+    };
+    std::fs::write(&list, tests.iter().map(line).collect::<String>())?;
+    Ok(list)
+}
+
+fn arguments(list: &Path, plan: &Plan) -> [String; 3] {
+    [list.to_string_lossy().into_owned(), plan.seconds.to_string(), plan.parallel.to_string()]
+}
+
+/// Runs `tests` on this machine.
+///
+/// # Errors
+/// When the runner cannot be built or does not end.
+pub(super) fn host(suite: &Suite, tests: &[Test], plan: &Plan) -> Result<Outcomes> {
+    let list = write_list(suite, tests)?;
+    let mut command = Command::new(program()?);
+    command.args(arguments(&list, plan));
+    let (outcomes, end) = follow(command, plan)?;
+    if end != End::Done {
+        bail!("the tests did not end on this machine; {} had", outcomes.len());
+    }
+    Ok(outcomes)
+}
+
+/// Runs `tests` in oxv, in as many machines as it takes.
+///
+/// # Errors
+/// When a machine cannot be started.
+pub(super) fn guest(suite: &Suite, tests: &[Test], plan: &Plan) -> Result<Outcomes> {
+    let mut all = Outcomes::new();
+    loop {
+        let left: Vec<_> = tests.iter().filter(|test| !all.contains_key(&test.name)).cloned().collect();
+        if left.is_empty() {
+            return Ok(all);
+        }
+        let (outcomes, _end) = follow(machine(suite, &left, plan)?, plan)?;
+        eprintln!("conformance: {} of {} in oxv", all.len() + outcomes.len(), tests.len());
+        if outcomes.is_empty() {
+            bail!("a machine ended before it ran any test");
+        }
+        all.extend(outcomes);
+    }
+}
+
+/// `oxv run` of the runner with `tests`.
+fn machine(suite: &Suite, tests: &[Test], plan: &Plan) -> Result<Command> {
+    let (list, runner) = (write_list(suite, tests)?, program()?);
+    let mut command = Command::new(paths::oxv());
+    if plan.dev {
+        command.env("OXV_KERNEL", crate::build::kernel(&crate::build::Options { dev: true })?);
+    }
+    command.args(["run", "--smp", &plan.smp.to_string(), "--memory", "1G", "--add"]).arg(&list);
+    let programs: HashSet<_> = tests.iter().map(|test| &test.program).collect();
+    for program in programs {
+        command.arg("--add").arg(program);
+    }
+    command.args(&suite.options).arg("--").arg(runner).args(arguments(&list, plan));
+    Ok(command)
+}
+
+/// How a run ended.
+#[derive(PartialEq, Eq, Debug)]
+enum End {
+    /// All tests were run.
+    Done,
+    /// It ended without a word, or was ended.
+    Broken,
+}
+
+/// Starts `command` and collects what it prints.
+fn follow(mut command: Command, plan: &Plan) -> Result<(Outcomes, End)> {
+    let log = std::fs::File::create(directory("runner")?.join("log"))?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().context("cannot start the runner")?;
+    let lines = lines(&mut child);
+    let patience = Duration::from_secs(2 * plan.seconds + 60);
+    let (mut outcomes, mut begun) = (Outcomes::new(), HashSet::new());
+    let end = loop {
+        match lines.recv_timeout(patience) {
+            Ok(line) if line == "runner done" => break End::Done,
+            Ok(line) => note(&line, &mut outcomes, &mut begun),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break End::Broken,
+        }
+    };
+    if end == End::Broken {
+        let broken = Outcome { how: "machine 0".to_owned(), said: String::new() };
+        outcomes.extend(begun.into_iter().map(|name| (name, broken.clone())));
+    }
+    // It may have ended by itself.
+    let _ended = child.kill();
+    child.wait()?;
+    Ok((outcomes, end))
+}
+
+fn lines(child: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    if let Some(out) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(out);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                if sender.send(text).is_err() {
+                    break;
+                }
+                line.clear();
+            }
+        });
+    }
+    receiver
+}
+
+/// `NAME begin 0`, or `NAME HOW NUMBER WHAT IT SAID`.
+fn note(line: &str, outcomes: &mut Outcomes, begun: &mut HashSet<String>) {
+    let mut words = line.splitn(4, ' ');
+    let (Some(name), Some(how), Some(number)) = (words.next(), words.next(), words.next()) else { return };
+    match how {
+        "begin" => drop(begun.insert(name.to_owned())),
+        "exit" | "signal" | "timeout" => {
+            begun.remove(name);
+            let said = words.next().unwrap_or_default().trim().to_owned();
+            outcomes.insert(name.to_owned(), Outcome { how: format!("{how} {number}"), said });
+        }
+        _ => {}
+    }
+}
