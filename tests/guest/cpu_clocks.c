@@ -61,16 +61,24 @@ static struct times used_by(int who)
 			      usage.ru_stime.tv_sec * 1000000000LL + usage.ru_stime.tv_usec * 1000LL};
 }
 
-static void modes(void)
+/* Whether most of what a stretch of work used was counted where it was used. Samples tell, so a machine that is stopped may mislead one stretch. */
+static int is_told_apart(void)
 {
 	struct times start = used_by(RUSAGE_THREAD);
 	burn_in_program(200 * MS);
 	struct times middle = used_by(RUSAGE_THREAD);
-	NEED(middle.user - start.user > middle.system - start.system);
 	burn_in_kernel(400 * MS);
 	struct times end = used_by(RUSAGE_THREAD);
-	NEED(end.system - middle.system > end.user - middle.user);
-	NEED(end.user + end.system >= 590 * MS);
+	NEED(end.user + end.system - start.user - start.system >= 590 * MS);
+	return middle.user - start.user > middle.system - start.system && end.system - middle.system > end.user - middle.user;
+}
+
+static void modes(void)
+{
+	int attempts = 10;
+	while (attempts > 0 && !is_told_apart())
+		attempts--;
+	NEED(attempts > 0);
 	struct tms tms;
 	NEED(times(&tms) != (clock_t)-1 && tms.tms_utime > 0 && tms.tms_stime > 0);
 	puts("user and system time are told apart");

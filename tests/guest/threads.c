@@ -110,10 +110,11 @@ static void *post(void *arg)
 }
 
 static unsigned words[2];
-static long woken;
+static long about_to_wait, woken;
 static void *wait_word(void *arg)
 {
 	(void)arg;
+	__atomic_add_fetch(&about_to_wait, 1, __ATOMIC_SEQ_CST);
 	futex(&words[0], FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
 	__atomic_add_fetch(&woken, 1, __ATOMIC_SEQ_CST);
 	return NULL;
@@ -232,6 +233,8 @@ int main(void)
 	FAILS(futex(&word, FUTEX_WAIT_BITSET_PRIVATE | FUTEX_CLOCK_REALTIME, 5, &deadline, NULL, FUTEX_BITSET_MATCH_ANY), ETIMEDOUT);
 	CHECK(futex(&word, FUTEX_WAKE_PRIVATE, 10, NULL, NULL, 0) == 0);
 	spawn(t, wait_word);
+	while (__atomic_load_n(&about_to_wait, __ATOMIC_SEQ_CST) < THREADS)
+		sleep_ms(10);
 	sleep_ms(300);
 	CHECK(futex(&words[0], FUTEX_WAKE_PRIVATE, 3, NULL, NULL, 0) == 3);
 	CHECK(futex(&words[0], FUTEX_CMP_REQUEUE_PRIVATE, 1, (void *)INT_MAX, &words[1], 0) == 5);

@@ -15,7 +15,7 @@ use crate::torture;
 use crate::trap::RESCHEDULE_VECTOR;
 use arch_x86_64::cpu as processor;
 use arch_x86_64::percpu as block;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use lockfree::mpsc::Push;
 
 /// CPUs that are idle and not promised a thread, bit N for CPU N. A CPU sets its own bit; whoever sends it a thread clears it.
@@ -135,6 +135,8 @@ pub(in crate::thread) fn kick(thread: &Thread) {
 /// without a look.
 pub(in crate::thread) fn affinity_changed(thread: &Thread) {
     let _here = PreemptGuard::new();
+    // Whoever puts the thread on another CPU's list meanwhile says so before that CPU looks at the new mask; this is the other half.
+    fence(Ordering::SeqCst);
     let cpu = thread.cpu();
     shared(cpu).review.store(true, Ordering::Release);
     if cpu == percpu::cpu_id() {
