@@ -197,7 +197,7 @@ static void session(const char *name)
 		_exit(6);
 	type(tty, "job done\n");
 	while (!got[SIGHUP] || !got[SIGCONT])
-		pause();
+		sleep_ms(5);
 	_exit(open("/dev/tty", O_RDWR) == -1 && errno == ENXIO ? 42 : 7);
 }
 

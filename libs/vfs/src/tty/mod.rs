@@ -246,11 +246,12 @@ impl Tty {
         };
         self.readable.wake_all();
         self.restarted.wake_all();
-        self.signal(TtySignal::HangUp, group);
-        self.signal(TtySignal::Continue, group);
+        // First the loss: who is told finds no terminal.
         if session != 0 {
             self.jobs.end_session(session, Ending::HangUp);
         }
+        self.signal(TtySignal::HangUp, group);
+        self.signal(TtySignal::Continue, group);
     }
 
     /// The window has a new size.
