@@ -58,12 +58,17 @@ static REQUESTS: Mutex<Queue> = Mutex::new(Queue { requests: Vec::new(), hopeles
 static NAMED: WaitQueue = WaitQueue::new();
 static STARTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether sites of the second pattern are rewritten, too.
+static COMPARISONS: AtomicBool = AtomicBool::new(false);
+
 /// Has call sites patched from now on, unless the command line says `no_syscall_patch`; `syscall_patch=N` does it after N calls.
+/// Sites of the second pattern ([`Pattern::Compare`]) only with `syscall_patch_compare`: see doc/status.md.
 pub(crate) fn start() {
     let words = boot_info().command_line;
     if !words.is_set("no_syscall_patch") {
         let often = words.get("syscall_patch").and_then(|text| text.parse().ok()).filter(|&often| often != 0);
         THRESHOLD.store(often.unwrap_or(OFTEN), Ordering::Relaxed);
+        COMPARISONS.store(words.is_set("syscall_patch_compare"), Ordering::Relaxed);
     }
 }
 
@@ -143,6 +148,9 @@ fn prepare(space: &AddressSpace, sites: &Sites, request: &Request, changes: &mut
     let mut after = [0; AFTER];
     let after = code.read(request.return_address..request.return_address + AFTER as u64, &mut after)?;
     let site = Site::recognise(before, after, request.return_address, request.number).ok()?;
+    if matches!(site.pattern, Pattern::Compare(_)) && !COMPARISONS.load(Ordering::Relaxed) {
+        return None;
+    }
     let fits = code.area.contains(&site.at) && site.end() <= code.area.end && !sites.table.lock().overlaps(&site);
     if !fits || code.is_jumped_into(&site) {
         return None;
