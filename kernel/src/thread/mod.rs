@@ -215,11 +215,6 @@ impl Thread {
         cpu::kick(self);
     }
 
-    /// Takes away the work flag; returns whether it was set.
-    pub fn clear_work(&self) -> bool {
-        self.block.take_work(WORK_SIGNAL) != 0
-    }
-
     /// The word that the way back to program code looks at.
     #[must_use]
     pub fn work(&self) -> &ThreadBlock {

@@ -16,7 +16,8 @@
 //! *Threads in the middle.* See `call_sites` for where they may stand. Those in the kernel with a return address inside the changed bytes have
 //! their work word set ([`WORK_SITES`]) between the first and the second step, and on their way out go on in the stub instead
 //! ([`settle`]). A thread that starts meanwhile is settled before it is listed, or is listed before the look at the lists.
-//! `rt_sigreturn` settles always.
+//! `rt_sigreturn` settles always. Torture showed that something is missing here: so sites that have a middle are rewritten only with
+//! `syscall_patch_compare` on the kernel's command line (doc/status.md).
 //!
 //! *Filters.* [`Sites::spans`] only grow. Who changes mappings asks them without a lock, before and after: a change of code that was
 //! decided on before the mapping went is then seen by one of the two looks.
