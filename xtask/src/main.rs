@@ -7,7 +7,6 @@ mod abi;
 mod bench;
 mod build;
 mod conformance;
-mod fuzz_calls;
 mod gdb;
 mod lint;
 mod paths;
@@ -42,7 +41,7 @@ enum Command {
     /// Run stress programs under `oxv run --torture`, with virtual CPUs stopped from outside.
     Torture(torture::Options),
     /// Make system calls at random under `oxv run --torture`.
-    FuzzCalls(fuzz_calls::Options),
+    FuzzCalls(torture::Options),
     /// Check the rules that clippy and a disassembler can check.
     Lint(lint::Options),
     /// Measure beside a Linux guest; the metrics are the folders of bench/.
@@ -74,8 +73,8 @@ fn command(command: Command) -> anyhow::Result<()> {
         Command::Loom(filter) => test::loom(&filter),
         Command::Guest(options) => test::guest(&options),
         Command::SoakBoot(options) => soak::command(&options),
-        Command::Torture(options) => torture::command(&options),
-        Command::FuzzCalls(options) => fuzz_calls::command(&options),
+        Command::Torture(options) => torture::stress(&options),
+        Command::FuzzCalls(options) => torture::fuzz_calls(&options),
         Command::Lint(options) => lint::command(&options),
         Command::Bench(options) => bench::command(&options),
         Command::Conformance(options) => conformance::command(&options),

@@ -7,165 +7,40 @@
 //! Lock order: [`TASKS`] or [`PROCESSES`], then `Process::threads`, then a task's own locks. None is held while program memory
 //! is touched.
 
+mod fs_state;
+mod ids;
+mod outcome;
+mod registry;
+mod task;
+
 use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use kernel::mm::AddressSpace;
-use kernel::thread::{ShownTimes, ThreadRef};
+use kernel::thread::ThreadRef;
 use linux_abi::Errno;
 use linux_abi::process::{RLIM_INFINITY, Rlimit};
 use linux_abi::raw;
-use linux_abi::signal::{DefaultAction, Signal};
 use sync::{Interrupt, Mutex, RwLock, WaitQueue};
-use vfs::walk::Viewer;
-use vfs::{Credentials, Location, MountTable};
+use vfs::{Credentials, Location};
 
 use crate::capabilities::Capabilities;
 use crate::family::Family;
 use crate::fdtable::FdTable;
 use crate::jobs::Job;
-use crate::rseq::Registration;
-use crate::signal::continuation::Continuation;
-use crate::signal::{ProcessSignals, TaskSignals};
-use crate::sys::futex::Owned;
-use crate::sys::sched::Attributes;
+use crate::signal::ProcessSignals;
 use crate::timers::ProcessTimers;
 
-/// Largest process or thread number, as `/proc/sys/kernel/pid_max` says.
-pub const PID_MAX: u32 = 4_194_304;
-
-/// Identities of a process.
-#[derive(Clone, Debug)]
-pub struct Ids {
-    /// Real user.
-    pub ruid: u32,
-    /// Effective user.
-    pub euid: u32,
-    /// Saved user.
-    pub suid: u32,
-    /// File-system user.
-    pub fsuid: u32,
-    /// Real group.
-    pub rgid: u32,
-    /// Effective group.
-    pub egid: u32,
-    /// Saved group.
-    pub sgid: u32,
-    /// File-system group.
-    pub fsgid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-}
-
-impl Ids {
-    /// All user ids `uid`, all group ids `gid`.
-    #[must_use]
-    pub const fn new(uid: u32, gid: u32) -> Self {
-        Self {
-            ruid: uid,
-            euid: uid,
-            suid: uid,
-            fsuid: uid,
-            rgid: gid,
-            egid: gid,
-            sgid: gid,
-            fsgid: gid,
-            groups: Vec::new(),
-        }
-    }
-
-    fn credentials(&self) -> Arc<Credentials> {
-        Arc::new(Credentials { uid: self.fsuid, gid: self.fsgid, groups: self.groups.clone() })
-    }
-}
-
-/// Numbers that calls which need no kernel stack answer with ([`crate::calls`]): a copy of what is elsewhere.
-#[repr(C)]
-#[derive(Debug)]
-pub(crate) struct Identity {
-    pid: u32,
-    ruid: AtomicU32,
-    euid: AtomicU32,
-    rgid: AtomicU32,
-    egid: AtomicU32,
-}
-
-/// Which of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the calls' own names")]
-pub enum OwnId {
-    Uid,
-    Euid,
-    Gid,
-    Egid,
-}
-
-impl Identity {
-    pub(crate) const PID: usize = offset_of!(Self, pid);
-    pub(crate) const RUID: usize = offset_of!(Self, ruid);
-    pub(crate) const EUID: usize = offset_of!(Self, euid);
-    pub(crate) const RGID: usize = offset_of!(Self, rgid);
-    pub(crate) const EGID: usize = offset_of!(Self, egid);
-
-    fn new(pid: u32, ids: &Ids) -> Self {
-        let identity = Self { pid, ruid: AtomicU32::new(0), euid: AtomicU32::new(0), rgid: AtomicU32::new(0), egid: AtomicU32::new(0) };
-        identity.set(ids);
-        identity
-    }
-
-    fn set(&self, ids: &Ids) {
-        let pairs = [(&self.ruid, ids.ruid), (&self.euid, ids.euid), (&self.rgid, ids.rgid), (&self.egid, ids.egid)];
-        pairs.into_iter().for_each(|(word, id)| word.store(id, Ordering::Relaxed));
-    }
-}
-
-/// A process's view of the file tree: mounts, root, working directory, umask.
-pub struct FsState {
-    /// What is mounted where.
-    pub mounts: Arc<MountTable>,
-    /// The root directory.
-    pub root: RwLock<Location>,
-    /// The working directory.
-    pub cwd: RwLock<Location>,
-    /// Permissions that new files do not get.
-    pub umask: AtomicU32,
-}
-
-impl FsState {
-    /// Root and working directory at the root of `mounts`.
-    #[must_use]
-    pub fn new(mounts: Arc<MountTable>) -> Self {
-        let root = mounts.root();
-        Self { mounts, root: RwLock::new(root.clone()), cwd: RwLock::new(root), umask: AtomicU32::new(0o022) }
-    }
-
-    /// The same view, to be changed independently: `fork`.
-    #[must_use]
-    pub fn duplicate(&self) -> Self {
-        Self {
-            mounts: self.mounts.clone(),
-            root: RwLock::new(self.root.read().clone()),
-            cwd: RwLock::new(self.cwd.read().clone()),
-            umask: AtomicU32::new(self.umask.load(Ordering::Relaxed)),
-        }
-    }
-
-    /// Calls `f` with what a path walk needs that begins elsewhere than in the working directory.
-    pub fn with_root<R>(&self, credentials: &Credentials, f: impl FnOnce(Viewer<'_>) -> R) -> R {
-        let root = self.root.read().clone();
-        f(Viewer { mounts: &self.mounts, root: &root, credentials })
-    }
-
-    /// Calls `f` with what a path walk needs, and the working directory.
-    pub fn with_viewer<R>(&self, credentials: &Credentials, f: impl FnOnce(Viewer<'_>, &Location) -> R) -> R {
-        let (root, cwd) = (self.root.read().clone(), self.cwd.read().clone());
-        f(Viewer { mounts: &self.mounts, root: &root, credentials }, &cwd)
-    }
-}
+pub use fs_state::FsState;
+pub(crate) use ids::Identity;
+pub use ids::{Ids, OwnId};
+pub use outcome::{ExitStatus, Usage};
+pub(crate) use registry::remove_process;
+pub use registry::{PID_MAX, all_processes, find_process, find_task, new_tid, task_count};
+use registry::{PROCESSES, TASKS};
+pub use task::Task;
 
 /// What was started: for `/proc/PID`.
 #[derive(Clone, Default)]
@@ -180,78 +55,6 @@ pub struct Executable {
     pub auxv: Vec<u8>,
     /// Initial stack pointer.
     pub stack_start: u64,
-}
-
-/// How a process ends. Packed into one word so that exactly one thread decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// `exit_group` with this code.
-    Exited(u8),
-    /// Killed by this signal.
-    Signalled(Signal),
-    /// Killed by this signal, and RLIMIT_CORE permits a core file: what `wait` tells is the same as on Linux, though none is written.
-    Dumped(Signal),
-}
-
-impl ExitStatus {
-    const SET: u32 = 1 << 31;
-    const CORE: u32 = 0x80;
-
-    const fn encode(self) -> u32 {
-        Self::SET
-            | match self {
-                Self::Exited(code) => (code as u32) << 8,
-                Self::Signalled(signal) => signal.number(),
-                Self::Dumped(signal) => signal.number() | Self::CORE,
-            }
-    }
-
-    /// The end by `signal`'s default action.
-    #[must_use]
-    pub fn by_signal(signal: Signal, core_limit: u64) -> Self {
-        if signal.default_action() == DefaultAction::Core && core_limit > 0 { Self::Dumped(signal) } else { Self::Signalled(signal) }
-    }
-
-    fn decode(word: u32) -> Option<Self> {
-        if word & Self::SET == 0 {
-            return None;
-        }
-        let status = word & !Self::SET;
-        let by_signal = if status & Self::CORE != 0 { Self::Dumped } else { Self::Signalled };
-        Some(Signal::new(status & 0x7f).map_or(Self::Exited((status >> 8) as u8), by_signal))
-    }
-}
-
-/// What a thread, a process or its children used of the CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// CPU time in program code.
-    pub user_ns: u64,
-    /// CPU time in the kernel.
-    pub system_ns: u64,
-    /// How often a CPU was given up to wait.
-    pub waits: u64,
-    /// How often it was lost otherwise.
-    pub preemptions: u64,
-}
-
-impl Usage {
-    /// CPU time. Exact, while its parts are sampled.
-    #[must_use]
-    pub fn cpu_ns(&self) -> u64 {
-        self.user_ns + self.system_ns
-    }
-
-    /// The sum.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            user_ns: self.user_ns + other.user_ns,
-            system_ns: self.system_ns + other.system_ns,
-            waits: self.waits + other.waits,
-            preemptions: self.preemptions + other.preemptions,
-        }
-    }
 }
 
 /// A process: what its threads share.
@@ -682,237 +485,4 @@ impl Process {
         }
         decided.map_or_else(|old| ExitStatus::decode(old).unwrap_or(status), |_| status)
     }
-}
-
-/// A thread of a process.
-pub struct Task {
-    tid: u32,
-    process: Arc<Process>,
-    /// That of `process`, where [`crate::calls`] finds it.
-    identity: AtomicPtr<Identity>,
-    thread: Mutex<Option<ThreadRef>>,
-    name: Mutex<String>,
-    /// Mask, pending signals, alternate stack.
-    pub signals: TaskSignals,
-    clear_child_tid: AtomicU64,
-    robust_list: AtomicU64,
-    timer_slack_ns: AtomicU64,
-    /// Restartable sequences.
-    pub rseq: Registration,
-    /// A wait that goes on after a stop.
-    pub continuation: Continuation,
-    /// Futex words that it owns or waits to own.
-    pub(crate) owned: Owned,
-    sched: Mutex<Attributes>,
-    shown: Mutex<ShownTimes>,
-}
-
-impl Task {
-    /// Where the thread's number and its process's [`Identity`] are.
-    pub(crate) const TID: usize = offset_of!(Self, tid);
-    pub(crate) const IDENTITY: usize = offset_of!(Self, identity);
-
-    /// A thread that is not running yet; [`Process::add_task`] starts it.
-    #[must_use]
-    pub fn new(tid: u32, process: Arc<Process>, name: String, signals: TaskSignals) -> Arc<Self> {
-        Arc::new(Self {
-            tid,
-            identity: AtomicPtr::new(Arc::as_ptr(&process.identity).cast_mut()),
-            process,
-            thread: Mutex::new(None),
-            name: Mutex::new(name),
-            signals,
-            clear_child_tid: AtomicU64::new(0),
-            robust_list: AtomicU64::new(0),
-            timer_slack_ns: AtomicU64::new(50_000),
-            rseq: Registration::default(),
-            continuation: Continuation::new(),
-            owned: Owned::default(),
-            sched: Mutex::new(Attributes::NORMAL),
-            shown: Mutex::new(ShownTimes::default()),
-        })
-    }
-
-    /// The thread id, unique in the system; the first thread's equals the process id.
-    #[must_use]
-    pub fn tid(&self) -> u32 {
-        self.tid
-    }
-
-    /// The process.
-    #[must_use]
-    pub fn process(&self) -> &Process {
-        &self.process
-    }
-
-    /// The process, to keep.
-    #[must_use]
-    pub fn process_ref(&self) -> &Arc<Process> {
-        &self.process
-    }
-
-    /// The name that `PR_SET_NAME` and `/proc/PID/comm` show, at most 15 bytes.
-    #[must_use]
-    pub fn name(&self) -> String {
-        self.name.lock().clone()
-    }
-
-    /// Renames the thread; the name is cut to 15 bytes.
-    pub fn set_name(&self, name: &[u8]) {
-        let cut = &name[..name.len().min(15)];
-        *self.name.lock() = String::from_utf8_lossy(cut).into_owned();
-    }
-
-    /// Whether the thread is to end: its process is ending, or another thread is replacing the program.
-    #[must_use]
-    pub fn must_end(&self) -> bool {
-        let exec = self.process.exec_tid.load(Ordering::Acquire);
-        self.process.exit_status().is_some() || exec != 0 && exec != self.tid
-    }
-
-    /// The kernel thread, while it lives.
-    #[must_use]
-    pub fn thread(&self) -> Option<ThreadRef> {
-        self.thread.lock().clone()
-    }
-
-    /// Policy, priority and nice value.
-    #[must_use]
-    pub fn sched(&self) -> Attributes {
-        *self.sched.lock()
-    }
-
-    /// Changes policy, priority and nice value; in force at once.
-    ///
-    /// # Errors
-    /// What `change` returns; nothing changes then.
-    pub fn change_sched(&self, change: impl FnOnce(Attributes) -> Result<Attributes, Errno>) -> Result<(), Errno> {
-        let mut sched = self.sched.lock();
-        *sched = change(*sched)?;
-        if let Some(thread) = self.thread() {
-            thread.set_policy(sched.policy());
-        }
-        Ok(())
-    }
-
-    /// A new thread's beginning, before it is started.
-    pub(crate) fn inherit_sched(&self, maker: &Self) {
-        *self.sched.lock() = maker.sched().child();
-    }
-
-    /// The same thread goes on in a new program, before it is started.
-    pub(crate) fn keep_sched(&self, old: &Self) {
-        *self.sched.lock() = old.sched();
-    }
-
-    /// Has the thread look at its signals before it goes on with program code, waking it if it sleeps interruptibly.
-    pub fn set_work(&self) {
-        if let Some(thread) = self.thread() {
-            thread.set_work();
-        }
-    }
-
-    /// Wakes the thread from a wait it will check again.
-    pub fn unpark(&self) {
-        if let Some(thread) = self.thread() {
-            thread.unpark();
-        }
-    }
-
-    /// CPU time so far.
-    #[must_use]
-    pub fn cpu_time_ns(&self) -> u64 {
-        self.thread().map_or(0, |t| t.cpu_time_ns())
-    }
-
-    /// CPU time and switches so far.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        self.thread().map_or_else(Usage::default, |t| {
-            let (waits, preemptions) = t.switches();
-            let ShownTimes { user_ns, system_ns } = self.shown.lock().update(t.sampled_modes(), t.cpu_time_ns());
-            Usage { user_ns, system_ns, waits, preemptions }
-        })
-    }
-
-    /// Where `set_tid_address` wants a zero and a futex wake at exit; 0 for nowhere.
-    #[must_use]
-    pub fn clear_child_tid(&self) -> u64 {
-        self.clear_child_tid.load(Ordering::Relaxed)
-    }
-
-    /// Sets [`Task::clear_child_tid`].
-    pub fn set_clear_child_tid(&self, address: u64) {
-        self.clear_child_tid.store(address, Ordering::Relaxed);
-    }
-
-    /// Address of the robust list's head, 0 for none.
-    #[must_use]
-    pub fn robust_list(&self) -> u64 {
-        self.robust_list.load(Ordering::Relaxed)
-    }
-
-    /// Sets [`Task::robust_list`].
-    pub fn set_robust_list(&self, head: u64) {
-        self.robust_list.store(head, Ordering::Relaxed);
-    }
-
-    /// `PR_GET_TIMERSLACK`.
-    #[must_use]
-    pub fn timer_slack_ns(&self) -> u64 {
-        self.timer_slack_ns.load(Ordering::Relaxed)
-    }
-
-    /// `PR_SET_TIMERSLACK`.
-    pub fn set_timer_slack_ns(&self, slack: u64) {
-        self.timer_slack_ns.store(slack, Ordering::Relaxed);
-    }
-}
-
-static PROCESSES: RwLock<BTreeMap<u32, Arc<Process>>> = RwLock::new(BTreeMap::new());
-static TASKS: RwLock<BTreeMap<u32, Arc<Task>>> = RwLock::new(BTreeMap::new());
-static LAST_TID: AtomicU32 = AtomicU32::new(0);
-
-/// A process or thread number that nobody has.
-#[must_use]
-pub fn new_tid() -> u32 {
-    loop {
-        let last = LAST_TID.fetch_add(1, Ordering::Relaxed);
-        if last >= PID_MAX - 1 {
-            LAST_TID.store(300, Ordering::Relaxed);
-        }
-        let tid = last % PID_MAX + 1;
-        if !TASKS.read().contains_key(&tid) && !PROCESSES.read().contains_key(&tid) {
-            return tid;
-        }
-    }
-}
-
-/// The process `pid`.
-#[must_use]
-pub fn find_process(pid: u32) -> Option<Arc<Process>> {
-    PROCESSES.read().get(&pid).cloned()
-}
-
-/// The thread `tid`, of whatever process.
-#[must_use]
-pub fn find_task(tid: u32) -> Option<Arc<Task>> {
-    TASKS.read().get(&tid).cloned()
-}
-
-/// All processes, in order of their numbers.
-#[must_use]
-pub fn all_processes() -> Vec<Arc<Process>> {
-    PROCESSES.read().values().cloned().collect()
-}
-
-/// How many threads live in all processes.
-#[must_use]
-pub fn task_count() -> usize {
-    TASKS.read().len()
-}
-
-/// Forgets an ended process.
-pub(crate) fn remove_process(pid: u32) {
-    PROCESSES.write().remove(&pid);
 }
