@@ -1,23 +1,31 @@
 /* Runs test programs, several at a time, and prints how each ended:
  *
- *     runner LIST SECONDS PARALLEL
+ *     runner LIST SECONDS PARALLEL [local]
  *
  * LIST holds a line per program: a name, its path, its arguments. For each, a line `NAME begin 0`, and `NAME exit N`, `NAME signal N` or
  * `NAME timeout 0` when it has ended. Each runs in a session
- * and a directory of its own, with default signals and nothing to read; what it prints last is shown behind the line. */
+ * and a directory of its own, with default signals and nothing to read; what it prints last is shown behind the line, or what a Rust program says
+ * when it panics. With `local` the programs can make no sockets but those of AF_UNIX. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 16, LINE = 512, TAIL = 200, WORDS = 8 };
+enum { MOST = 16, LINE = 512, TAIL = 200, MUCH = 16384, WORDS = 8 };
 
 struct job {
 	pid_t pid;
@@ -75,28 +83,52 @@ static void begin(struct job *job, int slot, int seconds)
 	_exit(127);
 }
 
-/* The last line that was printed. */
-static void last_line(const char *name, char *text)
+/* What a program said in the end: the message of a panic, or the last line. Cut to TAIL, without control characters. */
+static void last_words(const char *name, char *text)
 {
-	char buffer[TAIL];
+	static char buffer[MUCH];
 	int fd = open(name, O_RDONLY);
 	off_t size = lseek(fd, 0, SEEK_END);
-	ssize_t n = pread(fd, buffer, sizeof buffer - 1, size > TAIL ? size - TAIL : 0);
+	ssize_t n = pread(fd, buffer, sizeof buffer - 1, size > MUCH ? size - MUCH : 0);
 	close(fd);
 	buffer[n > 0 ? n : 0] = 0;
 	while (n > 0 && (buffer[n - 1] == '\n' || buffer[n - 1] == '\r'))
 		buffer[--n] = 0;
-	char *line = strrchr(buffer, '\n');
-	strcpy(text, line ? line + 1 : buffer);
+	char *words = strstr(buffer, "panicked at "), *line = strrchr(buffer, '\n');
+	if (words) {
+		char *end = strstr(words, "\nnote: ");
+		if (end)
+			*end = 0;
+	} else {
+		words = line ? line + 1 : buffer;
+	}
+	size_t length = strnlen(words, TAIL - 1);
+	memcpy(text, words, length);
+	text[length] = 0;
 	for (char *c = text; *c; c++)
 		if ((unsigned char)*c < ' ')
 			*c = ' ';
 }
 
+/* Sockets of other families than AF_UNIX are refused as by a kernel that has none, to this process and its children. */
+static int only_local_sockets(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_UNIX, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAFNOSUPPORT),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = sizeof code / sizeof code[0], .filter = code };
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
 static void report(struct job *job, int status)
 {
 	char text[TAIL] = "";
-	last_line(job->output, text);
+	last_words(job->output, text);
 	/* What it left running. */
 	kill(-job->pid, SIGKILL);
 	if (job->late)
@@ -137,7 +169,9 @@ static struct job *free_slot(int parallel, int *slot)
 
 int main(int argc, char **argv)
 {
-	if (argc != 4)
+	if (argc != 4 && (argc != 5 || strcmp(argv[4], "local")))
+		return 2;
+	if (argc == 5 && only_local_sockets())
 		return 2;
 	FILE *list = fopen(argv[1], "re");
 	int seconds = atoi(argv[2]), parallel = atoi(argv[3]), more = 1, running = 0;

@@ -32,9 +32,10 @@ pub(super) fn prepare() -> Result<Suite> {
     let tests = build(&source, &directory.join("bin"))?;
     Ok(Suite {
         name: "posix",
-        title: "Open POSIX Test Suite 1.5.2 (interface tests)",
+        title: "Open POSIX Test Suite 1.5.2 (interface tests)".to_owned(),
         // Some run `sleep` and a shell.
         options: ["--package", "coreutils", "--add", "/bin/sh"].map(str::to_owned).to_vec(),
+        memory: "1G",
         tests,
     })
 }

@@ -1,40 +1,85 @@
 //! `doc/conformance.md`: a section for each suite, between two marks, so that one can be written without the others.
 
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
+use std::process::Command;
 
-use super::runner::{Outcomes, Suite, Test};
-use crate::paths;
+use super::runner::{Outcome, Outcomes, Suite, Test};
+use crate::{paths, run};
 
 const PAGE: &str = "doc/conformance.md";
 const HEAD: &str = "# Conformance\n\nTest suites of others, run by `cargo xtask conformance SUITE` (which writes this page) on Linux first, then in oxv. What fails on Linux does \
-not count. A program that fails among others is run again alone.\n";
+not count. What fails among others is run again alone. A test waits for the network when it fails in oxv, and on Linux, too, where only local sockets can be made.\n";
 
 /// Why tests fail, by name: lines `NAME REASON`.
 fn reasons(suite: &Suite) -> Result<BTreeMap<String, String>> {
     let path = paths::root().join("tests/conformance").join(format!("{}.reasons", suite.name));
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        text => text.with_context(|| format!("cannot read {}", path.display()))?,
+    };
     let line = |line: &str| line.split_once(' ').map(|(name, reason)| (name.to_owned(), reason.trim().to_owned()));
     Ok(text.lines().filter_map(line).collect())
 }
 
-/// The section of `suite`: of `all` tests, those `counted` pass on Linux; what became of these.
+/// What became of a suite.
+pub(super) struct Results {
+    /// How many tests it has.
+    pub(super) all: usize,
+    /// Those that pass on Linux.
+    pub(super) counted: Vec<Test>,
+    /// Names of those that fail in oxv, and on Linux without a network.
+    pub(super) waiting: HashSet<String>,
+    /// How they end in oxv.
+    pub(super) guest: Outcomes,
+}
+
+impl Results {
+    fn passed(&self, test: &Test) -> bool {
+        self.guest.get(&test.name).is_some_and(Outcome::passed)
+    }
+}
+
+/// The section of `suite`.
 ///
 /// # Errors
 /// When the reasons cannot be read.
-pub(super) fn section(suite: &Suite, all: usize, counted: &[Test], outcomes: &Outcomes) -> Result<String> {
-    let reasons = reasons(suite)?;
-    let passed = |test: &&Test| outcomes.get(&test.name).is_some_and(super::runner::Outcome::passed);
-    let good = counted.iter().filter(passed).count();
-    let percent = good as f64 * 100.0 / counted.len().max(1) as f64;
-    let mut text = format!("## {}\n\n{all} tests; {} pass on Linux; of these **{good}** ({percent:.1} %) pass in oxv.\n", suite.title, counted.len());
-    let failed: Vec<_> = counted.iter().filter(|test| !passed(test)).collect();
-    if !failed.is_empty() {
-        text += "\n| test | how it ends | why |\n|---|---|---|\n";
+pub(super) fn section(suite: &Suite, results: &Results) -> Result<String> {
+    let local = results.counted.len() - results.waiting.len();
+    let good = results.counted.iter().filter(|test| results.passed(test)).count();
+    let percent = good as f64 * 100.0 / local.max(1) as f64;
+    let mut text = format!("## {}\n\n`cargo xtask conformance {}`, {}. {} tests; {} pass on Linux", suite.title, suite.name, commit()?, results.all, results.counted.len());
+    if !results.waiting.is_empty() {
+        text += &format!(", {} of them only with a network. Of the other {local}", results.waiting.len());
+    } else {
+        text += "; of these";
     }
-    for test in failed {
-        let (how, said) = outcomes.get(&test.name).map_or(("not run", ""), |o| (o.how.as_str(), o.said.as_str()));
+    text += &format!(" **{good}** ({percent:.1} %) pass in oxv.\n");
+    text += &failures(suite, results)?;
+    if !results.waiting.is_empty() {
+        let names = results.counted.iter().filter(|test| results.waiting.contains(&test.name)).map(|test| format!("`{}`", test.name));
+        text += &format!("\nWaiting for the network: {}.\n", names.collect::<Vec<_>>().join(", "));
+    }
+    Ok(text)
+}
+
+/// What was measured.
+fn commit() -> Result<String> {
+    let git = |words: &[&str]| run::output(Command::new("git").arg("-C").arg(paths::root()).args(words));
+    let changed = if git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() { "" } else { ", with changes" };
+    Ok(format!("commit {}{changed}", git(&["rev-parse", "--short=10", "HEAD"])?.trim()))
+}
+
+/// A table of what fails here and not on Linux.
+fn failures(suite: &Suite, results: &Results) -> Result<String> {
+    let reasons = reasons(suite)?;
+    let mut text = String::new();
+    for test in results.counted.iter().filter(|test| !results.passed(test) && !results.waiting.contains(&test.name)) {
+        if text.is_empty() {
+            text += "\n| test | how it ends | why |\n|---|---|---|\n";
+        }
+        let (how, said) = results.guest.get(&test.name).map_or(("not run", ""), |o| (o.how.as_str(), o.said.as_str()));
         let shown = match how {
             "timeout 0" => "does not end".to_owned(),
             "machine 0" => "the machine stops answering".to_owned(),
