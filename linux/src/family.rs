@@ -313,6 +313,12 @@ pub(crate) fn abandon(parent: &Process, child: &Process) {
 pub(crate) fn bury(process: &Process) {
     let groups = jobs::held_groups(process);
     hand_on_children(process);
+    if let Some(parent) = process.parent()
+        && is_unwanted(process, &parent)
+    {
+        // Before anybody sees that it has ended, or a `wait` would find the status that nobody is to have.
+        parent.family.remove_child(process.pid());
+    }
     process.family.ended.store(true, Ordering::Release);
     process.family.end.wake_all();
     match process.parent() {
@@ -365,17 +371,20 @@ fn adopt(reaper: &Arc<Process>, orphan: Arc<Process>) {
     }
 }
 
+/// Whether `parent` does not want to know how its child ends (POSIX, SA_NOCLDWAIT).
+fn is_unwanted(child: &Process, parent: &Process) -> bool {
+    let action = parent.signals.action(Signal::SIGCHLD);
+    let ordinary = child.family.exit_signal.load(Ordering::Relaxed) == Signal::SIGCHLD.number();
+    ordinary && (action.handler == SIG_IGN || action.flags & sa::NOCLDWAIT != 0)
+}
+
 /// Tells `parent` that its child has ended; nobody is told twice.
 fn tell_parent(child: &Process, parent: &Process) {
-    let action = parent.signals.action(Signal::SIGCHLD);
-    let number = child.family.exit_signal.load(Ordering::Relaxed);
-    let unwanted = action.handler == SIG_IGN || action.flags & sa::NOCLDWAIT != 0;
-    if number == Signal::SIGCHLD.number() && unwanted {
-        // Nobody wants the status (POSIX, SA_NOCLDWAIT).
+    if is_unwanted(child, parent) {
         parent.family.remove_child(child.pid());
         process::remove_process(child.pid());
     }
-    if let Some(signal) = Signal::new(number) {
+    if let Some(signal) = Signal::new(child.family.exit_signal.load(Ordering::Relaxed)) {
         // A standard signal is never refused.
         let _merged = parent.send_signal(signal, Change::end_of(child).sig_info(signal));
     }

@@ -190,7 +190,7 @@ table! {
     ioctl => file::ioctl / 3, full;
     pipe => file::pipe / 1, full;
     pipe2 => file::pipe2 / 2, full;
-    memfd_create => file::memfd_create / 2, partial("no huge pages");
+    memfd_create => file::memfd_create / 2, full;
     flock => file::flock / 2, full;
     mkdir => file::mkdir / 2, full;
     mkdirat => file::mkdirat / 3, full;
@@ -330,7 +330,7 @@ table! {
     move_pages => remote::move_pages / 6, partial("one node");
 
     // System V shared memory (sys/shm.rs)
-    shmget => shm::shmget / 3, partial("no SHM_HUGETLB");
+    shmget => shm::shmget / 3, full;
     shmat => shm::shmat / 3, full;
     shmdt => shm::shmdt / 1, full;
     shmctl => shm::shmctl / 3, full;

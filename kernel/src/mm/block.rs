@@ -7,6 +7,7 @@
 
 use super::frames::{self, Pool};
 use addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr};
+use core::mem::ManuallyDrop;
 use frame::{Fill, Frame, OutOfMemory};
 use frame_alloc::LastReference;
 use page_table::PageSize;
@@ -81,6 +82,14 @@ impl Block {
             table.add_references(self.number(), self.size.pages());
         }
         Self { first: self.first, size: self.size }
+    }
+
+    /// A further reference to the 4 KiB with this index.
+    pub(super) fn part(&self, index: u64) -> Frame {
+        assert!(index < self.size.pages(), "outside the block");
+        // SAFETY: our reference keeps the frame alive, and is not given up: what is taken over here is forgotten.
+        let held = ManuallyDrop::new(unsafe { Frame::from_raw(self.first + (index << PAGE_SHIFT)) });
+        Frame::clone(&held)
     }
 
     /// Makes the contents zero. For blocks that nobody else can see.

@@ -1,6 +1,8 @@
 //! What a file, or anything else with pages, offers to `mmap`.
 
 use crate::{Frame, Mappers};
+use addr::PAGE_SIZE;
+use core::any::Any;
 use linux_abi::Errno;
 
 /// Names the object behind a mapping: `/proc/self/maps` shows it and shared futexes are keyed by it.
@@ -16,7 +18,7 @@ pub struct MappingId {
 ///
 /// The page fault handler calls these with the address space's areas locked for reading: an implementation may sleep and take its
 /// own locks, but must not touch the program's memory nor map or unmap anything.
-pub trait Mappable: Send + Sync {
+pub trait Mappable: Any + Send + Sync {
     /// The frame of page `index` (byte offset / 4096), read in or made when it is not there yet. A shared mapping maps this very
     /// frame writable, so two calls for one page give the same frame; a private one copies it before the first write.
     /// Bytes of the last page beyond the end of the object are zero.
@@ -30,6 +32,11 @@ pub trait Mappable: Send + Sync {
     fn ready_frame(&self, index: u64) -> Option<Frame> {
         let _ = index;
         None
+    }
+
+    /// Size of its pages in bytes: offsets and lengths of mappings are multiples of it.
+    fn page_size(&self) -> u64 {
+        PAGE_SIZE as u64
     }
 
     /// Size in bytes. Touching a page that lies wholly beyond it is SIGBUS.

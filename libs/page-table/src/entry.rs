@@ -41,6 +41,8 @@ bitflags! {
         const LAZY_FREE = 1 << 55;
         /// Ours: not present, and never to be (`MADV_GUARD_INSTALL`).
         const GUARD = 1 << 56;
+        /// Ours, with [`Flags::EXPLICIT`]: the page is an object's, too.
+        const OBJECT = 1 << 57;
         /// Instruction fetches are refused.
         const NO_EXECUTE = 1 << 63;
     }

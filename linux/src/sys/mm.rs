@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::{Advice, Backing, Lock, MapFlags, MapRequest, Name, Placement, Prot, RemapRequest, RemapTarget, Sharing, has_huge_pages};
+use kernel::mm::{Advice, Backing, Lock, MapFlags, MapRequest, Name, PageSize, Placement, Prot, RemapRequest, RemapTarget, Sharing};
 use linux_abi::Errno;
 use linux_abi::raw;
 use vfs::inode::MapKind;
@@ -11,6 +11,7 @@ use vfs::{Access, FileKind, OpenFile};
 
 use crate::calls;
 use crate::ctx::{Ctx, SysResult};
+use crate::sys::file::size_of_huge_pages;
 use crate::user_ptr::UserPtr;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -47,18 +48,18 @@ fn map_flags(flags: u32) -> MapFlags {
     known
 }
 
-/// The size of pages that `MAP_HUGETLB` asks for: the default is 2 MiB. No file here has such pages.
+/// The size of pages that `MAP_HUGETLB` asks for.
 fn explicit_pages(flags: u32) -> Result<MapFlags, Errno> {
-    const SIZE_SHIFT: u32 = 26;
-    const SIZE_MASK: u32 = 0x3f;
-    if flags & raw::MAP_ANONYMOUS == 0 {
-        return Err(Errno::EINVAL);
+    match size_of_huge_pages(flags) {
+        Some(PageSize::Size1G) => Ok(MapFlags::PAGES_1G),
+        Some(_) => Ok(MapFlags::PAGES_2M),
+        None => Err(Errno::EINVAL),
     }
-    match flags >> SIZE_SHIFT & SIZE_MASK {
-        0 | 21 => Ok(MapFlags::PAGES_2M),
-        30 if has_huge_pages() => Ok(MapFlags::PAGES_1G),
-        _ => Err(Errno::EINVAL),
-    }
+}
+
+/// Whether the backing has pages that `MAP_HUGETLB` means.
+fn has_large_pages(backing: &Backing) -> bool {
+    matches!(backing, Backing::File { object, .. } if object.page_size() != PAGE)
 }
 
 /// Whether the mapping shares its writes, and whether unknown flags are an error.
@@ -123,9 +124,11 @@ pub fn mmap(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32, flags: u32, 
         request.backing = Backing::SharedAnonymous;
         request.name = Some(Arc::from(&b"/dev/zero (deleted)"[..]));
     }
-    if flags & raw::MAP_HUGETLB != 0 {
+    if flags & raw::MAP_HUGETLB != 0 && flags & raw::MAP_ANONYMOUS != 0 {
         request.flags |= explicit_pages(flags)?;
         request.name = Some(Arc::from(&b"/anon_hugepage (deleted)"[..]));
+    } else if flags & raw::MAP_HUGETLB != 0 && !has_large_pages(&request.backing) {
+        return Err(Errno::EINVAL);
     }
     if request.placement == Placement::Hint {
         request.hint = request.hint.align_down(PAGE);

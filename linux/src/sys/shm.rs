@@ -8,18 +8,20 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
+use core::any::Any;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use addr::{PAGE_SIZE, VirtAddr};
 use frame::{Mappable, MappingId};
 use kernel::clock::realtime_ns;
-use kernel::mm::{AddressSpace, Backing, MapFlags, MapRequest, Name, Placement, Prot, SharedMemory, Sharing};
+use kernel::mm::{AddressSpace, Backing, LargeMemory, MapFlags, MapRequest, Name, Placement, Prot, SharedMemory, Sharing};
 use linux_abi::Errno;
 use sync::Mutex;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::ctx::{Ctx, SysResult};
+use crate::sys::file::size_of_huge_pages;
 use crate::process::{Ids, Process, all_processes};
 use crate::user_ptr::UserPtr;
 
@@ -114,8 +116,8 @@ struct Usage {
 
 struct Segment {
     /// `None` after `IPC_RMID`.
-    kept: Option<Arc<SharedMemory>>,
-    memory: Weak<SharedMemory>,
+    kept: Option<Arc<dyn Mappable>>,
+    memory: Weak<dyn Mappable>,
     id: MappingId,
     status: Status,
 }
@@ -123,6 +125,14 @@ struct Segment {
 impl Segment {
     fn pages(&self) -> u64 {
         self.status.bytes.div_ceil(PAGE)
+    }
+
+    /// Pages of 4 KiB that have come into being.
+    fn resident_pages(&self) -> u64 {
+        let Some(memory) = self.memory.upgrade() else { return 0 };
+        let any: &dyn Any = &*memory;
+        let large = LargeMemory::of(&*memory).map(|large| large.page_count() * large.size_of_pages().pages());
+        large.or_else(|| any.downcast_ref().map(SharedMemory::resident_pages)).unwrap_or(0)
     }
 
     /// Whether the caller may do what `wanted` says (permission bits of one class).
@@ -185,7 +195,7 @@ impl Table {
         let index = (0..INDEXES).find(|index| !self.segments.contains_key(index)).ok_or(Errno::ENOSPC)?;
         let (ids, sequence) = (ctx.process().ids(), self.sequence & 0xffff);
         self.sequence += 1;
-        let memory = SharedMemory::new(bytes.next_multiple_of(PAGE));
+        let memory = new_memory(bytes, flags)?;
         let permissions = Permissions {
             key,
             uid: ids.euid,
@@ -200,6 +210,18 @@ impl Table {
         self.segments.insert(index, Segment { id: memory.mapping_id(), memory: Arc::downgrade(&memory), kept: Some(memory), status });
         Ok(join(index, sequence))
     }
+}
+
+/// The memory of a segment. Large pages are set aside at once, unless nobody wants that.
+fn new_memory(bytes: u64, flags: u32) -> Result<Arc<dyn Mappable>, Errno> {
+    if flags & SHM_HUGETLB == 0 {
+        return Ok(SharedMemory::new(bytes.next_multiple_of(PAGE)));
+    }
+    let memory = LargeMemory::new(bytes, size_of_huge_pages(flags).ok_or(Errno::EINVAL)?);
+    if flags & SHM_NORESERVE == 0 {
+        memory.reserve(0..bytes)?;
+    }
+    Ok(memory)
 }
 
 fn join(index: u64, sequence: u64) -> i32 {
@@ -228,12 +250,8 @@ fn attachments(id: MappingId) -> u64 {
 /// `shmget`.
 ///
 /// # Errors
-/// `EACCES`, `EEXIST`, `EINVAL`, `ENOENT`, `ENOSPC`; `ENOMEM` for huge pages, as where none are reserved.
+/// `EACCES`, `EEXIST`, `EINVAL`, `ENOENT`, `ENOSPC`; `ENOMEM` when large pages cannot be had.
 pub fn shmget(ctx: &Ctx<'_>, key: i32, bytes: u64, flags: u32) -> SysResult {
-    if flags & SHM_HUGETLB != 0 {
-        return Err(Errno::ENOMEM);
-    }
-    let _no_accounting = flags & SHM_NORESERVE;
     let mut table = TABLE.lock();
     table.sweep();
     let known = table.segments.iter().find(|(_, s)| key != IPC_PRIVATE && s.kept.is_some() && s.status.permissions.key == key);
@@ -369,7 +387,7 @@ fn usage(out: UserPtr<Usage>) -> SysResult {
     let (usage, highest) = {
         let mut table = TABLE.lock();
         table.sweep();
-        let resident = table.segments.values().filter_map(|s| s.memory.upgrade()).map(|memory| memory.resident_pages()).sum();
+        let resident = table.segments.values().map(Segment::resident_pages).sum();
         let segments = table.segments.len() as u32;
         let pages = table.total_pages();
         (Usage { segments, pad: 0, pages, resident_pages: resident, swapped_pages: 0, swap_attempts: 0, swap_successes: 0 }, highest(&table))
@@ -443,8 +461,7 @@ pub(crate) fn table_text() -> String {
         let mut table = TABLE.lock();
         table.sweep();
         let row = |(index, s): (&u64, &Segment)| {
-            let resident = s.memory.upgrade().map_or(0, |memory| memory.resident_pages());
-            (join(*index, s.status.permissions.sequence.into()), s.status, s.id, resident * PAGE)
+            (join(*index, s.status.permissions.sequence.into()), s.status, s.id, s.resident_pages() * PAGE)
         };
         table.segments.iter().map(row).collect()
     };

@@ -23,6 +23,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("huge.c").memory("512M"),
         Case::c("huge_stress.c").memory("512M"),
         Case::c("hugetlb.c").memory("512M"),
+        Case::c("huge_files.c").memory("512M"),
         Case::c("truncate.c"),
         Case::c("fresh_pages.c").memory("64M"),
         Case::c("threads.c"),

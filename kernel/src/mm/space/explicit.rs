@@ -6,37 +6,33 @@
 //! touch, and a touch that gets none is SIGBUS.
 //!
 //! Such a page is never split ([`Flags::EXPLICIT`]): what would cut one is `EINVAL`, and `fork` has it copied whole at the first write. Shared
-//! ones have no object behind them: `fork` clears those that nobody has touched, and from then on both have the same pages. A futex in
-//! one is named by its physical address, which never changes.
+//! ones, and those of files, belong to a [`LargeMemory`], which has them set aside and cleared.
 //!
 //! First touch of a page: untouched → present, by the thread that holds the lock of busy entries (`replacing`); others wait for
 //! that. Nothing is flushed, as nothing was present.
 
-use super::backing::AreaBacking;
+use super::backing::{AreaBacking, ObjectPart};
 use super::fault::{Access, FaultError, Step};
+use super::large_memory::LargeMemory;
 use super::pool;
 use super::zero::{block_of, borrow_block, is_own};
-use super::{AddressSpace, Areas, InPlace, MapFlags, MapRequest, PAGE, leaf_flags};
+use super::{AddressSpace, Areas, Backing, InPlace, MapFlags, MapRequest, PAGE, leaf_flags};
 use crate::mm::block::Block;
 use crate::mm::kernel_space;
 use crate::tlb::Freed;
 use addr::{PhysAddr, VirtAddr};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI64, Ordering};
-use frame::MappingId;
 use linux_abi::Errno;
 use page_table::{Entry, Flags, MapError, PageSize};
 use vma::{Area, AreaFlags};
 
-/// Device number of the pages of shared mappings, in the names of futexes. No file system has it.
-const DEVICE: u64 = u64::MAX;
-
-/// Pages of one size in `MAP_HUGETLB` mappings. A page that processes share after `fork` counts for each.
+/// Pages of one size that somebody has asked for by name. A private page that processes share after `fork` counts for each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ExplicitPages {
-    /// All, in mappings and in the pool.
+    /// All, in mappings, objects and the pool.
     pub total: u64,
-    /// In mappings, and not touched yet.
+    /// In mappings and objects, and not touched yet.
     pub untouched: u64,
     /// In the pool.
     pub pooled: u64,
@@ -55,7 +51,7 @@ fn counts(size: PageSize) -> &'static Counts {
     &COUNTS[usize::from(size == PageSize::Size1G)]
 }
 
-/// How many pages of a size `MAP_HUGETLB` mappings hold.
+/// How many pages of a size there are by name.
 #[must_use]
 pub fn explicit_pages(size: PageSize) -> ExplicitPages {
     let get = |count: &AtomicI64| u64::try_from(count.load(Ordering::Relaxed)).unwrap_or(0);
@@ -64,7 +60,7 @@ pub fn explicit_pages(size: PageSize) -> ExplicitPages {
     ExplicitPages { total, untouched: get(&counts(size).untouched), pooled, surplus: total.saturating_sub(kept) }
 }
 
-/// Pages of a size in mappings.
+/// Pages of a size in mappings and objects.
 pub(super) fn explicit_in_use(size: PageSize) -> u64 {
     u64::try_from(counts(size).total.load(Ordering::Relaxed)).unwrap_or(0)
 }
@@ -76,8 +72,11 @@ pub fn has_huge_pages() -> bool {
 }
 
 impl MapRequest {
-    /// Size of the pages that were asked for.
-    pub(super) const fn page_size(&self) -> PageSize {
+    /// Size of the pages that were asked for, or that the object has.
+    pub(super) fn page_size(&self) -> PageSize {
+        if let Backing::File { object, .. } = &self.backing {
+            return LargeMemory::of(&**object).map_or(PageSize::Size4K, LargeMemory::size_of_pages);
+        }
         if self.flags.contains(MapFlags::PAGES_1G) {
             PageSize::Size1G
         } else if self.flags.contains(MapFlags::PAGES_2M) {
@@ -111,10 +110,10 @@ pub(super) const fn is_explicit(entry: Entry) -> bool {
 /// The entry with the rights in `flags`, as far as its page's marks permit. Pages that nobody has touched stay invisible, and guards guards.
 #[inline]
 pub(super) const fn with_rights(entry: Entry, flags: Flags) -> Entry {
-    const MARKS: Flags = Flags::SOFT_CLEAN.union(Flags::WRITE_WATCHED).union(Flags::LAZY_FREE);
+    const MARKS: Flags = Flags::SOFT_CLEAN.union(Flags::WRITE_WATCHED).union(Flags::LAZY_FREE).union(Flags::EXPLICIT).union(Flags::OBJECT);
     let old = entry.flags();
-    if old.intersects(MARKS.union(Flags::EXPLICIT).union(Flags::UNTOUCHED).union(Flags::GUARD)) {
-        return with_rights_and_marks(entry, flags, old.intersection(MARKS.union(Flags::EXPLICIT)));
+    if old.intersects(MARKS.union(Flags::UNTOUCHED).union(Flags::GUARD)) {
+        return with_rights_and_marks(entry, flags, old.intersection(MARKS));
     }
     entry.with_flags(flags)
 }
@@ -134,14 +133,24 @@ const fn with_rights_and_marks(entry: Entry, flags: Flags, kept: Flags) -> Entry
     entry.with_flags(flags)
 }
 
-/// Notes that an entry of an explicit page came or (`-1`) went.
+/// Notes that an entry of an explicit page came or (`-1`) went. Objects count their pages themselves.
 pub(super) fn count_entry(entry: Entry, size: PageSize, change: i64) {
-    if is_explicit(entry) {
-        counts(size).total.fetch_add(change, Ordering::Relaxed);
-        if is_untouched(entry) {
-            counts(size).untouched.fetch_add(change, Ordering::Relaxed);
-        }
+    if is_explicit(entry) && !entry.flags().contains(Flags::OBJECT) {
+        count_page(size, is_untouched(entry), change);
     }
+}
+
+/// Notes that a page came or (`-1`) went.
+pub(super) fn count_page(size: PageSize, untouched: bool, change: i64) {
+    counts(size).total.fetch_add(change, Ordering::Relaxed);
+    if untouched {
+        counts(size).untouched.fetch_add(change, Ordering::Relaxed);
+    }
+}
+
+/// Notes that a page was touched for the first time.
+pub(super) fn count_touch(size: PageSize) {
+    counts(size).untouched.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Pages that were set aside for a mapping.
@@ -151,14 +160,15 @@ pub(super) struct SetAside {
 }
 
 impl SetAside {
-    /// The pages of a request of `len` bytes; none if it is not for explicit pages, or does not reserve them.
+    /// The pages of a request of `len` bytes; none if it is not for explicit pages of its own, or does not reserve them.
     ///
     /// # Errors
     /// `ENOMEM`.
     pub(super) fn for_request(request: &MapRequest, len: u64) -> Result<Self, Errno> {
         let size = request.page_size();
         let mut blocks = Vec::new();
-        if size != PageSize::Size4K && !request.flags.contains(MapFlags::NO_RESERVE) {
+        let own = matches!(request.backing, Backing::Anonymous);
+        if own && size != PageSize::Size4K && !request.flags.contains(MapFlags::NO_RESERVE) {
             let count = len / size.bytes();
             blocks.try_reserve_exact(count as usize).map_err(|_| Errno::ENOMEM)?;
             for _ in 0..count {
@@ -171,7 +181,6 @@ impl SetAside {
         }
         Ok(Self { blocks, size })
     }
-
 }
 
 impl Drop for SetAside {
@@ -218,7 +227,10 @@ impl AddressSpace {
             return Err(FaultError::BusError);
         }
         if entry.is_empty() {
-            return self.fill_explicit(area, start, size);
+            return match &area.backing.part {
+                Some(part) => self.fill_from_large(area, part, start, size),
+                None => self.fill_explicit(area, start, size),
+            };
         }
         if entry == Entry::BUSY || is_untouched(entry) {
             let _replacing = self.replace_lock(start, size).lock();
@@ -252,12 +264,28 @@ impl AddressSpace {
         }
     }
 
+    /// A page of an object: of a private mapping it is copied before the first write.
+    fn fill_from_large(&self, area: &Area<AreaBacking>, part: &ObjectPart, start: VirtAddr, size: PageSize) -> Result<Step, FaultError> {
+        let memory = LargeMemory::of(&*part.object).ok_or(FaultError::BusError)?;
+        let block = memory.page((part.offset + (start - area.start)) / size.bytes()).map_err(|_| FaultError::BusError)?;
+        let in_place = if area.flags.contains(AreaFlags::SHARED) { InPlace::Writable } else { InPlace::CopyFirst };
+        let entry = Entry::new(block.phys(), leaf_flags(area.prot, in_place) | Flags::EXPLICIT | Flags::OBJECT);
+        match self.tables.map_if_empty(start, entry, size) {
+            Ok(()) => {
+                let _held_by_entry: PhysAddr = block.into_raw();
+                Ok(Step::Again)
+            }
+            Err(MapError::OutOfTables) => Err(FaultError::OutOfMemory),
+            Err(MapError::Occupied(_)) => Ok(Step::Again),
+        }
+    }
+
     /// First touch of a page that was set aside. The caller has the lock of its entry.
     fn touch(&self, area: &Area<AreaBacking>, start: VirtAddr, entry: Entry, size: PageSize) -> Step {
         borrow_block(entry, size).clear();
         let step = self.exchange(start, size, entry, shown(area, entry));
         if matches!(step, Step::Done) {
-            counts(size).untouched.fetch_sub(1, Ordering::Relaxed);
+            count_touch(size);
         }
         step
     }
@@ -265,42 +293,27 @@ impl AddressSpace {
     /// Copy on write of a whole page. See the theory statement in `mod.rs`.
     pub(super) fn copy_explicit(&self, area: &Area<AreaBacking>, start: VirtAddr, old: Entry, size: PageSize) -> Result<Step, FaultError> {
         let _replacing = self.replace_lock(start, size).lock();
-        let mut fresh = Block::alloc_stale(size).map_err(|_| FaultError::BusError)?;
+        let mut fresh = pool::take(size).map_err(|_| FaultError::BusError)?;
         if self.tables.compare_exchange(start, size, old, Entry::BUSY).is_err() {
+            pool::give_back(fresh, size);
             return Ok(Step::Again);
         }
         self.flush(start, start + size.bytes(), Freed::PagesOnly);
         fresh.copy_from(&borrow_block(old, size));
-        let new = shown(area, Entry::new(fresh.phys(), old.flags()));
+        let new = shown(area, Entry::new(fresh.phys(), Flags::EXPLICIT));
         let set = self.tables.compare_exchange(start, size, Entry::BUSY, new);
         debug_assert!(set.is_ok(), "nobody replaces a busy entry");
         let _held_by_entry: PhysAddr = fresh.into_raw();
+        count_entry(new, size, 1);
+        count_entry(old, size, -1);
         drop(block_of(old, size));
         Ok(Step::Done)
-    }
-
-    /// What a child gets for an entry of ours, before it is shared: shared pages that nobody has touched are cleared now, private ones stay
-    /// ours alone. The caller has everything to itself.
-    pub(super) fn touch_for_child(&self, area: &Area<AreaBacking>, entry: Entry, size: PageSize) -> Entry {
-        if !is_untouched(entry) || !area.flags.contains(AreaFlags::SHARED) {
-            return entry;
-        }
-        borrow_block(entry, size).clear();
-        counts(size).untouched.fetch_sub(1, Ordering::Relaxed);
-        shown(area, entry)
-    }
-
-    /// Names the word at `addr` in a shared mapping of explicit pages: by the page, which all who share it have at its physical address.
-    pub(super) fn explicit_key(&self, addr: VirtAddr) -> Option<(MappingId, u64)> {
-        let (entry, size) = self.tables.lookup(addr);
-        let touched = is_explicit(entry) && !is_untouched(entry);
-        touched.then(|| (MappingId { device: DEVICE, inode: entry.address().0 }, addr.0 & (size.bytes() - 1)))
     }
 }
 
 /// The entry of a page, with all rights.
 fn shown(area: &Area<AreaBacking>, entry: Entry) -> Entry {
-    entry.with_flags(leaf_flags(area.prot, InPlace::Writable) | Flags::EXPLICIT)
+    entry.with_flags(leaf_flags(area.prot, InPlace::Writable) | Flags::EXPLICIT | entry.flags() & Flags::OBJECT)
 }
 
 /// Whether an area has explicit pages.

@@ -63,19 +63,10 @@ impl AddressSpace {
     /// [`FaultError::NoMapping`].
     pub fn shared_key(&self, addr: VirtAddr) -> Result<SharedKey, FaultError> {
         let key = |area: &Area<AreaBacking>| match &area.backing.part {
-            Some(part) if area.flags.contains(AreaFlags::SHARED) => Some(SharedKey::Object(part.object.mapping_id(), part.offset + (addr - area.start))),
-            None if area.flags.contains(AreaFlags::SHARED) => None,
-            _ => Some(SharedKey::Private(addr)),
+            Some(part) if area.flags.contains(AreaFlags::SHARED) => SharedKey::Object(part.object.mapping_id(), part.offset + (addr - area.start)),
+            _ => SharedKey::Private(addr),
         };
-        loop {
-            let (found, held) = self.enter(addr, |areas| areas.map.find(addr).map(key));
-            let by_page = || self.explicit_key(addr).map(|(page, offset)| SharedKey::Object(page, offset));
-            if let Some(key) = found.ok_or(FaultError::NoMapping)?.or_else(by_page) {
-                return Ok(key);
-            }
-            drop(held);
-            self.handle_fault(addr, Access::Read)?;
-        }
+        self.enter(addr, |areas| areas.map.find(addr).map(key)).0.ok_or(FaultError::NoMapping)
     }
 
     /// The frame behind `addr`, brought in for `access`, held so that it stays even if it is unmapped.

@@ -3,6 +3,7 @@
 use super::backing::{AreaBacking, ObjectPart};
 use super::explicit::{SetAside, count_entry, is_explicit};
 use super::huge::{LARGE, is_transparent};
+use super::large_memory::{self, LargeMemory};
 use super::pool;
 use super::zero::{block_of, free_page, free_table, is_zero_page};
 use super::{Access, AddressSpace, Areas, Backing, FaultError, Lock, MapFlags, MapRequest, PAGE, Placement, Sharing, max_areas};
@@ -14,6 +15,7 @@ use addr::{VirtAddr, layout};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use frame::Mappable;
 use linux_abi::Errno;
 use page_table::PageSize;
 use vma::place::Window;
@@ -38,6 +40,7 @@ impl AddressSpace {
         let len = checked_len(request.len)?.checked_next_multiple_of(request.page_size().bytes()).ok_or(Errno::ENOMEM)?;
         check_commit(&request, len)?;
         let (backing, flags) = area_parts(&request, len)?;
+        large_memory::prepare(&backing, &request, len)?;
         let fixed = matches!(request.placement, Placement::Fixed | Placement::FixedNoReplace);
         if fixed && !request.hint.is_aligned(request.page_size().bytes()) {
             return Err(Errno::EINVAL);
@@ -395,16 +398,16 @@ fn area_parts(request: &MapRequest, len: u64) -> Result<(AreaBacking, AreaFlags)
     flags.set(AreaFlags::PAGES_1G, request.page_size() == PageSize::Size1G);
     let part = match &request.backing {
         Backing::Anonymous => None,
-        Backing::SharedAnonymous if request.page_size() != PageSize::Size4K => {
-            flags |= AreaFlags::SHARED;
-            None
-        }
         Backing::SharedAnonymous => {
             flags |= AreaFlags::SHARED;
-            Some(ObjectPart { object: SharedMemory::new(len), offset: 0 })
+            let object: Arc<dyn Mappable> = match request.page_size() {
+                PageSize::Size4K => SharedMemory::new(len),
+                size => LargeMemory::new(len, size),
+            };
+            Some(ObjectPart { object, offset: 0 })
         }
         Backing::File { object, offset, sharing } => {
-            check_file(*offset, len, *sharing, request.prot)?;
+            check_file(*offset, len, object.page_size(), *sharing, request.prot)?;
             flags.set(AreaFlags::SHARED, *sharing != Sharing::Private);
             flags.set(AreaFlags::NEVER_WRITABLE, *sharing == Sharing::SharedReadOnly);
             Some(ObjectPart { object: object.clone(), offset: *offset })
@@ -418,8 +421,8 @@ fn area_parts(request: &MapRequest, len: u64) -> Result<(AreaBacking, AreaFlags)
     Ok((backing, flags))
 }
 
-fn check_file(offset: u64, len: u64, sharing: Sharing, prot: Prot) -> Result<(), Errno> {
-    if !offset.is_multiple_of(PAGE) {
+fn check_file(offset: u64, len: u64, page_size: u64, sharing: Sharing, prot: Prot) -> Result<(), Errno> {
+    if !offset.is_multiple_of(page_size) {
         return Err(Errno::EINVAL);
     }
     if offset.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {

@@ -1,6 +1,7 @@
 //! Pages that an object loses (truncation, holes) leave the mappings. The protocol is described at [`frame::Mappers`].
 
 use super::backing::{AreaBacking, ObjectPart};
+use super::explicit::size_in;
 use super::{AddressSpace, PAGE};
 use addr::{PhysAddr, VirtAddr};
 use alloc::sync::Weak;
@@ -17,8 +18,8 @@ impl AddressSpace {
         mappers.register(&this)
     }
 
-    /// Removes entries of a private area for unchanged pages of the object. Rare, so each has its own flush.
-    fn remove_unchanged(&self, range: Range<VirtAddr>, index: impl Fn(VirtAddr) -> u64, was_ours: &dyn Fn(u64, PhysAddr) -> bool) {
+    /// Removes entries of a private area for unchanged pages of the object, of `size` bytes. Rare, so each has its own flush.
+    fn remove_unchanged(&self, range: Range<VirtAddr>, size: u64, index: impl Fn(VirtAddr) -> u64, was_ours: &dyn Fn(u64, PhysAddr) -> bool) {
         let mut from = range.start;
         while from < range.end {
             let mut found = None;
@@ -30,8 +31,8 @@ impl AddressSpace {
                 ControlFlow::Continue(())
             });
             let Some(va) = found else { return };
-            self.remove_pages(va, va + PAGE, &(va..va));
-            from = va + PAGE;
+            self.remove_pages(va, va + size, &(va..va));
+            from = va + size;
         }
     }
 
@@ -43,7 +44,7 @@ impl AddressSpace {
         }
         match lost.private {
             LostPrivate::Unchanged(was_ours) if !area.flags.contains(AreaFlags::SHARED) => {
-                self.remove_unchanged(start..end, |va| (part.offset + (va - area.start)) / PAGE, was_ours);
+                self.remove_unchanged(start..end, size_in(area).bytes(), |va| (part.offset + (va - area.start)) / PAGE, was_ours);
             }
             _ => self.remove_pages(start, end, &(start..start)),
         }

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `data.rs` | read, write and their relatives; lseek, fsync, truncate, fallocate |
 //! | `transfer.rs` | sendfile, copy_file_range, splice |
-//! | `open.rs` | open, close, dup, fcntl, ioctl, pipe, memfd |
+//! | `open.rs` | open, close, dup, fcntl, ioctl, pipe |
+//! | `memfd.rs`, `huge_file.rs` | memfd |
 //! | `names.rs` | mkdir, unlink, rename, link, symlink, readlink, getdents, chdir, getcwd |
 //! | `locks.rs` | flock, fcntl locks |
 //! | `mounting.rs` | mount, umount |
@@ -17,7 +18,9 @@
 
 mod attributes;
 mod data;
+mod huge_file;
 mod locks;
+mod memfd;
 mod mounting;
 mod names;
 mod open;
@@ -29,6 +32,8 @@ pub use attributes::*;
 pub use data::*;
 pub use locks::flock;
 pub(crate) use locks::{closed_all, held_locks};
+pub use memfd::memfd_create;
+pub(crate) use memfd::size_of_huge_pages;
 pub use mounting::*;
 pub use names::*;
 pub use open::*;

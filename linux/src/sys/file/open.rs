@@ -9,10 +9,8 @@ use linux_abi::raw;
 use vfs::file::{Nonblocking, OpenFile};
 use vfs::io::IoctlArg;
 use vfs::pipe::{self, PipeEnd};
-use vfs::tmpfs::TmpFs;
-use vfs::types::{FileKind, OpenFlags, PATH_MAX, SetAttributes};
+use vfs::types::{FileKind, OpenFlags};
 use vfs::walk::Resolve;
-use vfs::{Inode, Location};
 
 use super::{AT_FDCWD, get, now, only, owner, with_base};
 use crate::ctx::{Ctx, SysResult};
@@ -344,41 +342,4 @@ pub(crate) fn install_pair(
 /// As [`pipe2`].
 pub fn pipe(ctx: &Ctx<'_>, ends: UserPtr<[i32; 2]>) -> SysResult {
     pipe2(ctx, ends, 0)
-}
-
-/// Device number of the memory behind memfds, shown by `stat`.
-const MEMFD_DEVICE: u64 = 1;
-/// Longest name of a memfd.
-const MEMFD_NAME_MAX: usize = 249;
-const MFD_CLOEXEC: u32 = 1;
-const MFD_ALLOW_SEALING: u32 = 2;
-const MFD_HUGETLB: u32 = 4;
-const MFD_NOEXEC_SEAL: u32 = 8;
-const MFD_EXEC: u32 = 16;
-const F_SEAL_SEAL: u32 = 1;
-const F_SEAL_EXEC: u32 = 0x20;
-
-/// `memfd_create`.
-///
-/// # Errors
-/// `EINVAL`, `EFAULT`, `EMFILE`; `ENOSYS` for huge pages.
-pub fn memfd_create(ctx: &Ctx<'_>, name: UserPtr<u8>, flags: u32) -> SysResult {
-    if flags & MFD_HUGETLB != 0 {
-        return Err(Errno::ENOSYS);
-    }
-    only(flags, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC)?;
-    let name = name.read_string(MEMFD_NAME_MAX.min(PATH_MAX) + 1, Errno::EINVAL)?;
-    let credentials = ctx.process().credentials();
-    let sealable = flags & (MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL) != 0;
-    let seals = if flags & MFD_NOEXEC_SEAL != 0 { F_SEAL_EXEC } else { 0 };
-    let mode = if flags & MFD_NOEXEC_SEAL != 0 { 0o666 } else { 0o777 };
-    // Not in a mounted file system, so only the machine limits it.
-    let options = vfs::tmpfs::Options::new(MEMFD_DEVICE, super::now);
-    let node = TmpFs::unnamed_file(options, new_ino(), mode, Some(if sealable { seals } else { F_SEAL_SEAL }));
-    let owner = SetAttributes { uid: Some(credentials.uid), gid: Some(credentials.gid), ..SetAttributes::default() };
-    node.set_attributes(&owner)?;
-    let label = alloc::format!("/memfd:{} (deleted)", alloc::string::String::from_utf8_lossy(&name));
-    let place = Location::nameless(node.clone(), &label);
-    let open = OpenFlags::RDWR | if flags & MFD_CLOEXEC != 0 { OpenFlags::CLOEXEC } else { OpenFlags::empty() };
-    install(ctx, OpenFile::new(node.open(open)?, place, open), open)
 }
