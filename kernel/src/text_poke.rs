@@ -10,8 +10,8 @@
 //! The bytes are written through the direct map, into a frame that only the one address space maps
 //! ([`AddressSpace::private_frame`]): neither the file's pages change nor the program's rights.
 //!
-//! Steps 2 and 3 are about threads that stand behind the first instruction but inside the bytes that change: `arranged` has them looked after
-//! before they go on, and the barrier after it makes those that run pass the way back to the program.
+//! A place is one instruction before and after, as far as its bytes change: no thread stands inside. Bytes that stay are not written; they
+//! may belong to the next instruction, where threads may come at any time, also in the middle of a change.
 #![expect(unsafe_code, reason = "writes into frames of the program")]
 
 use crate::barrier::{self, Notice};
@@ -35,6 +35,7 @@ pub struct Changes<'a> {
 struct Spot {
     frame: Frame,
     offset: usize,
+    old: [u8; LEN],
     new: [u8; LEN],
 }
 
@@ -58,7 +59,7 @@ impl<'a> Changes<'a> {
     pub fn add(&mut self, at: VirtAddr, old: [u8; LEN], new: [u8; LEN]) -> Result<bool, FaultError> {
         let offset = at.page_offset();
         assert!(offset + LEN <= addr::PAGE_SIZE, "a place across a page's end");
-        let spot = Spot { frame: self.page(at.align_down(addr::PAGE_SIZE as u64))?, offset, new };
+        let spot = Spot { frame: self.page(at.align_down(addr::PAGE_SIZE as u64))?, offset, old, new };
         let mut found = [0; LEN];
         spot.frame.read(offset, &mut found);
         if found == old {
@@ -77,19 +78,17 @@ impl<'a> Changes<'a> {
         Ok(frame)
     }
 
-    /// Changes all places. `arranged` is called when nobody executes the old first byte of any.
+    /// Changes all places.
     ///
     /// Context: thread, may sleep.
-    pub fn rewrite(self, arranged: impl FnOnce()) {
+    pub fn rewrite(self) {
         if self.spots.is_empty() {
             return;
         }
         self.spots.iter().for_each(|spot| spot.set(0, INT3));
         barrier::everywhere(Notice::None);
-        arranged();
-        barrier::everywhere(Notice::None);
         for spot in &self.spots {
-            (1..LEN).for_each(|i| spot.set(i, spot.new[i]));
+            (1..LEN).filter(|&i| spot.new[i] != spot.old[i]).for_each(|i| spot.set(i, spot.new[i]));
         }
         barrier::everywhere(Notice::None);
         self.spots.iter().for_each(|spot| spot.set(0, spot.new[0]));

@@ -10,7 +10,7 @@ use core::any::Any;
 use core::ptr;
 
 use arch_x86_64::TrapFrame;
-use arch_x86_64::percpu::{WORK_INTERRUPTED, WORK_RESTORE, WORK_RSEQ, WORK_SIGNAL, WORK_SITES};
+use arch_x86_64::percpu::{WORK_INTERRUPTED, WORK_RESTORE, WORK_RSEQ, WORK_SIGNAL};
 use kernel::thread;
 use kernel::trap::{Fault, FaultKind};
 use linux_abi::Errno;
@@ -49,11 +49,8 @@ fn interrupted_call(frame: &mut TrapFrame) -> Errno {
 fn linux_exit_work(frame: &mut TrapFrame) {
     thread::with_current(|t| {
         // Cleared before the queues are looked at: a signal sent from here on sets it again.
-        let work = t.work().take_work(WORK_SIGNAL | WORK_RESTORE | WORK_RSEQ | WORK_INTERRUPTED | WORK_SITES);
+        let work = t.work().take_work(WORK_SIGNAL | WORK_RESTORE | WORK_RSEQ | WORK_INTERRUPTED);
         if let Some(personality) = t.personality::<Personality>() {
-            if work & WORK_SITES != 0 {
-                calls::with_space(|space| calls::settle(space, frame));
-            }
             let interrupted = (work & WORK_INTERRUPTED != 0).then(|| interrupted_call(frame));
             let mut ctx = Ctx::new(&personality.0, frame);
             if work & WORK_RSEQ != 0 {

@@ -14,6 +14,8 @@
 #define SITES 40
 #define STRIDE 32
 #define THREADS 4
+/* Where in a site with a comparison that is. */
+#define COMPARE_AT 7
 
 /* Sites of two kinds: the number right before the call, and a comparison right behind it. */
 __asm__(".text\n .balign 4096\n .globl numbers\n numbers:\n"
@@ -43,7 +45,9 @@ long checked(const char *site, int number, long argument);
 
 static pid_t parent, self;
 static atomic_int wrong, odd_places, handled, traps;
-static atomic_bool stop, ended;
+static atomic_bool stop, ended, let_go;
+/* How far from the code as it was linked a copy lies, beside the libraries. */
+static long copy;
 
 /* Where the program's code was when it began: nothing else may ever be seen in a signal frame. */
 static struct { unsigned long start, end; } code[64];
@@ -72,6 +76,14 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	(void)sig, (void)info;
 }
 
+/* Lets a signal frame lie around that leads behind a call. */
+static void on_pause(int sig)
+{
+	while (!let_go)
+		usleep(1000);
+	(void)sig;
+}
+
 static void on_trap(int sig)
 {
 	traps++;
@@ -93,7 +105,7 @@ static int pass(long delta, long pid)
 static void *caller(void *arg)
 {
 	for (int i = 0; i < 150 || !stop; i++)
-		wrong += pass(0, self);
+		wrong += pass(i % 2 ? copy : 0, self);
 	return arg;
 }
 
@@ -115,21 +127,23 @@ static int pipe_fds[2];
 static void *reader(void *arg)
 {
 	for (long got = 0; got < BYTES; got++)
-		wrong += checked(compares, SYS_read, pipe_fds[0]) != 1;
+		wrong += checked(compares + copy, SYS_read, pipe_fds[0]) != 1;
 	return arg;
 }
 
 static int patched(void)
 {
 	FILE *file = fopen("/proc/oxv/calls", "r");
-	unsigned long value, sum = 0;
+	unsigned long value, sum = 0, compared = 0;
 	char name[64];
 	if (!file)
 		return 1;
-	while (fscanf(file, "%63s %lu", name, &value) == 2)
+	while (fscanf(file, "%63s %lu", name, &value) == 2) {
 		sum += strncmp(name, "patched_", 8) == 0 ? value : 0;
+		compared += strcmp(name, "patched_compare") == 0 ? value : 0;
+	}
 	fclose(file);
-	return sum >= SITES;
+	return sum >= SITES && compared >= SITES / 2;
 }
 
 static void under_load(void)
@@ -138,7 +152,7 @@ static void under_load(void)
 	for (int i = 0; i < THREADS; i++)
 		pthread_create(&threads[i], NULL, caller, NULL);
 	pthread_create(&pest, NULL, pesterer, threads);
-	for (int i = 0; i < 1000 && !patched(); i++)
+	for (int i = 0; i < 6000 && !patched(); i++)
 		sleep_ms(10);
 	stop = 1;
 	ended = 1;
@@ -168,6 +182,56 @@ static void restarted(void)
 	CHECK(odd_places == 0);
 }
 
+/* Calls that wait while their sites are rewritten: they go on behind the `syscall`, at once or from a signal frame. */
+static pthread_t late_threads[SITES + 1];
+
+static void *late(void *arg)
+{
+	long i = (long)arg;
+	long got = checked(compares + copy + i % SITES * STRIDE, SYS_read, pipe_fds[0]);
+	wrong += got != 1 && !(i == SITES && got == -1);
+	return arg;
+}
+
+static void begin_late(void)
+{
+	CHECK(pipe(pipe_fds) == 0);
+	for (long i = 0; i <= SITES; i++)
+		pthread_create(&late_threads[i], NULL, late, (void *)i);
+	sleep_ms(50);
+	/* Its call fails if it has begun. */
+	pthread_kill(late_threads[SITES], SIGUSR2);
+}
+
+static void end_late(void)
+{
+	char bytes[SITES + 1];
+	let_go = 1;
+	memset(bytes, 'x', sizeof bytes);
+	CHECK(write(pipe_fds[1], bytes, sizeof bytes) == sizeof bytes);
+	for (int i = 0; i <= SITES; i++)
+		pthread_join(late_threads[i], NULL);
+	CHECK(wrong == 0);
+	close(pipe_fds[0]);
+	close(pipe_fds[1]);
+}
+
+/* What stands behind a `syscall` never changes: somebody may come there at any time. */
+static void behind_the_call(const char *before)
+{
+	int same = 0, right = 0;
+	for (int i = 0; i < SITES; i++) {
+		const char *site = compares + copy + i * STRIDE, *then = before + (compares - numbers) + i * STRIDE;
+		same += memcmp(site + COMPARE_AT, then + COMPARE_AT, STRIDE - COMPARE_AT) == 0;
+		long failed = -22, fine = 7;
+		__asm__ volatile("sub $128, %%rsp\n call *%1\n add $128, %%rsp" : "+a"(failed) : "r"(site + COMPARE_AT) : "memory", "cc");
+		__asm__ volatile("sub $128, %%rsp\n call *%1\n add $128, %%rsp" : "+a"(fine) : "r"(site + COMPARE_AT) : "memory", "cc");
+		right += failed == -1 && fine == 7;
+	}
+	CHECK(same == SITES);
+	CHECK(right == SITES);
+}
+
 static void in_children(void)
 {
 	int good = 0;
@@ -177,7 +241,7 @@ static void in_children(void)
 			parent = getppid(), self = getpid();
 			int bad = 0;
 			for (int round = 0; round < 20; round++)
-				bad += pass(0, self);
+				bad += pass(0, self) + pass(copy, self);
 			_exit(bad == 0 ? 7 : 1);
 		}
 		int status;
@@ -226,16 +290,34 @@ static void moved_code(const char *before, size_t len)
 	close(fd);
 }
 
+/* Code of a file that nobody writes to, near the libraries. */
+static void make_copy(const char *before, size_t len)
+{
+	char path[] = "/tmp/patchXXXXXX";
+	int fd = mkstemp(path);
+	unlink(path);
+	CHECK(write(fd, before, len) == (ssize_t)len);
+	char *at = mmap(NULL, len, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+	CHECK(at != MAP_FAILED);
+	copy = at - numbers;
+	close(fd);
+}
+
 int main(void)
 {
 	size_t len = sites_end - numbers;
 	char *before = malloc(len);
 	memcpy(before, numbers, len);
 	parent = getppid(), self = getpid();
+	make_copy(before, len);
 	note_code();
 	sigaction(SIGUSR1, &(struct sigaction){.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART}, NULL);
+	sigaction(SIGUSR2, &(struct sigaction){.sa_handler = on_pause}, NULL);
 	signal(SIGTRAP, on_trap);
+	begin_late();
 	under_load();
+	behind_the_call(before);
+	end_late();
 	restarted();
 	in_children();
 	changed_code(before, len);

@@ -59,8 +59,6 @@ pub const WORK_RESTORE: u32 = 2;
 pub const WORK_RSEQ: u32 = 4;
 /// Work bit: a system call was interrupted; how it ends is to be decided.
 pub const WORK_INTERRUPTED: u32 = 8;
-/// Work bit: code of the program is being rewritten where the thread may stand.
-pub const WORK_SITES: u32 = 16;
 /// In place of a CPU's number: the program does not want to know it.
 const NO_RSEQ: u32 = u32::MAX;
 /// In place of a CPU's number: the program wants to know, and has not been told yet.

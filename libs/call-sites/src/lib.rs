@@ -10,15 +10,17 @@
 //! | pattern | at the site | in the stub |
 //! |---|---|---|
 //! | [`Pattern::Number`] | `mov $nr,%eax` (`syscall` stays behind it) | `mov $nr,%eax; lea site+7(%rip),%rcx; jmp *entry` |
-//! | [`Pattern::Compare`] | `syscall` and most of `cmp $-4095,%rax` | `lea 1f(%rip),%rcx; jmp *entry; 1: cmp $-4095,%rax; jmp site+8` |
+//! | [`Pattern::Compare`] | `syscall` (`cmp $-4095,%rax` stays behind it) | `lea site+2(%rip),%rcx; jmp *entry` |
+//!
+//! **One instruction.** Either way the jump takes the place of exactly one instruction, so no thread can stand inside what changes, however long
+//! it waited in the kernel or lay in a signal frame, and no jump of the program leads there. A `syscall` has two bytes, a jump five. So
+//! the distance of the jump is chosen such that its other three bytes are those which are there already: the first three of the comparison. `cmp
+//! $-4095,%rax` is `48 3d 01 f0 ff ff`, so the stub lies in one of the 256 bytes from `site+5+0x013d4800` on; with −4096 from `site+5+0x003d4800`
+//! on ([`Site::stub_window`]). The call returns to the comparison, in the program's code.
 //!
 //! **What the program sees.** A thread may be interrupted in a stub. No debugger or unwinder of the program knows that place, so a signal
-//! frame shows an address at the site instead that means the same ([`Table::program_point`]). With `Number` that always exists. With
-//! `Compare`, behind the call, it is the instruction after the comparison, with the flags that this one would have set.
-//!
-//! **What is in flight.** `Number` replaces one instruction, so no thread can stand inside it. With `Compare` a thread may stand at `site+2`: in the
-//! kernel, or in a signal frame that was saved earlier. [`Table::settled`] says where it goes on. The table learns of a site before its
-//! first byte changes, and forgets the stub of a site never, so every question has an answer.
+//! frame shows the `syscall` instead ([`Table::program_point`]), which has not been made yet. The table learns of a site before its first byte
+//! changes, and forgets the stub of a site never, so every question has an answer.
 
 #![cfg_attr(not(test), no_std)]
 
@@ -30,4 +32,4 @@ mod table;
 
 pub use pattern::{Pattern, Rejection, Site};
 pub use stub::{JUMP, STUB};
-pub use table::{Patched, Point, Table, place_near};
+pub use table::{Patched, Point, Table, place_for};

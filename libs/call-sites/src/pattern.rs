@@ -71,16 +71,34 @@ impl Site {
         if self.at % PAGE > PAGE - crate::JUMP as u64 { Err(Rejection::CrossesPage) } else { Ok(self) }
     }
 
-    /// One past the last byte of the instructions that are replaced, wholly or in part: where the program goes on.
+    /// One past the last byte of the jump: with [`Pattern::Compare`] it ends inside the comparison, whose bytes stay.
     #[must_use]
     pub const fn end(&self) -> u64 {
+        self.at + crate::JUMP as u64
+    }
+
+    /// The lowest address of a stub that the jump may lead to, and how many addresses from there on: with [`Pattern::Compare`] all bytes of
+    /// the distance but the lowest are the comparison's. `None`: any that is in reach.
+    #[must_use]
+    pub const fn stub_window(&self) -> Option<(u64, u64)> {
         match self.pattern {
-            Pattern::Number(_) => self.at + MOV as u64,
-            Pattern::Compare(_) => self.at + (SYSCALL + COMPARE) as u64,
+            Pattern::Number(_) => None,
+            Pattern::Compare(_) => {
+                let [.., a, b, c] = self.original();
+                Some((self.end().wrapping_add(u32::from_le_bytes([0, a, b, c]) as u64), 1 << u8::BITS))
+            }
         }
     }
 
-    /// Where the system call returns to in unchanged code.
+    /// How many bytes at the end of the jump are as before: what they belong to is executed after the call.
+    pub(crate) const fn kept(&self) -> usize {
+        match self.pattern {
+            Pattern::Number(_) => 0,
+            Pattern::Compare(_) => crate::JUMP - SYSCALL,
+        }
+    }
+
+    /// Where the system call returns to.
     #[must_use]
     pub const fn return_address(&self) -> u64 {
         match self.pattern {
@@ -121,26 +139,4 @@ fn compare_after(before: &[u8], after: &[u8]) -> Option<i32> {
 /// Whether the `mov` before the `syscall` is an instruction however one reads the code before it.
 fn is_clear(before: &[u8]) -> bool {
     insn::is_instruction(before, MOV + SYSCALL)
-}
-
-/// Whether code contains a direct jump or call to an address in `from..to`. `code` lies at `at`. Looks at every byte, as if an instruction might
-/// start anywhere: it may see jumps that are none, but misses none.
-#[must_use]
-pub fn has_jump_into(code: &[u8], at: u64, from: u64, to: u64) -> bool {
-    let hits = |end: usize, distance: i64| at.wrapping_add(end as u64).wrapping_add_signed(distance).wrapping_sub(from) < to - from;
-    let far = code.windows(4).enumerate().any(|(i, operand)| {
-        let distance = i64::from(i32::from_le_bytes([operand[0], operand[1], operand[2], operand[3]]));
-        hits(i + 4, distance) && is_far_jump(&code[..i])
-    });
-    let is_near = at < to.saturating_add(NEAR) && from < at.saturating_add(code.len() as u64 + NEAR);
-    let is_short_jump = |opcode| matches!(opcode, 0x70..=0x7f | 0xe0..=0xe3 | 0xeb);
-    far || is_near && code.windows(2).enumerate().any(|(i, pair)| is_short_jump(pair[0]) && hits(i + 2, i64::from(pair[1] as i8)))
-}
-
-/// How far a jump with an 8-bit distance leads, at most.
-const NEAR: u64 = 130;
-
-/// Whether bytes end in the opcode of a jump or call with a 32-bit distance.
-fn is_far_jump(opcode: &[u8]) -> bool {
-    matches!(opcode, [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f])
 }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::pattern::{Pattern, Site};
-use crate::stub::{self, BEHIND, COMPARED, STUB};
+use crate::stub::{self, STUB};
 
 /// Bytes of a page of stubs.
 const PAGE: u64 = 4096;
@@ -26,15 +26,15 @@ pub struct Patched {
 pub struct Point {
     pub rip: u64,
     pub rax: u64,
-    pub rflags: u64,
 }
 
-/// A page of stubs. They keep their sites for ever, as a thread may come back to one from a long wait.
+/// A page of stubs. They keep their sites for ever, as a thread may have been interrupted in one.
 #[derive(Clone, Debug)]
 struct Page {
     start: u64,
-    sites: Vec<Site>,
-    /// The program has taken the page away, or may have changed it.
+    /// With the number of the stub on the page.
+    sites: Vec<(usize, Site)>,
+    /// The program has taken the page away, or may have changed it: what lies there now is its own.
     is_lost: bool,
 }
 
@@ -93,14 +93,16 @@ impl Table {
     }
 
     fn stub_for(&mut self, site: Site) -> Option<u64> {
-        let mut pages = self.pages.iter_mut().filter(|page| !page.is_lost && stub::reaches(site.at, page.start));
-        let number = |page: &Page| page.sites.iter().position(|&other| other == site);
-        if let Some(stub) = pages.by_ref().find_map(|page| number(page).map(|number| page.stub(number))) {
-            return Some(stub);
-        }
-        let page = self.pages.iter_mut().find(|page| !page.is_lost && stub::reaches(site.at, page.start) && page.sites.len() < STUBS)?;
-        page.sites.push(site);
-        Some(page.stub(page.sites.len() - 1))
+        let stub_of = |page: &Page| page.sites.iter().find(|&&(_, other)| other == site).map(|&(number, _)| page.stub(number));
+        self.pages.iter().filter(|page| !page.is_lost).find_map(stub_of).or_else(|| self.new_stub(site))
+    }
+
+    fn new_stub(&mut self, site: Site) -> Option<u64> {
+        self.pages.iter_mut().filter(|page| !page.is_lost).find_map(|page| {
+            let free = page.fitting(&site).find(|&number| page.sites.iter().all(|&(taken, _)| taken != number))?;
+            page.sites.push((free, site));
+            Some(page.stub(free))
+        })
     }
 
     /// Adds an empty page of stubs at `start`.
@@ -132,21 +134,11 @@ impl Table {
         gone
     }
 
-    /// The site and the offset in its stub of an address in one.
-    fn in_stub(&self, rip: u64) -> Option<(Site, u64)> {
-        let page = self.pages.iter().find(|page| (page.start..page.start + PAGE).contains(&rip))?;
-        let offset = rip - page.start;
-        let site = *page.sites.get(offset as usize / STUB)?;
-        Some((site, offset % STUB as u64))
-    }
-
-    /// Where a thread goes on whose next instruction is at `rip`, if the code there is being replaced.
-    #[must_use]
-    pub fn settled(&self, rip: u64) -> Option<u64> {
-        let at = rip.wrapping_sub(2);
-        let place = self.patched.binary_search_by_key(&at, |patched| patched.site.at).ok()?;
-        let Patched { site, stub } = self.patched[place];
-        matches!(site.pattern, Pattern::Compare(_)).then_some(stub + BEHIND)
+    /// The site of the stub that an address lies in.
+    fn in_stub(&self, rip: u64) -> Option<Site> {
+        let page = self.pages.iter().find(|page| !page.is_lost && (page.start..page.start + PAGE).contains(&rip))?;
+        let number = (rip - page.start) as usize / STUB;
+        page.sites.iter().find(|&&(other, _)| other == number).map(|&(_, site)| site)
     }
 
     /// Where a thread goes on that came upon a breakpoint and now stands behind it, at `rip`; `None` if the breakpoint is the program's own.
@@ -156,27 +148,14 @@ impl Table {
         Some(self.patched[place].stub)
     }
 
-    /// Where a system call that returns to `rip` is made again, with its number in RAX.
-    #[must_use]
-    pub fn again(&self, rip: u64) -> u64 {
-        match self.in_stub(rip) {
-            Some((site, _)) if matches!(site.pattern, Pattern::Compare(_)) => site.at,
-            _ => rip.wrapping_sub(2),
-        }
-    }
-
-    /// A point of the program that means the same as one in a stub. A system call is not under way.
+    /// A point of the program that means the same as one in a stub: the `syscall`, with its number in RAX.
     #[must_use]
     pub fn program_point(&self, point: Point) -> Point {
-        let Some((site, offset)) = self.in_stub(point.rip) else { return point };
+        let Some(site) = self.in_stub(point.rip) else { return point };
+        let rip = site.return_address() - 2;
         match site.pattern {
-            // The `syscall` behind the site is as it was.
-            Pattern::Number(number) => Point { rip: site.return_address() - 2, rax: u64::from(number), ..point },
-            Pattern::Compare(_) if offset < BEHIND => Point { rip: site.at, ..point },
-            Pattern::Compare(immediate) if offset < COMPARED => {
-                Point { rip: site.end(), rflags: stub::flags_after_compare(point.rax, immediate, point.rflags), ..point }
-            }
-            Pattern::Compare(_) => Point { rip: site.end(), ..point },
+            Pattern::Number(number) => Point { rip, rax: u64::from(number) },
+            Pattern::Compare(_) => Point { rip, ..point },
         }
     }
 }
@@ -185,11 +164,34 @@ impl Page {
     fn stub(&self, number: usize) -> u64 {
         self.start + (number * STUB) as u64
     }
+
+    /// The numbers of the stubs here that the jump at `site` can lead to.
+    fn fitting(&self, site: &Site) -> Range<usize> {
+        if !stub::reaches(site.at, self.start) {
+            return 0..0;
+        }
+        let Some((lowest, count)) = site.stub_window() else { return 0..STUBS };
+        let number = |address: u64| (address.saturating_sub(self.start) as usize).div_ceil(STUB).min(STUBS);
+        number(lowest)..number(lowest + count)
+    }
 }
 
-/// A free place of a page's size that a jump from `site` reaches, near it. `taken` are the ranges in use, in ascending order.
+/// A free place for a page of stubs that the jump at `site` can lead to: near it, or where the jump must lead. `taken` are the ranges in use, in
+/// ascending order.
 #[must_use]
-pub fn place_near(taken: &[Range<u64>], site: u64, lowest: u64, highest: u64) -> Option<u64> {
+pub fn place_for(taken: &[Range<u64>], site: &Site, lowest: u64, highest: u64) -> Option<u64> {
+    let Some((window, count)) = site.stub_window() else { return place_near(taken, site.at, lowest, highest) };
+    let is_free = |page: u64| {
+        let lies_in = lowest <= page && page + PAGE <= highest;
+        lies_in && taken.iter().all(|range| range.end <= page || page + PAGE <= range.start)
+    };
+    let has_stub = |page: u64| !Page { start: page, sites: Vec::new(), is_lost: false }.fitting(site).is_empty();
+    let page_of = |address: u64| address / PAGE * PAGE;
+    [page_of(window), page_of(window + count - 1)].into_iter().find(|&page| has_stub(page) && is_free(page))
+}
+
+/// A free place of a page's size that a jump from `site` reaches, near it.
+fn place_near(taken: &[Range<u64>], site: u64, lowest: u64, highest: u64) -> Option<u64> {
     let mut gaps = Vec::with_capacity(taken.len() + 1);
     let mut from = lowest;
     for range in taken {

@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
-use sync::{Interrupt, Mutex, Notify, OnceCell, Registration, WaitError, WaitQueue};
+use sync::{Interrupt, Mutex, Notify, Registration, WaitError, WaitQueue};
 
 use crate::file::File;
 use crate::io::{Sink, Source};
@@ -68,7 +68,8 @@ struct Item {
     queued: AtomicBool,
     /// Watched no more.
     removed: AtomicBool,
-    registrations: OnceCell<Vec<Registration>>,
+    /// Where it hears of the file; nowhere once it is removed.
+    registrations: Mutex<Vec<Registration>>,
 }
 
 /// Address of the open file, and descriptor.
@@ -95,6 +96,9 @@ impl Notify for Item {
     /// `EPOLLEXCLUSIVE`: it is enough if a thread waits here.
     fn notify_exclusive(&self) -> bool {
         let (Some(epoll), Some(item)) = (self.epoll.upgrade(), self.me.upgrade()) else { return false };
+        if self.removed.load(Ordering::Acquire) {
+            return false;
+        }
         let waits = epoll.waiters.has_waiters();
         epoll.queue(&item);
         waits
@@ -113,6 +117,22 @@ impl Interest {
 }
 
 impl Item {
+    /// Keeps its registrations, unless it was removed meanwhile.
+    fn hear_through(&self, registrations: Vec<Registration>) {
+        let mut place = self.registrations.lock();
+        *place = registrations;
+        let late = if self.removed.load(Ordering::Acquire) { core::mem::take(&mut *place) } else { Vec::new() };
+        drop(place);
+        drop(late);
+    }
+
+    /// It is watched no more. It may stay on the ready list for a while, but hears nothing: one that is exclusive would take a wake from another.
+    fn end(&self) {
+        self.removed.store(true, Ordering::Release);
+        let gone = core::mem::take(&mut *self.registrations.lock());
+        drop(gone);
+    }
+
     /// What is ready of what is watched for.
     fn look(&self, file: &OpenFile) -> Events {
         let wanted = self.interest.lock().wanted();
@@ -169,7 +189,7 @@ impl Epoll {
             interest: Mutex::new(interest),
             queued: AtomicBool::new(false),
             removed: AtomicBool::new(false),
-            registrations: OnceCell::new(),
+            registrations: Mutex::new(Vec::new()),
         });
         self.insert(&item)?;
         let mut registrations = Vec::new();
@@ -179,7 +199,7 @@ impl Epoll {
                 if exclusive { queue.register_exclusive(item.clone()) } else { queue.register(item.clone()) };
             registrations.push(registration);
         });
-        let _first = item.registrations.set(registrations);
+        item.hear_through(registrations);
         self.queue_if_ready(&item, file);
         Ok(())
     }
@@ -193,7 +213,7 @@ impl Epoll {
         let stale = items.insert(item.key, item.clone());
         drop(items);
         if let Some(stale) = stale {
-            stale.removed.store(true, Ordering::Release);
+            stale.end();
         }
         Ok(())
     }
@@ -236,7 +256,7 @@ impl Epoll {
     /// `ENOENT`.
     pub fn remove(&self, file: &Arc<OpenFile>, fd: i32) -> Result<()> {
         let gone = self.items.lock().remove(&key(file, fd)).ok_or(Errno::ENOENT)?;
-        gone.removed.store(true, Ordering::Release);
+        gone.end();
         Ok(())
     }
 

@@ -10,14 +10,12 @@
 //!
 //! *Locks.* Each address space has [`Sites`]. `turn` belongs to who changes code of the space, from the first look at it to the last byte, or
 //! takes part of the mappings away ([`around`]), or copies the space ([`fork`]): so a child has either all of a change, with the table
-//! to go with it, or nothing. `table` is taken for a look at the table by whoever meets a breakpoint, delivers a signal or comes
-//! back from one, while a change may be under way. A site is in the table before its first byte changes.
+//! to go with it, or nothing. `table` is taken for a look at the table by whoever meets a breakpoint or delivers a signal, while a change may be
+//! under way. A site is in the table, and its stub is written, before its first byte changes.
 //!
-//! *Threads in the middle.* See `call_sites` for where they may stand. Those in the kernel with a return address inside the changed bytes have
-//! their work word set ([`WORK_SITES`]) between the first and the second step, and on their way out go on in the stub instead
-//! ([`settle`]). A thread that starts meanwhile is settled before it is listed, or is listed before the look at the lists.
-//! `rt_sigreturn` settles always. Torture showed that something is missing here: so sites that have a middle are rewritten only with
-//! `syscall_patch_compare` on the kernel's command line (doc/status.md).
+//! *Threads in the middle.* There are none, see `call_sites`: what changes is one instruction. A thread that has executed the old one, however long ago
+//! and in whatever saved context, goes on behind it, in bytes that never change. A thread that has met the breakpoint of a change goes
+//! on in the stub, or, if that change is over and was the way back, executes what stands there now ([`at_breakpoint`]).
 //!
 //! *Filters.* [`Sites::spans`] only grow. Who changes mappings asks them without a lock, before and after: a change of code that was
 //! decided on before the mapping went is then seen by one of the two looks.
@@ -40,6 +38,8 @@ use kernel::thread;
 use linux_abi::Errno;
 use sync::Mutex;
 
+use crate::user_ptr;
+
 pub(crate) use patcher::start;
 
 /// Site spans that are kept apart.
@@ -57,7 +57,6 @@ struct Counters {
     rejected: AtomicU64,
     restored: AtomicU64,
     breakpoints: AtomicU64,
-    settled: AtomicU64,
 }
 
 static COUNTERS: Counters = Counters {
@@ -66,7 +65,6 @@ static COUNTERS: Counters = Counters {
     rejected: AtomicU64::new(0),
     restored: AtomicU64::new(0),
     breakpoints: AtomicU64::new(0),
-    settled: AtomicU64::new(0),
 };
 
 fn count(counter: &AtomicU64) {
@@ -77,14 +75,13 @@ fn count(counter: &AtomicU64) {
 pub(crate) fn statistics() -> String {
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     format!(
-        "threshold {}\npatched_number {}\npatched_compare {}\nrejected {}\nrestored {}\nbreakpoints {}\nsettled {}\n",
+        "threshold {}\npatched_number {}\npatched_compare {}\nrejected {}\nrestored {}\nbreakpoints {}\n",
         THRESHOLD.load(Ordering::Relaxed),
         get(&COUNTERS.numbers),
         get(&COUNTERS.comparisons),
         get(&COUNTERS.rejected),
         get(&COUNTERS.restored),
         get(&COUNTERS.breakpoints),
-        get(&COUNTERS.settled),
     )
 }
 
@@ -190,36 +187,33 @@ pub(crate) fn around_move<R>(space: &AddressSpace, ranges: &[(u64, u64)], change
     change()
 }
 
-/// If code is being replaced where a thread of the space is about to go on, has it go on behind the change.
-pub(crate) fn settle(space: &AddressSpace, frame: &mut TrapFrame) {
-    let Some(sites) = Sites::of(space).filter(|sites| sites.any()) else { return };
-    if let Some(rip) = sites.table.lock().settled(frame.rip) {
-        frame.rip = rip;
-        count(&COUNTERS.settled);
-    }
-}
-
 /// A thread has executed a breakpoint. If it is one of ours, the thread goes on where the new code leads; true then.
 pub(crate) fn at_breakpoint(space: &AddressSpace, frame: &mut TrapFrame) -> bool {
     let Some(sites) = Sites::of(space).filter(|sites| sites.any()) else { return false };
-    let Some(stub) = sites.table.lock().behind_breakpoint(frame.rip) else { return false };
-    frame.rip = stub;
+    let stub = sites.table.lock().behind_breakpoint(frame.rip);
+    match stub {
+        Some(stub) => frame.rip = stub,
+        None if is_gone(frame.rip) => frame.rip -= 1,
+        None => return false,
+    }
     count(&COUNTERS.breakpoints);
     true
 }
 
-/// Where a system call that returns to `rip` is made again.
-pub(crate) fn again(space: &AddressSpace, rip: u64) -> u64 {
-    const SYSCALL_LEN: u64 = 2;
-    let sites = Sites::of(space).filter(|sites| sites.may_concern(&(rip..rip + 1)));
-    sites.map_or(rip - SYSCALL_LEN, |sites| sites.table.lock().again(rip))
+/// Whether there is no breakpoint before `rip` any more: it was ours, and what it replaced is there again.
+fn is_gone(rip: u64) -> bool {
+    const INT3: u8 = 0xcc;
+    const INT_3: [u8; 2] = [0xcd, 3];
+    let mut before = [0; 2];
+    let read = user_ptr::copy_in(rip.wrapping_sub(2), &mut before);
+    read.is_ok() && before[1] != INT3 && before != INT_3
 }
 
 /// Has a thread that is about to be interrupted by a handler, and may stand in a stub, stand at a place of the program that means the same.
 pub(crate) fn leave_stub(space: &AddressSpace, frame: &mut TrapFrame) {
     let Some(sites) = Sites::of(space).filter(|sites| sites.may_concern(&(frame.rip..frame.rip + 1))) else { return };
-    let point = sites.table.lock().program_point(Point { rip: frame.rip, rax: frame.rax, rflags: frame.rflags });
-    (frame.rip, frame.rax, frame.rflags) = (point.rip, point.rax, point.rflags);
+    let point = sites.table.lock().program_point(Point { rip: frame.rip, rax: frame.rax });
+    (frame.rip, frame.rax) = (point.rip, point.rax);
 }
 
 /// Runs `f` with the address space of the running thread, if it has one.

@@ -9,10 +9,9 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use addr::{PAGE_SIZE, VirtAddr, layout};
-use arch_x86_64::percpu::WORK_SITES;
 use arch_x86_64::syscall;
-use call_sites::pattern::{AFTER, BEFORE, has_jump_into};
-use call_sites::{Patched, Pattern, Site, place_near, stub};
+use call_sites::pattern::{AFTER, BEFORE};
+use call_sites::{Patched, Pattern, Site, place_for, stub};
 use kernel::boot_info;
 use kernel::mm::{Access, AddressSpace, AreaFlags, MapRequest, Placement, Prot, VmaInfo};
 use kernel::text_poke::Changes;
@@ -20,7 +19,6 @@ use kernel::thread::{self, Class};
 use sync::{Interrupt, Mutex, WaitQueue};
 
 use super::{COUNTERS, OFTEN, Sites, THRESHOLD, count, leaf};
-use crate::process::all_processes;
 use crate::table;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -28,8 +26,6 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const QUEUE: usize = 64;
 /// Sites that are remembered as hopeless.
 const HOPELESS: usize = 64;
-/// How far from a site jumps into it are looked for.
-const SEARCHED: u64 = 1 << 20;
 
 /// A `syscall` that is executed often.
 struct Request {
@@ -58,17 +54,12 @@ static REQUESTS: Mutex<Queue> = Mutex::new(Queue { requests: Vec::new(), hopeles
 static NAMED: WaitQueue = WaitQueue::new();
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether sites of the second pattern are rewritten, too.
-static COMPARISONS: AtomicBool = AtomicBool::new(false);
-
 /// Has call sites patched from now on, unless the command line says `no_syscall_patch`; `syscall_patch=N` does it after N calls.
-/// Sites of the second pattern ([`Pattern::Compare`]) only with `syscall_patch_compare`: see doc/status.md.
 pub(crate) fn start() {
     let words = boot_info().command_line;
     if !words.is_set("no_syscall_patch") {
         let often = words.get("syscall_patch").and_then(|text| text.parse().ok()).filter(|&often| often != 0);
         THRESHOLD.store(often.unwrap_or(OFTEN), Ordering::Relaxed);
-        COMPARISONS.store(words.is_set("syscall_patch_compare"), Ordering::Relaxed);
     }
 }
 
@@ -120,7 +111,7 @@ fn patch(space: &Arc<AddressSpace>, requests: Vec<Request>) {
             None => reject(request.return_address),
         }
     }
-    changes.rewrite(|| send_to_work(space));
+    changes.rewrite();
     for patched in done {
         count(match patched.site.pattern {
             Pattern::Number(_) => &COUNTERS.numbers,
@@ -148,17 +139,14 @@ fn prepare(space: &AddressSpace, sites: &Sites, request: &Request, changes: &mut
     let mut after = [0; AFTER];
     let after = code.read(request.return_address..request.return_address + AFTER as u64, &mut after)?;
     let site = Site::recognise(before, after, request.return_address, request.number).ok()?;
-    if matches!(site.pattern, Pattern::Compare(_)) && !COMPARISONS.load(Ordering::Relaxed) {
-        return None;
-    }
     let fits = code.area.contains(&site.at) && site.end() <= code.area.end && !sites.table.lock().overlaps(&site);
-    if !fits || code.is_jumped_into(&site) {
+    if !fits {
         return None;
     }
     // From here on whoever changes the mapping notices us.
     sites.cover(&code.area);
     let patched = add(space, sites, site)?;
-    let jump = stub::jump_to(site.at, patched.stub)?;
+    let jump = stub::jump(&site, patched.stub)?;
     let still_there = space.find(VirtAddr(site.at)).is_some_and(|area| may_be_rewritten(&area));
     if still_there && write_stub(space, &patched).is_some() && changes.add(VirtAddr(site.at), site.original(), jump) == Ok(true) {
         return Some(patched);
@@ -193,26 +181,6 @@ impl Code<'_> {
         }
         Some(&buffer[..(range.end - range.start) as usize])
     }
-
-    /// Whether there may be a jump into the middle of what changes. What is one instruction has no middle.
-    fn is_jumped_into(&self, site: &Site) -> bool {
-        /// An instruction that lies on two pieces is seen in one of them.
-        const OVERLAP: u64 = 8;
-        if matches!(site.pattern, Pattern::Number(_)) {
-            return false;
-        }
-        let mut buffer = [0; PAGE_SIZE];
-        let mut at = site.at.saturating_sub(SEARCHED).max(self.area.start);
-        let end = (site.at + SEARCHED).min(self.area.end);
-        while at < end {
-            let Some(code) = self.read(at..(at + PAGE).min(end), &mut buffer) else { return true };
-            if has_jump_into(code, at, site.at + 1, site.end()) {
-                return true;
-            }
-            at += PAGE - OVERLAP;
-        }
-        false
-    }
 }
 
 /// Notes a site, on a new page of stubs if need be.
@@ -221,8 +189,7 @@ fn add(space: &AddressSpace, sites: &Sites, site: Site) -> Option<Patched> {
     if patched.is_some() {
         return patched;
     }
-    let taken: Vec<_> = space.areas().iter().map(|area| area.start.0..area.end.0).collect();
-    let at = place_near(&taken, site.at, layout::USER_MIN, layout::USER_MAX)?;
+    let at = place_for(&taken(space), &site, layout::USER_MIN, layout::USER_MAX)?;
     let mut request = MapRequest::anonymous(PAGE, Prot::READ | Prot::EXEC).named(b"[oxv-calls]");
     (request.hint, request.placement) = (VirtAddr(at), Placement::FixedNoReplace);
     space.map(request).ok()?;
@@ -230,6 +197,18 @@ fn add(space: &AddressSpace, sites: &Sites, site: Site) -> Option<Patched> {
     let mut table = sites.table.lock();
     table.add_page(at);
     table.add(site)
+}
+
+/// What a page of stubs must leave alone, in ascending order: mappings, and what a heap in use may grow into.
+fn taken(space: &AddressSpace) -> Vec<Range<u64>> {
+    let mut taken: Vec<_> = space.areas().iter().map(|area| area.start.0..area.end.0).collect();
+    let (start, end) = space.brk_range();
+    if start < end {
+        let behind = taken.partition_point(|range| range.start < end.0);
+        let room = end.0..taken.get(behind).map_or(layout::USER_MAX, |next| next.start);
+        taken.insert(behind, room);
+    }
+    taken
 }
 
 /// Writes the code of a stub.
@@ -244,17 +223,6 @@ fn write_stub(space: &AddressSpace, patched: &Patched) -> Option<()> {
     Some(())
 }
 
-/// Has every thread of the space settle before it goes on with program code.
-fn send_to_work(space: &Arc<AddressSpace>) {
-    for process in all_processes() {
-        if Arc::ptr_eq(&process.space(), space) {
-            for thread in process.tasks().iter().filter_map(|task| task.thread()) {
-                thread.work().add_work(WORK_SITES);
-            }
-        }
-    }
-}
-
 /// Gives sites their old bytes back: those in `range`, and those whose stubs lie there. The caller has the space's turn.
 pub(super) fn restore(space: &AddressSpace, sites: &Sites, range: &Range<u64>) {
     let gone = {
@@ -267,13 +235,13 @@ pub(super) fn restore(space: &AddressSpace, sites: &Sites, range: &Range<u64>) {
     };
     let mut changes = Changes::new(space);
     for Patched { site, stub } in &gone {
-        let Some(jump) = stub::jump_to(site.at, *stub) else { continue };
+        let Some(jump) = stub::jump(site, *stub) else { continue };
         // What is not as it was left is the program's affair.
         if changes.add(VirtAddr(site.at), jump, site.original()) == Ok(true) {
             count(&COUNTERS.restored);
         }
     }
     // Meanwhile the table still knows the sites' breakpoints.
-    changes.rewrite(|| {});
+    changes.rewrite();
     sites.table.lock().forget(range);
 }

@@ -51,9 +51,13 @@ pub(crate) fn deliver(ctx: &mut Ctx<'_>, mut interrupted: Option<Errno>) {
     }
 }
 
+/// Bytes of `syscall`.
+const SYSCALL_LEN: u64 = 2;
+
 fn apply(ctx: &mut Ctx<'_>, resume: Resume) {
     let frame = ctx.frame_mut();
-    let again = calls::with_space(|space| calls::again(space, frame.rip)).unwrap_or(frame.rip);
+    // What a rewritten call returns to lies behind a `syscall`, or behind the jump in its place: either makes the call again.
+    let again = frame.rip - SYSCALL_LEN;
     match resume {
         Resume::Restart => (frame.rip, frame.rax) = (again, frame.orig_rax),
         Resume::GoOn => (frame.rip, frame.rax) = (again, Sysno::restart_syscall as u64),

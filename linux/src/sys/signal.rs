@@ -9,7 +9,6 @@ use linux_abi::signal::{
 };
 use linux_abi::time::Timespec;
 
-use crate::calls;
 use crate::ctx::{Ctx, SysResult};
 use crate::jobs;
 use crate::process::{self, Process, Task};
@@ -94,7 +93,6 @@ pub fn rt_sigpending(ctx: &Ctx<'_>, out: UserPtr<SigSet>, size: usize) -> SysRes
 /// None: a bad frame is SIGSEGV.
 pub fn rt_sigreturn(ctx: &mut Ctx<'_>) -> SysResult {
     let popped = frame::pop(ctx);
-    calls::with_space(|space| calls::settle(space, ctx.frame_mut()));
     if popped.is_err() || !addr::VirtAddr(ctx.frame().rip).is_user() {
         deliver::force(ctx, Signal::SIGSEGV, SigInfo::new(Signal::SIGSEGV, code::SI_KERNEL));
     }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::mem::size_of;
 
 use addr::VirtAddr;
-use kernel::thread::{self, ProgramThread, ThreadRef, spawn_program};
+use kernel::thread::{self, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::raw::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_DETACHED, CLONE_FILES, CLONE_FS, CLONE_IO, CLONE_PARENT,
@@ -82,15 +82,8 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         personality: Box::new(Personality(task.clone())),
         wants_rseq: false,
     };
-    process.add_task(&task, || spawn_settled(program).map_err(|_| Errno::EAGAIN))?;
+    process.add_task(&task, || spawn_program(program).map_err(|_| Errno::EAGAIN))?;
     Ok(tid as usize)
-}
-
-/// Starts a thread that returns from its maker's system call. Its place is looked at while it is being listed, see [`calls`].
-fn spawn_settled(mut program: ProgramThread) -> Result<ThreadRef, Errno> {
-    let space = program.space.clone();
-    calls::settle(&space, &mut program.frame);
-    spawn_program(program)
 }
 
 /// What a new process may ask for.
@@ -214,7 +207,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         family::abandon(parent, &child);
         return Err(error);
     }
-    if child.add_task(&task, || spawn_settled(program)).is_err() {
+    if child.add_task(&task, || spawn_program(program)).is_err() {
         family::abandon(parent, &child);
         if let Some(Ok(fd)) = pidfd {
             // Nobody else can have closed what it was never told of; if so, nothing is left to do.

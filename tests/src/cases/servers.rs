@@ -8,6 +8,7 @@ pub(super) fn all() -> Vec<Case> {
     vec![
         script("servers/redis", "/bin/sh", "redis.sh").packages(&["redis-server", "redis-tools", "coreutils", "sed"]).cpus(&[1, 4]),
         script("servers/memcached", "/usr/bin/python3", "memcached.py").packages(&["memcached"]).cpus(&[2]),
+        script("servers/nginx", "/usr/bin/python3", "nginx.py").packages(&["nginx"]).cpus(&[2]),
         script("servers/postgres", "/usr/bin/python3", "postgres.py")
             .packages(&["postgresql-15", "dash", "coreutils", "tzdata"])
             .cpus(&[2]),

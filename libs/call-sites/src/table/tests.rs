@@ -1,7 +1,7 @@
 use super::*;
 use crate::Rejection;
-use crate::pattern::{AFTER, BEFORE, has_jump_into};
-use crate::stub::{INT3, JUMP, code, flags_after_compare, jump_to};
+use crate::pattern::{AFTER, BEFORE};
+use crate::stub::{INT3, JUMP, code, jump};
 use proptest::prelude::*;
 
 /// Compiler output that decodes the same from wherever one starts, after a while.
@@ -40,7 +40,7 @@ fn a_number_loaded_right_before_is_recognised() {
 fn a_comparison_right_behind_is_recognised() {
     let site = recognise(&[0x31, 0xc0, 0x0f, 0x05], &COMPARE, 0).unwrap();
     assert_eq!(site, compare(AT - 2));
-    assert_eq!((site.end(), site.return_address()), (AT + 6, AT));
+    assert_eq!((site.end(), site.return_address()), (AT + 3, AT));
     assert_eq!(site.original(), [0x0f, 0x05, 0x48, 0x3d, 0x01]);
 }
 
@@ -68,25 +68,6 @@ fn a_jump_never_lies_on_two_pages() {
     }
 }
 
-#[test]
-fn jumps_into_the_middle_are_seen() {
-    let to = AT + 0x100;
-    // jmp rel32, call rel32, ja rel32 from 0x40; jb rel8 from 0xf0
-    for opcode in [&[0xe9][..], &[0xe8], &[0x0f, 0x87]] {
-        let mut code = vec![0x90; 0x200];
-        code[0x40..0x40 + opcode.len()].copy_from_slice(opcode);
-        let end = 0x40 + opcode.len() + 4;
-        code[end - 4..end].copy_from_slice(&(0x102 - end as i32).to_le_bytes());
-        assert!(has_jump_into(&code, AT, to + 1, to + 8), "{opcode:x?}");
-        assert!(!has_jump_into(&code, AT, to + 3, to + 8), "{opcode:x?}");
-    }
-    let mut code = vec![0x90; 0x200];
-    code[0xf0..0xf2].copy_from_slice(&[0x72, 0x10]);
-    assert!(has_jump_into(&code, AT, to + 1, to + 8));
-    code[0xf0] = 0x90;
-    assert!(!has_jump_into(&code, AT, to + 1, to + 8));
-}
-
 /// Where an instruction that ends at `end` in a stub leads with the distance that stands before it.
 fn target(code: &[u8], base: u64, end: usize) -> u64 {
     let operand = i32::from_le_bytes(code[end - 4..end].try_into().unwrap());
@@ -102,43 +83,75 @@ fn stubs_lead_to_the_entry_and_back() {
     assert_eq!((&bytes[12..14], target(&bytes, stub, 18)), (&[0xff, 0x25][..], stub + 24));
     assert_eq!(bytes[24..], entry.to_le_bytes());
     let bytes = code(&compare(AT), stub, entry).unwrap();
-    assert_eq!(target(&bytes, stub, 7), stub + BEHIND);
-    assert_eq!(bytes[13..19], [0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff]);
-    assert_eq!((bytes[19], target(&bytes, stub, 24)), (0xe9, AT + 8));
+    assert_eq!((&bytes[..3], target(&bytes, stub, 7)), (&[0x48, 0x8d, 0x0d][..], AT + 2));
+    assert_eq!((&bytes[7..9], target(&bytes, stub, 13)), (&[0xff, 0x25][..], stub + 24));
+    assert_eq!(bytes[24..], entry.to_le_bytes());
 }
 
 #[test]
 fn what_is_out_of_reach_gets_no_jump() {
-    assert!(jump_to(AT, AT + (1 << 31) + 4).is_some());
-    assert!(jump_to(AT, AT + (1 << 31) + 5).is_none());
-    assert!(code(&compare(AT), AT + (1 << 32), 0).is_none());
+    let site = number(AT, 39);
+    assert!(jump(&site, AT + (1 << 31) + 4).is_some());
+    assert!(jump(&site, AT + (1 << 31) + 5).is_none());
+    assert!(code(&site, AT + (1 << 32), 0).is_none());
+}
+
+#[test]
+fn the_comparison_stays_where_it_is() {
+    for (immediate, distance) in [(-4095, 0x013d_4800), (-4096, 0x003d_4800)] {
+        let site = Site { at: AT, pattern: Pattern::Compare(immediate) };
+        for low in [0, 0x20, 0xff] {
+            let jump = jump(&site, AT + 5 + distance + low).unwrap();
+            assert_eq!((&jump[2..], jump[..2] == [0xe9, low as u8]), (&site.original()[2..], true));
+        }
+        for wrong in [distance - 1, distance + 0x100, distance + 0x1_0000, 0] {
+            assert_eq!(jump(&site, AT + 5 + wrong), None);
+        }
+    }
 }
 
 #[test]
 fn a_place_for_stubs_is_near_and_rather_below() {
     let taken = [0x1_0000..0x40_0000, 0x40_1000..0x50_0000, 0x50_0000..0x60_0000, 0x70_0000..0x80_0000];
-    assert_eq!(place_near(&taken, 0x50_1000, 0x1_0000, 1 << 47), Some(0x40_0000));
-    assert_eq!(place_near(&taken[1..], 0x50_1000, 0x40_0800, 1 << 47), Some(0x60_0000));
-    assert_eq!(place_near(&[0x1_0000..1 << 40], 0x50_1000, 0x1_0000, 1 << 47), None);
-    assert_eq!(place_near(&[], AT, 0x1_0000, 1 << 47), Some(0x1_0000).filter(|&at| stub::reaches(AT, at)));
+    let place = |taken, at, lowest| place_for(taken, &number(at, 1), lowest, 1 << 47);
+    assert_eq!(place(&taken, 0x50_1000, 0x1_0000), Some(0x40_0000));
+    assert_eq!(place(&taken[1..], 0x50_1000, 0x40_0800), Some(0x60_0000));
+    assert_eq!(place(&[0x1_0000..1 << 40], 0x50_1000, 0x1_0000), None);
+    assert_eq!(place(&[], AT, 0x1_0000), Some(0x1_0000).filter(|&at| stub::reaches(AT, at)));
+}
+
+#[test]
+fn a_comparison_says_where_its_stub_must_be() {
+    let site = compare(0x40_1000);
+    // 0x40_1005 + 0x13d_4800 = 0x17d_5805
+    assert_eq!(site.stub_window(), Some((0x17d_5805, 0x100)));
+    let place = |taken: &[Range<u64>]| place_for(taken, &site, 0x1_0000, 1 << 47);
+    assert_eq!(place(&[0x40_0000..0x50_0000]), Some(0x17d_5000));
+    assert_eq!(place(&[0x40_0000..0x17d_5001]), None);
+    assert_eq!(place_for(&[], &site, 0x17d_6000, 1 << 47), None);
+    // On the border of two pages either will do.
+    let site = compare(0x40_1000 + 0x7b0);
+    let place = |taken: &[Range<u64>]| place_for(taken, &site, 0x1_0000, 1 << 47);
+    assert_eq!((place(&[]), place(&[0x17d_5000..0x17d_6000])), (Some(0x17d_5000), Some(0x17d_6000)));
+}
+
+/// Stubs of numbers lie on the first page, those of comparisons where they must.
+const PAGE_OF_NUMBERS: u64 = AT - 0x10_0000;
+
+fn first_stub(site: &Site) -> u64 {
+    site.stub_window().map_or(PAGE_OF_NUMBERS, |(lowest, _)| lowest.next_multiple_of(STUB as u64))
 }
 
 fn table_of(sites: &[Site]) -> Table {
     let mut table = Table::new();
-    table.add_page(AT - 0x10_0000);
+    table.add_page(PAGE_OF_NUMBERS);
+    for page in sites.iter().filter(|site| site.stub_window().is_some()).map(|site| first_stub(site) / PAGE * PAGE) {
+        if table.pages.iter().all(|other| other.start != page) {
+            table.add_page(page);
+        }
+    }
     sites.iter().for_each(|&site| assert!(table.add(site).is_some()));
     table
-}
-
-#[test]
-fn a_thread_behind_a_moving_comparison_goes_on_in_the_stub() {
-    let table = table_of(&[number(AT, 39), compare(AT + 0x40)]);
-    let stub = AT - 0x10_0000 + STUB as u64;
-    assert_eq!(table.settled(AT + 0x42), Some(stub + BEHIND));
-    // A `mov` is one instruction, and the `syscall` behind it stays.
-    for rip in [AT + 2, AT + 5, AT + 7, AT + 0x41, AT + 0x48] {
-        assert_eq!(table.settled(rip), None);
-    }
 }
 
 #[test]
@@ -154,88 +167,67 @@ fn the_two_patterns_of_one_call_exclude_each_other() {
 #[test]
 fn only_own_breakpoints_lead_to_a_stub() {
     let table = table_of(&[compare(AT)]);
-    assert_eq!(table.behind_breakpoint(AT + 1), Some(AT - 0x10_0000));
+    assert_eq!(table.behind_breakpoint(AT + 1), Some(first_stub(&compare(AT))));
     assert_eq!(table.behind_breakpoint(AT), None);
     assert_eq!(table.behind_breakpoint(AT + 2), None);
 }
 
 #[test]
-fn an_interrupted_call_is_made_again_at_its_site() {
-    let table = table_of(&[number(AT, 39), compare(AT + 0x40)]);
-    assert_eq!(table.again(AT + 7), AT + 5);
-    assert_eq!(table.again(AT - 0x10_0000 + STUB as u64 + BEHIND), AT + 0x40);
-    assert_eq!(table.again(AT + 0x1002), AT + 0x1000);
-}
-
-#[test]
 fn the_program_never_sees_a_stub() {
-    let table = table_of(&[number(AT, 39), compare(AT + 0x40)]);
-    let point = |rip, rax| table.program_point(Point { rip, rax, rflags: 0x202 });
-    let (first, second) = (AT - 0x10_0000, AT - 0x10_0000 + STUB as u64);
+    let (first, second) = (number(AT, 39), compare(AT + 0x40));
+    let table = table_of(&[first, second]);
+    let point = |rip, rax| table.program_point(Point { rip, rax });
     for offset in [0, 5, 12] {
-        assert_eq!(point(first + offset, 7), Point { rip: AT + 5, rax: 39, rflags: 0x202 });
+        assert_eq!(point(first_stub(&first) + offset, 7), Point { rip: AT + 5, rax: 39 });
     }
     for offset in [0, 7] {
-        assert_eq!(point(second + offset, 7), Point { rip: AT + 0x40, rax: 7, rflags: 0x202 });
+        assert_eq!(point(first_stub(&second) + offset, 7), Point { rip: AT + 0x40, rax: 7 });
     }
-    // behind the call, before and after the comparison
-    let failed = point(second + BEHIND, (-22_i64) as u64);
-    assert_eq!((failed.rip, failed.rflags & 1), (AT + 0x48, 0));
-    let fine = point(second + BEHIND, 7);
-    assert_eq!((fine.rip, fine.rflags & 1), (AT + 0x48, 1));
-    assert_eq!(point(second + COMPARED, 7), Point { rip: AT + 0x48, rax: 7, rflags: 0x202 });
-    assert_eq!(point(AT, 7), Point { rip: AT, rax: 7, rflags: 0x202 });
+    assert_eq!(point(AT, 7), Point { rip: AT, rax: 7 });
 }
 
 #[test]
 fn a_forgotten_site_keeps_its_stub() {
     let mut table = table_of(&[compare(AT), compare(AT + 0x1000)]);
     let gone = table.forget(&(AT..AT + 0x1000));
-    assert_eq!(gone, [Patched { site: compare(AT), stub: AT - 0x10_0000 }]);
-    assert_eq!((table.settled(AT + 2), table.len()), (None, 1));
-    assert_eq!(table.again(AT - 0x10_0000 + BEHIND), AT);
+    let stub = first_stub(&compare(AT));
+    assert_eq!(gone, [Patched { site: compare(AT), stub }]);
+    assert_eq!(table.len(), 1);
+    assert_eq!(table.program_point(Point { rip: stub + 7, rax: 1 }).rip, AT);
     assert_eq!(table.add(compare(AT)), Some(gone[0]));
 }
 
 #[test]
 fn without_their_stubs_sites_go_and_none_come() {
-    let mut table = table_of(&[compare(AT), number(AT + 0x1000, 1)]);
-    let page = AT - 0x10_0000;
+    let mut table = table_of(&[number(AT, 2), number(AT + 0x1000, 1)]);
+    let page = PAGE_OF_NUMBERS;
     assert!(table.concerns(&(page + 0xfff..page + 0x2000)) && !table.concerns(&(page + 0x1000..AT)));
     assert_eq!(table.forget(&(page..page + 0x1000)).len(), 2);
-    assert_eq!(table.add(compare(AT)), None);
+    assert_eq!(table.add(number(AT, 2)), None);
+    let theirs = Point { rip: page, rax: 1 };
+    assert_eq!(table.program_point(theirs), theirs, "whatever lies there now is the program's");
 }
 
 #[test]
 fn a_page_has_room_for_128() {
     let mut table = Table::new();
     table.add_page(AT);
-    let added = (0..200).filter(|i| table.add(compare(AT + 0x10_0000 + i * 16)).is_some()).count();
+    let added = (0..200).filter(|i| table.add(number(AT + 0x10_0000 + i * 16, 1)).is_some()).count();
     assert_eq!(added, 128);
     table.add_page(AT + 0x1000);
-    assert!(table.add(compare(AT + 0x20_0000)).is_some());
+    assert!(table.add(number(AT + 0x20_0000, 1)).is_some());
 }
 
-/// What the processor says of `cmp $-4095,%rax` and `cmp $-4096,%rax`.
-fn real_flags(rax: u64, immediate: i32) -> u64 {
-    let flags: u64;
-    // SAFETY: compares, and reads the flags.
-    #[expect(unsafe_code, reason = "asks the processor")]
-    unsafe {
-        core::arch::asm!("cmp {1}, {0}", "pushfq", "pop {0}", inout(reg) i64::from(immediate) => flags, in(reg) rax);
-    }
-    flags
+#[test]
+fn neighbours_share_what_the_window_holds() {
+    let mut table = table_of(&[compare(AT)]);
+    // Of 256 bytes eight stubs, one of which is taken; sites close by have nearly the same window.
+    let added = (1..20).filter(|i| table.add(compare(AT + i * 8)).is_some()).count();
+    assert!((7..=12).contains(&added), "{added}");
+    assert!(table.patched.iter().all(|patched| jump(&patched.site, patched.stub).is_some()));
 }
 
 proptest! {
-    #[test]
-    fn flags_are_the_processors(rax in prop_oneof![any::<u64>(), (-5000_i64..5000).prop_map(|v| v as u64)], low in 0..2_i32) {
-        const ARITHMETIC: u64 = 0x8d5;
-        let immediate = -4096 + low;
-        prop_assert_eq!(flags_after_compare(rax, immediate, 0) & ARITHMETIC, real_flags(rax, immediate) & ARITHMETIC);
-        prop_assert_eq!(flags_after_compare(rax, immediate, !ARITHMETIC) & !ARITHMETIC, !ARITHMETIC);
-    }
-
     #[test]
     fn arbitrary_bytes_are_a_site_only_if_they_spell_one(
         mut before in prop::collection::vec(any::<u8>(), 0..BEFORE),
@@ -268,11 +260,20 @@ proptest! {
         rip in 0..0x20_0000_u64,
     ) {
         let mut table = Table::new();
-        table.add_page(AT - 0x10_0000);
+        table.add_page(PAGE_OF_NUMBERS);
         for offset in offsets {
             let at = AT + offset * 16;
             let site = if offset % 3 == 0 { number(at, offset as u32) } else { compare(at) };
-            prop_assert!(table.add(site).is_some());
+            if let Some(place) = site.stub_window().and_then(|_| place_for(&[], &site, 0x1_0000, 1 << 47))
+                && table.pages.iter().all(|page| page.start != place)
+            {
+                table.add_page(place);
+            }
+            if let Some(patched) = table.add(site) {
+                let jump = jump(&site, patched.stub).unwrap();
+                let kept = site.kept();
+                prop_assert_eq!(&jump[JUMP - kept..], &site.original()[JUMP - kept..]);
+            }
         }
         for (from, len) in forget {
             let range = AT + from..AT + from + len;
@@ -281,15 +282,12 @@ proptest! {
             prop_assert_eq!(before - gone.len(), table.len());
             prop_assert!(!table.concerns(&range));
         }
-        let rip = AT - 0x10_0000 + rip;
-        let point = table.program_point(Point { rip, rax: 1, rflags: 2 });
+        let rip = PAGE_OF_NUMBERS + rip;
+        let point = table.program_point(Point { rip, rax: 1 });
         // Never in a stub, and nothing more to say once there.
         prop_assert_eq!(table.program_point(point), point);
         if let Some(stub) = table.behind_breakpoint(rip) {
-            prop_assert!((AT - 0x10_0000..AT - 0xf_0000).contains(&stub));
-        }
-        if let Some(label) = table.settled(rip) {
-            prop_assert_eq!(table.again(label), rip - 2);
+            prop_assert_eq!(table.in_stub(stub).map(|site| site.at), Some(rip - 1));
         }
     }
 
@@ -298,7 +296,7 @@ proptest! {
         let page = AT.wrapping_add_signed(distance) & !0xfff;
         prop_assume!(stub::reaches(AT, page));
         for stub in [page, page + 0xfe0] {
-            prop_assert!(jump_to(AT, stub).is_some());
+            prop_assert!(jump(&number(AT, 1), stub).is_some());
             prop_assert!(code(&compare(AT), stub, entry).is_some() && code(&number(AT, 1), stub, entry).is_some());
         }
         prop_assert_eq!(INT3, 0xcc);

@@ -1,6 +1,7 @@
 //! Tests of epoll.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{EDGE, EXCLUSIVE, Epoll, Interest, ONESHOT};
@@ -229,4 +230,58 @@ fn what_is_watched_can_be_listed() {
     writer.write(&mut b"x".as_slice()).unwrap();
     assert_eq!(now(&epoll), [(IN, 4)]);
     assert_eq!(epoll.watched(), [(3, interest(ONESHOT, 4), ino)], "reported once and disarmed");
+}
+
+/// Ready when it is told so; lets one know.
+struct Bell {
+    queue: sync::WaitQueue,
+    rings: AtomicBool,
+}
+
+impl crate::file::File for Bell {
+    fn read(&self, _: &mut u64, _: &mut dyn crate::io::Sink, _: OpenFlags) -> crate::Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    fn write(&self, _: &mut u64, _: &mut dyn crate::io::Source, _: OpenFlags) -> crate::Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    fn poll(&self) -> Events {
+        if self.rings.load(Ordering::SeqCst) { Events::IN } else { Events::empty() }
+    }
+
+    fn poll_queues(&self, visit: &mut dyn FnMut(&sync::WaitQueue)) {
+        visit(&self.queue);
+    }
+}
+
+/// nginx takes its listening socket out of a worker's set and puts it in again. What was taken out lay on the ready list still, heard of the next
+/// connection as the one that is told, and threw it away.
+#[test]
+fn what_was_removed_takes_no_wake_from_others() {
+    let bell = Arc::new(Bell { queue: sync::WaitQueue::new(), rings: AtomicBool::new(true) });
+    let file = open_anonymous(bell.clone(), "bell", 1, OpenFlags::RDWR);
+    let (first, second) = (Epoll::new(), Epoll::new());
+    first.add(&file, 3, interest(IN | EXCLUSIVE, 1)).unwrap();
+    assert_eq!(now(&first), [(IN, 1)]);
+    first.remove(&file, 3).unwrap();
+    bell.rings.store(false, Ordering::SeqCst);
+    second.add(&file, 3, interest(IN | EXCLUSIVE, 2)).unwrap();
+    std::thread::scope(|scope| {
+        let deadline = sync::monotonic_ns() + 1_000_000_000;
+        let waiting = &first;
+        scope.spawn(move || assert!(waited(waiting, 1, Some(deadline)).is_empty()));
+        while !first.waiters.has_waiters() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // They take turns at being asked first.
+        for _ in 0..2 {
+            bell.rings.store(true, Ordering::SeqCst);
+            bell.queue.wake_one();
+            assert_eq!(now(&second), [(IN, 2)]);
+            bell.rings.store(false, Ordering::SeqCst);
+            assert!(now(&second).is_empty());
+        }
+    });
 }
