@@ -1,11 +1,12 @@
-/* Runs test programs, several at a time, and prints how each ended:
+/* Runs test programs, several at a time, below /tmp/runner.PID, and prints how each ended:
  *
- *     runner LIST SECONDS PARALLEL [local]
+ *     runner LIST SECONDS PARALLEL [local] [urgent]
  *
  * LIST holds a line per program: a name, its path, its arguments. For each, a line `NAME begin 0`, and `NAME exit N`, `NAME signal N` or
  * `NAME timeout 0` when it has ended. Each runs in a session
  * and a directory of its own, with default signals and nothing to read; what it prints last is shown behind the line, or what a Rust program says
- * when it panics. With `local` the programs can make no sockets but those of AF_UNIX. */
+ * when it panics. With `local` the programs can make no sockets but those of AF_UNIX; with `urgent` the runner
+ * itself goes before them at a real-time priority. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 16, LINE = 512, TAIL = 200, MUCH = 16384, WORDS = 8 };
+enum { MOST = 16, LINE = 1024, TAIL = 400, MUCH = 16384, WORDS = 64 };
 
 struct job {
 	pid_t pid;
@@ -56,8 +57,8 @@ static int split(struct job *job)
 static void begin(struct job *job, int slot, int seconds)
 {
 	char where[32];
-	snprintf(job->output, sizeof job->output, "/tmp/runner.out.%d", slot);
-	snprintf(where, sizeof where, "/tmp/runner.dir.%d", slot);
+	snprintf(job->output, sizeof job->output, "out.%d", slot);
+	snprintf(where, sizeof where, "dir.%d", slot);
 	mkdir(where, 0777);
 	job->late = 0;
 	job->until = now() + seconds;
@@ -167,11 +168,16 @@ static struct job *free_slot(int parallel, int *slot)
 	return NULL;
 }
 
+static int has(char **words, const char *word)
+{
+	while (*words && strcmp(*words, word))
+		words++;
+	return *words != NULL;
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 4 && (argc != 5 || strcmp(argv[4], "local")))
-		return 2;
-	if (argc == 5 && only_local_sockets())
+	if (argc < 4 || (has(argv + 4, "local") && only_local_sockets()))
 		return 2;
 	FILE *list = fopen(argv[1], "re");
 	int seconds = atoi(argv[2]), parallel = atoi(argv[3]), more = 1, running = 0;
@@ -179,7 +185,12 @@ int main(int argc, char **argv)
 		return 2;
 	/* Programs that hog the processors at real-time priorities must not keep it from ending them; they do not inherit this. */
 	struct sched_param most = { .sched_priority = sched_get_priority_max(SCHED_FIFO) };
-	sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &most);
+	if (has(argv + 4, "urgent"))
+		sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &most);
+	char where[32];
+	snprintf(where, sizeof where, "/tmp/runner.%d", getpid());
+	if (mkdir(where, 0755) || chdir(where))
+		return 2;
 	while (more || running) {
 		int slot;
 		struct job *job = more ? free_slot(parallel, &slot) : NULL;

@@ -47,6 +47,8 @@ impl Results {
 /// When the reasons cannot be read.
 pub(super) fn section(suite: &Suite, results: &Results) -> Result<String> {
     let local = results.counted.len() - results.waiting.len();
+    let not_run: Vec<_> = results.counted.iter().filter(|test| !results.guest.contains_key(&test.name)).collect();
+    let local = local - not_run.len();
     let good = results.counted.iter().filter(|test| results.passed(test)).count();
     let percent = good as f64 * 100.0 / local.max(1) as f64;
     let mut text = format!("## {}\n\n`cargo xtask conformance {}`, {}. {} tests; {} pass on Linux", suite.title, suite.name, commit()?, results.all, results.counted.len());
@@ -57,6 +59,10 @@ pub(super) fn section(suite: &Suite, results: &Results) -> Result<String> {
     }
     text += &format!(" **{good}** ({percent:.1} %) pass in oxv.\n");
     text += &failures(suite, results)?;
+    if !not_run.is_empty() {
+        let names = not_run.iter().map(|test| format!("`{}`", test.name));
+        text += &format!("\nPass on Linux, and were not run in oxv: {}.\n", names.collect::<Vec<_>>().join(", "));
+    }
     if !results.waiting.is_empty() {
         let names = results.counted.iter().filter(|test| results.waiting.contains(&test.name)).map(|test| format!("`{}`", test.name));
         text += &format!("\nWaiting for the network: {}.\n", names.collect::<Vec<_>>().join(", "));
@@ -75,7 +81,7 @@ fn commit() -> Result<String> {
 fn failures(suite: &Suite, results: &Results) -> Result<String> {
     let reasons = reasons(suite)?;
     let mut text = String::new();
-    for test in results.counted.iter().filter(|test| !results.passed(test) && !results.waiting.contains(&test.name)) {
+    for test in results.counted.iter().filter(|test| !results.passed(test) && !results.waiting.contains(&test.name) && results.guest.contains_key(&test.name)) {
         if text.is_empty() {
             text += "\n| test | how it ends | why |\n|---|---|---|\n";
         }

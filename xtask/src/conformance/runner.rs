@@ -3,14 +3,18 @@
 //! A machine that stops answering is ended; what ran then has failed, and another machine goes on with the rest.
 
 use anyhow::{Context, Result, bail};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use super::kept::{Keeper, System};
 use crate::{paths, run};
+
+/// What programs find in their environment on this machine: the same as in oxv.
+const ENVIRONMENT: [(&str, &str); 3] = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root"), ("LANG", "C.UTF-8")];
 
 /// A suite that is ready to run.
 pub(super) struct Suite {
@@ -61,6 +65,18 @@ pub(super) struct Plan {
     pub(super) seconds: u64,
     pub(super) dev: bool,
     pub(super) sockets: Sockets,
+    /// Whether tests take all processors at real-time priorities, so that the runner must go before them.
+    pub(super) urgent: bool,
+}
+
+impl Plan {
+    /// Where tests have to pass to be counted.
+    pub(super) fn linux(&self) -> System {
+        match self.sockets {
+            Sockets::All => System::Linux,
+            Sockets::Local => System::LinuxLocal,
+        }
+    }
 }
 
 /// The sockets that programs may make on this machine.
@@ -100,6 +116,7 @@ fn write_list(suite: &Suite, tests: &[Test]) -> Result<PathBuf> {
 fn arguments(list: &Path, plan: &Plan) -> Vec<String> {
     let mut words = vec![list.to_string_lossy().into_owned(), plan.seconds.to_string(), plan.parallel.to_string()];
     words.extend((plan.sockets == Sockets::Local).then(|| "local".to_owned()));
+    words.extend(plan.urgent.then(|| "urgent".to_owned()));
     words
 }
 
@@ -108,10 +125,13 @@ fn arguments(list: &Path, plan: &Plan) -> Vec<String> {
 /// # Errors
 /// When the runner cannot be built or does not end.
 pub(super) fn host(suite: &Suite, tests: &[Test], plan: &Plan) -> Result<Outcomes> {
+    if tests.is_empty() {
+        return Ok(Outcomes::new());
+    }
     let list = write_list(suite, tests)?;
     let mut command = Command::new(program()?);
-    command.args(arguments(&list, plan));
-    let (outcomes, end) = follow(command, plan)?;
+    command.args(arguments(&list, plan)).env_clear().envs(ENVIRONMENT).stdin(Stdio::null());
+    let (outcomes, end) = follow(command, plan, Keeper::open(suite.name, plan.linux())?)?;
     if end != End::Done {
         bail!("the tests did not end on this machine; {} had", outcomes.len());
     }
@@ -129,7 +149,7 @@ pub(super) fn guest(suite: &Suite, tests: &[Test], plan: &Plan) -> Result<Outcom
         if left.is_empty() {
             return Ok(all);
         }
-        let (outcomes, _end) = follow(machine(suite, &left, plan)?, plan)?;
+        let (outcomes, _end) = follow(machine(suite, &left, plan)?, plan, Keeper::open(suite.name, System::Oxv)?)?;
         eprintln!("conformance: {} of {} in oxv", all.len() + outcomes.len(), tests.len());
         if outcomes.is_empty() {
             bail!("a machine ended before it ran any test");
@@ -145,12 +165,14 @@ fn machine(suite: &Suite, tests: &[Test], plan: &Plan) -> Result<Command> {
     if plan.dev {
         command.env("OXV_KERNEL", crate::build::kernel(&crate::build::Options { dev: true })?);
     }
-    command.args(["run", "--smp", &plan.smp.to_string(), "--memory", suite.memory, "--add"]).arg(&list);
-    let programs: HashSet<_> = tests.iter().map(|test| &test.program).collect();
+    command.args(["run", "--smp", &plan.smp.to_string(), "--memory", suite.memory]);
+    let programs: BTreeSet<_> = suite.tests.iter().map(|test| &test.program).collect();
     for program in programs {
         command.arg("--add").arg(program);
     }
-    command.args(&suite.options).arg("--").arg(runner).args(arguments(&list, plan));
+    // The list comes through standard input, so that the image is the same one for every part of a suite.
+    let words = arguments(Path::new("/dev/stdin"), &Plan { sockets: Sockets::All, ..*plan });
+    command.args(&suite.options).arg("--").arg(runner).args(words).stdin(std::fs::File::open(list)?);
     Ok(command)
 }
 
@@ -164,26 +186,38 @@ enum End {
 }
 
 /// Starts `command` and collects what it prints.
-fn follow(mut command: Command, plan: &Plan) -> Result<(Outcomes, End)> {
+fn follow(mut command: Command, plan: &Plan, mut keeper: Keeper) -> Result<(Outcomes, End)> {
     let log = std::fs::File::create(directory("runner")?.join("log"))?;
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().context("cannot start the runner")?;
+    let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().context("cannot start the runner")?;
     let lines = lines(&mut child);
-    let patience = Duration::from_secs(2 * plan.seconds + 60);
+    let patience = Duration::from_secs(plan.seconds + 60);
     let (mut outcomes, mut begun) = (Outcomes::new(), HashSet::new());
     let end = loop {
         match lines.recv_timeout(patience) {
             Ok(line) if line == "runner done" => break End::Done,
-            Ok(line) => note(&line, &mut outcomes, &mut begun),
+            Ok(line) => match outcome(&line) {
+                Some((name, outcome)) => {
+                    begun.remove(&name);
+                    keeper.keep(&name, &outcome)?;
+                    outcomes.insert(name, outcome);
+                }
+                None => begun.extend(line.strip_suffix(" begin 0").map(str::to_owned)),
+            },
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break End::Broken,
         }
     };
     if end == End::Broken {
         let broken = Outcome { how: "machine 0".to_owned(), said: String::new() };
-        outcomes.extend(begun.into_iter().map(|name| (name, broken.clone())));
+        for name in begun {
+            keeper.keep(&name, &broken)?;
+            outcomes.insert(name, broken.clone());
+        }
     }
     // It may have ended by itself.
     let _ended = child.kill();
     child.wait()?;
+    // There is none if it ran in oxv.
+    let _removed = std::fs::remove_dir_all(format!("/tmp/runner.{}", child.id()));
     Ok((outcomes, end))
 }
 
@@ -205,17 +239,10 @@ fn lines(child: &mut Child) -> Receiver<String> {
     receiver
 }
 
-/// `NAME begin 0`, or `NAME HOW NUMBER WHAT IT SAID`.
-fn note(line: &str, outcomes: &mut Outcomes, begun: &mut HashSet<String>) {
+/// What `NAME HOW NUMBER WHAT IT SAID` tells.
+pub(super) fn outcome(line: &str) -> Option<(String, Outcome)> {
     let mut words = line.splitn(4, ' ');
-    let (Some(name), Some(how), Some(number)) = (words.next(), words.next(), words.next()) else { return };
-    match how {
-        "begin" => drop(begun.insert(name.to_owned())),
-        "exit" | "signal" | "timeout" => {
-            begun.remove(name);
-            let said = words.next().unwrap_or_default().trim().to_owned();
-            outcomes.insert(name.to_owned(), Outcome { how: format!("{how} {number}"), said });
-        }
-        _ => {}
-    }
+    let (name, how, number) = (words.next()?, words.next()?, words.next()?);
+    let said = words.next().unwrap_or_default().trim().to_owned();
+    ["exit", "signal", "timeout", "machine"].contains(&how).then(|| (name.to_owned(), Outcome { how: format!("{how} {number}"), said }))
 }
