@@ -301,6 +301,51 @@ static void *threads(void *arg)
 	return (void *)(long)(sum == 300 * 10);
 }
 
+/* Running threads are told to be elsewhere, at any moment. Each is in one place at a time: what it counts on its own is what it has counted. */
+#define MOVED 2
+static volatile int moving;
+static struct {
+	volatile int tid;
+	volatile long count;
+} moved[MOVED];
+static void *moves_on(void *arg)
+{
+	long me = (long)arg, count = 0, wrong = 0;
+	moved[me].tid = gettid();
+	while (moving) {
+		wrong += moved[me].count != count;
+		moved[me].count = ++count;
+		if (count % 1024 == 0)
+			sched_yield();
+	}
+	return (void *)wrong;
+}
+static void *moves(void *arg)
+{
+	pthread_t t[MOVED];
+	cpu_set_t all, one;
+	long wrong = sched_getaffinity(0, sizeof all, &all) != 0, done = 0;
+	(void)arg;
+	moving = 1;
+	for (long i = 0; i < MOVED; i++)
+		t[i] = start(moves_on, (void *)i);
+	for (unsigned cpu = 0; done < 8000; cpu = (cpu + 1) % CPU_SETSIZE) {
+		if (!CPU_ISSET(cpu, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		for (int i = 0; i < MOVED; i++)
+			if (moved[i].tid)
+				wrong += sched_setaffinity(moved[i].tid, sizeof one, &one) != 0;
+		if (++done % 8 == 0)
+			usleep(1000);
+	}
+	moving = 0;
+	for (int i = 0; i < MOVED; i++)
+		wrong += join(t[i]);
+	return (void *)(long)(wrong == 0);
+}
+
 /* Children of a process with busy threads: copy on write in both directions, exit codes, pipes. */
 static volatile int shared_page[1024];
 static void *forks(void *arg)
@@ -431,6 +476,7 @@ static const struct {
 } ways[] = {
 	{ "rings", rings }, { "tosses", tosses }, { "chains", chains }, { "polls", polls },   { "signals", signals },
 	{ "mapping", mapping }, { "threads", threads }, { "forks", forks }, { "ends", ends },
+	{ "moves", moves },
 };
 #define WAYS (sizeof ways / sizeof *ways)
 

@@ -53,6 +53,7 @@ fn programs() -> Vec<Case> {
         stress("signals", &["signals", "threads", "tosses"]),
         stress("pipes", &["chains", "polls", "forks"]),
         stress("ends", &["ends"]),
+        stress("moves", &["moves", "tosses"]),
         stress("ends-busy", &["ends", "rings", "mapping"]),
     ];
     all.extend(cases::all().into_iter().filter(|case| NAMED.contains(&case.name.as_str())));

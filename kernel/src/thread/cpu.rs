@@ -298,7 +298,7 @@ fn schedule(current: &Thread, why: Why) {
     let Some(departure) = depart(local, current, why, is_idle) else {
         return arm_timer(local, current, now);
     };
-    let next = pick_allowed(local).map_or(local.idle_ptr(), ThreadRef::into_ptr);
+    let next = pick_allowed(local, current).map_or(local.idle_ptr(), ThreadRef::into_ptr);
     publish_load(local, shared);
     // SAFETY: the queue, or this CPU's idle slot, kept it alive; now this CPU holds its scheduler reference.
     let next_thread = unsafe { next.as_ref() };
@@ -331,11 +331,12 @@ fn schedule(current: &Thread, why: Why) {
     unsafe { switch::switch_to(current, next_thread, leaving, departure) };
 }
 
-/// The first thread of the queue that may run here; those before it, which may not any more, are sent on.
-fn pick_allowed(local: &mut Local) -> Option<ThreadRef> {
+/// The first thread of the queue that may run here; those before it, which may not any more, are sent on. Never `current`, whose registers are
+/// not saved yet: if its mask has changed since [`depart`] looked, the full pass that its CPU is asked for sees to that.
+fn pick_allowed(local: &mut Local, current: &Thread) -> Option<ThreadRef> {
     loop {
         let next = local.queue.pick_next()?;
-        if allows(&next, local.cpu) {
+        if next.as_ptr() == NonNull::from(current) || allows(&next, local.cpu) {
             return Some(next);
         }
         send_elsewhere(next);
@@ -490,7 +491,8 @@ fn rearm_timer(local: &mut Local, running: &Thread, timer: u64, now: u64) {
     if local.armed_ns > deadline {
         local.armed_ns = deadline;
         clock::arm_timer(deadline);
-        if local.fires_soon(now) && local.brief_until_tsc == 0 {
+        // The idle thread's turns are not brief: it never waits.
+        if local.fires_soon(now) && local.brief_until_tsc == 0 && !local.is_idle(running) {
             local.brief_until_tsc = processor::rdtsc() + local.brief_ticks / 2;
         }
     }

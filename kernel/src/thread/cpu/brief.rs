@@ -225,6 +225,7 @@ pub(super) unsafe fn next_at_once(current: &Thread) -> Option<NonNull<Thread>> {
     if tsc >= local.brief_until_tsc || block::need_resched() {
         return None;
     }
+    debug_assert!(!local.is_idle(current), "the idle thread would sleep");
     let next = match local.queue.pick_alone() {
         Some(next) => {
             shared.load.store(1, Ordering::Relaxed);

@@ -7,6 +7,7 @@ use super::{Local, accept, unpark};
 use crate::percpu::MAX_CPUS;
 use crate::thread::{Thread, ThreadRef};
 use crate::torture::{below, once_in, send_owed};
+use arch_x86_64::percpu as block;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use lockfree::mpsc::MpscList;
@@ -71,6 +72,13 @@ fn hold(cpu: usize, thread: ThreadRef) {
     thread.home.store(cpu as u32, Ordering::Relaxed);
     // SAFETY: a woken thread, and with it its link, belongs to whoever has it.
     let _ = unsafe { MISCHIEF[cpu].held.push(thread) };
+}
+
+/// A thread that is sent may run elsewhere at once: so its registers are saved, and it does not run here.
+#[cold]
+pub(super) fn check_saved(sent: &Thread) {
+    let runs = block::current().cast() == ptr::from_ref(sent).cast_mut();
+    assert!(!runs, "thread {} is sent away while it runs", sent.id);
 }
 
 /// What becomes of a thread that could go on running.

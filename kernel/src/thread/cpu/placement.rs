@@ -49,6 +49,9 @@ pub(super) fn allowed_cpu(thread: &Thread) -> usize {
 #[inline(never)]
 pub(super) fn send(target: usize, thread: ThreadRef) {
     let _here = PreemptGuard::new();
+    if torture::is_on() {
+        mischief::check_saved(&thread);
+    }
     if thread.timers.cpu().is_some_and(|cpu| cpu != target)
         && let Some((cpu, timer)) = sleep::abandon(&thread)
     {
