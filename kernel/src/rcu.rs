@@ -1,8 +1,9 @@
 //! Read-copy-update in the kernel: the thread that drives grace periods and does what was deferred.
 //!
 //! Readers disable preemption ([`read`]); every pass of the scheduler is a quiescent state, and a CPU that runs its idle thread is
-//! in one all the time. There is no tick: nothing happens while nothing is deferred. The driver first gives the CPUs time to pass
-//! the scheduler by themselves; those that have not are interrupted, at once if somebody waits in [`synchronize`].
+//! in one all the time. There is no tick: nothing happens while nothing is deferred. The driver first lets more come together, so that
+//! a steady stream costs few wakes; it then gives the CPUs time to pass the scheduler by themselves, and interrupts those that have
+//! not. If somebody waits in [`synchronize`], or for room, all that is done at once.
 //!
 //! Memory is bounded: [`defer`] makes its caller wait once [`MOST_PENDING`] actions wait.
 //!
@@ -24,6 +25,8 @@ use sync::{Completion, OnceCell, ThreadHandle, WaitQueue};
 
 /// How many deferred actions wait at most; about 32 bytes each, and what they free.
 const MOST_PENDING: usize = 4096;
+/// How long the driver lets deferred actions come together.
+const GATHER_NS: u64 = 10_000_000;
 /// How long CPUs have to pass the scheduler by themselves before they are interrupted.
 const PATIENCE_NS: u64 = 10_000_000;
 
@@ -187,6 +190,7 @@ fn grace_period() {
     while DEFERRED.is_empty() {
         thread::park(u64::MAX);
     }
+    gather();
     let batch = DEFERRED.take_all();
     wait(PERIODS.start());
     URGENT.store(false, Ordering::Relaxed);
@@ -198,6 +202,14 @@ fn grace_period() {
         }
     }
     ROOM.wake_all();
+}
+
+/// Sleeps for a while, unless somebody is in a hurry.
+fn gather() {
+    let until = clock::monotonic_ns() + GATHER_NS;
+    while !URGENT.load(Ordering::Acquire) && clock::monotonic_ns() < until {
+        thread::park(until);
+    }
 }
 
 /// Sleeps until grace period `number` is over.

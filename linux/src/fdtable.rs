@@ -2,13 +2,24 @@
 //!
 //! The lowest free number is always given out, as POSIX says. Looking a descriptor up takes no lock ([`rcu::slots`]); changes take
 //! one, a leaf: files are dropped (which may sleep and wake others) only after it is released.
+//!
+//! A table's numbers are opened and closed by the threads of its process alone. While there is only one, the file that a call of its
+//! works on stays in the table, and need not be counted ([`FdTable::find`]), as with Linux's `fdget`; and what it closes nobody can be
+//! about to look up, so no grace period is waited for. Others (`/proc`, `pidfd_getfd`) look up with the lock.
+
+#![expect(unsafe_code, reason = "a file that is not counted is kept by the table")]
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use kernel::rcu::Kernel;
 use linux_abi::Errno;
-use rcu::slots::{SharedSlots, Writer};
+use rcu::slots::{Lend, SharedSlots, Writer};
 use vfs::OpenFile;
 
 /// Whether a descriptor survives `execve`.
@@ -43,6 +54,56 @@ struct Numbers {
 /// A process's open files.
 pub struct FdTable {
     files: SharedSlots<OpenFile, Numbers, Kernel>,
+    /// More than one thread may change it.
+    shared: AtomicBool,
+}
+
+/// An open file for the length of a system call that closes no descriptor.
+pub struct FileRef<'a> {
+    file: NonNull<OpenFile>,
+    /// Whether the pointer owns a count.
+    counted: bool,
+    table: PhantomData<&'a FdTable>,
+}
+
+impl Deref for FileRef<'_> {
+    type Target = OpenFile;
+
+    #[inline(always)]
+    fn deref(&self) -> &OpenFile {
+        // SAFETY: counted, or kept by the table.
+        unsafe { self.file.as_ref() }
+    }
+}
+
+impl Drop for FileRef<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.counted {
+            self.give_back();
+        }
+    }
+}
+
+impl FileRef<'_> {
+    #[inline(never)]
+    fn give_back(&mut self) {
+        // SAFETY: the pointer comes from `Arc::into_raw`, and is used no more.
+        drop(unsafe { Arc::from_raw(self.file.as_ptr()) });
+    }
+
+    /// The file, counted.
+    #[must_use]
+    pub fn into_arc(self) -> Arc<OpenFile> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: a file in the table lies in an `Arc`; the count is the pointer's own, or made here.
+        unsafe {
+            if !this.counted {
+                Arc::increment_strong_count(this.file.as_ptr());
+            }
+            Arc::from_raw(this.file.as_ptr())
+        }
+    }
 }
 
 type Files<'a> = Writer<'a, OpenFile, Numbers, Kernel>;
@@ -72,12 +133,16 @@ impl Numbers {
     }
 
     /// Makes room for the flag of `fd`.
+    #[inline]
     fn reserve(&mut self, fd: usize) -> Result<(), Errno> {
         let words = fd / 64 + 1;
-        if words > self.close_on_exec.len() {
-            self.close_on_exec.try_reserve(words - self.close_on_exec.len()).map_err(|_| Errno::ENOMEM)?;
-            self.close_on_exec.resize(words, 0);
-        }
+        if words > self.close_on_exec.len() { self.grow(words) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn grow(&mut self, words: usize) -> Result<(), Errno> {
+        self.close_on_exec.try_reserve(words - self.close_on_exec.len()).map_err(|_| Errno::ENOMEM)?;
+        self.close_on_exec.resize(words, 0);
         Ok(())
     }
 }
@@ -88,6 +153,7 @@ fn free_from(files: &Files<'_>, from: usize) -> usize {
     (start..files.len()).find(|&fd| !files.is_used(fd)).unwrap_or_else(|| start.max(files.len()))
 }
 
+#[inline]
 fn put(
     files: &mut Files<'_>,
     fd: usize,
@@ -103,8 +169,14 @@ fn put(
     Ok(old)
 }
 
-fn take(files: &mut Files<'_>, fd: usize) -> Option<Arc<OpenFile>> {
-    let file = files.take(fd)?;
+#[inline]
+fn take(files: &mut Files<'_>, fd: usize, shared: bool) -> Option<Arc<OpenFile>> {
+    let file = if shared {
+        files.take(fd)?
+    } else {
+        // SAFETY: without the lock only the threads of the process look files up, and the calling one is all there are.
+        unsafe { files.take_unread(fd)? }
+    };
     files.first_free = files.first_free.min(fd);
     Some(file)
 }
@@ -113,10 +185,52 @@ impl FdTable {
     /// No open file.
     #[must_use]
     pub const fn new() -> Self {
-        Self { files: SharedSlots::new(Numbers { first_free: 0, close_on_exec: Vec::new() }) }
+        let numbers = Numbers { first_free: 0, close_on_exec: Vec::new() };
+        Self { files: SharedSlots::new(numbers), shared: AtomicBool::new(false) }
     }
 
-    /// The open file `fd`.
+    /// Says whether more than one thread may change the table from now on. Before the second begins, and after the last but one has ended.
+    pub(crate) fn set_shared(&self, shared: bool) {
+        let mut files = self.files.lock();
+        self.shared.store(shared, Ordering::Relaxed);
+        files.lend(if shared { Lend::No } else { Lend::Yes });
+    }
+
+    #[inline(always)]
+    fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    /// The open file `fd` of another process's table.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn get_of_other(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        self.files.lock().get(index(fd)?).ok_or(Errno::EBADF)
+    }
+
+    /// The open file `fd`, for a call of a thread of this process that closes no descriptor as long as it uses the file.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    #[inline(always)]
+    pub fn find(&self, fd: i32) -> Result<FileRef<'_>, Errno> {
+        // A negative number is a slot that no table has.
+        // SAFETY: files are lent while only the calling thread changes slots, and that it does not while it has the reference.
+        match unsafe { self.files.borrow(fd as usize) } {
+            Some(file) => Ok(FileRef { file: NonNull::from(file), counted: false, table: PhantomData }),
+            None => self.find_counted(fd),
+        }
+    }
+
+    #[inline(never)]
+    fn find_counted(&self, fd: i32) -> Result<FileRef<'_>, Errno> {
+        // SAFETY: the pointer of an `Arc` is not null.
+        let file = unsafe { NonNull::new_unchecked(Arc::into_raw(self.get(fd)?).cast_mut()) };
+        Ok(FileRef { file, counted: true, table: PhantomData })
+    }
+
+    /// The open file `fd`, to be kept by a thread of this process.
     ///
     /// # Errors
     /// `EBADF`.
@@ -182,7 +296,7 @@ impl FdTable {
     /// `EBADF`.
     pub fn remove(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let at = index(fd)?;
-        take(&mut self.files.lock(), at).ok_or(Errno::EBADF)
+        take(&mut self.files.lock(), at, self.is_shared()).ok_or(Errno::EBADF)
     }
 
     /// Closes all numbers in `first..=last`; the files are returned, to be dropped.
@@ -197,7 +311,7 @@ impl FdTable {
         let mut closed = Vec::new();
         for fd in first..end {
             if wanted(&files, fd) {
-                closed.extend(take(&mut files, fd));
+                closed.extend(take(&mut files, fd, self.is_shared()));
             }
         }
         closed
@@ -260,7 +374,7 @@ impl FdTable {
     /// `ENOMEM`.
     pub fn duplicate(&self) -> Result<Self, Errno> {
         let files = self.files.lock();
-        let copy = Self { files: SharedSlots::new(Numbers::clone(&files)) };
+        let copy = Self { files: SharedSlots::new(Numbers::clone(&files)), shared: AtomicBool::new(false) };
         let mut copies = copy.files.lock();
         for fd in 0..files.len() {
             if let Some(file) = files.get(fd) {

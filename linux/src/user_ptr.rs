@@ -224,8 +224,8 @@ impl UserPtr<u8> {
     /// Whether an empty string is there.
     #[must_use]
     pub fn is_empty_string(self) -> bool {
-        let mut first = 1_u8;
-        copy_in(self.address, core::slice::from_mut(&mut first)).is_ok() && first == 0
+        // SAFETY: the address is in the program's half; the accessor survives unmapped pages.
+        self.address < layout::USER_MAX && unsafe { user::load_u8(self.address as *const u8) } == Ok(0)
     }
 
     /// Reads a zero-terminated string of at most `max` bytes including the zero; the zero is not returned.
@@ -320,11 +320,21 @@ impl UserSlice {
     ///
     /// # Errors
     /// `EFAULT` when the range leaves the program's half; `EINVAL` when `len` is negative as a signed number.
+    #[inline]
     pub fn new(pointer: UserPtr<u8>, len: usize) -> Result<Self, Errno> {
+        let address = pointer.address();
+        if len <= MAX_RW_COUNT && address <= layout::USER_MAX - len as u64 {
+            return Ok(Self { address, len });
+        }
+        Self::cut(address, len)
+    }
+
+    /// What is left of a range that is too long, or leaves the program's half.
+    #[cold]
+    fn cut(address: u64, len: usize) -> Result<Self, Errno> {
         if len > isize::MAX as usize {
             return Err(Errno::EINVAL);
         }
-        let address = pointer.address();
         match address.checked_add(len as u64) {
             Some(end) if end <= layout::USER_MAX => Ok(Self { address, len: len.min(MAX_RW_COUNT) }),
             _ => Err(Errno::EFAULT),
@@ -343,16 +353,20 @@ impl UserSlice {
         self.len == 0
     }
 
+    #[inline]
     fn advance(&mut self, n: usize) {
         self.address += n as u64;
         self.len -= n;
     }
 
-    /// Result of moving `done` of `wanted` bytes.
-    fn moved(&mut self, done: usize, wanted: usize) -> SysCount {
-        if done == 0 && wanted > 0 {
-            return Err(Errno::EFAULT);
-        }
+    /// Result of moving `wanted` bytes, or all but those that `outcome` says were left.
+    #[inline]
+    fn moved(&mut self, outcome: Result<(), usize>, wanted: usize) -> SysCount {
+        let done = match outcome {
+            Ok(()) => wanted,
+            Err(left) if left == wanted => return Err(Errno::EFAULT),
+            Err(left) => wanted - left,
+        };
         self.advance(done);
         Ok(done)
     }
@@ -361,36 +375,40 @@ impl UserSlice {
 type SysCount = Result<usize, Errno>;
 
 impl Source for UserSlice {
+    #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> SysCount {
         let wanted = buffer.len().min(self.len);
-        let done = copy_in_partial(self.address, &mut buffer[..wanted]);
-        self.moved(done, wanted)
+        // SAFETY: the slice lies in the program's half; the accessor survives unmapped pages.
+        let outcome = unsafe { user::copy_in(buffer.as_mut_ptr(), self.address as *const u8, wanted) };
+        self.moved(outcome, wanted)
     }
 
+    #[inline]
     fn remaining(&self) -> usize {
         self.len
     }
 }
 
 impl Sink for UserSlice {
+    #[inline]
     fn write(&mut self, data: &[u8]) -> SysCount {
         let wanted = data.len().min(self.len);
-        let done = copy_out_partial(self.address, &data[..wanted]);
-        self.moved(done, wanted)
+        // SAFETY: the slice lies in the program's half; the accessor survives unmapped and read-only pages.
+        let outcome = unsafe { user::copy_out(self.address as *mut u8, data.as_ptr(), wanted) };
+        self.moved(outcome, wanted)
     }
 
+    #[inline]
     fn remaining(&self) -> usize {
         self.len
     }
 
+    #[inline]
     fn write_zeroes(&mut self, count: usize) -> SysCount {
         let wanted = count.min(self.len);
         // SAFETY: the slice lies in the program's half; the accessor survives unmapped and read-only pages.
-        let done = match unsafe { user::zero(self.address as *mut u8, wanted) } {
-            Ok(()) => wanted,
-            Err(left) => wanted - left,
-        };
-        self.moved(done, wanted)
+        let outcome = unsafe { user::zero(self.address as *mut u8, wanted) };
+        self.moved(outcome, wanted)
     }
 }
 

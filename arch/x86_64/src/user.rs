@@ -12,47 +12,60 @@ global_asm!(
 // user_copy(rdi = to, rsi = from, rdx = bytes) -> rax = bytes not copied
 .globl user_copy
 user_copy:
-    cmp $256, %rdx
-    jb 1f
-    movups (%rsi), %xmm0
-    movups 16(%rsi), %xmm1
-    movups 32(%rsi), %xmm2
-    movups 48(%rsi), %xmm3
-    movups 64(%rsi), %xmm4
-    movups 80(%rsi), %xmm5
-    movups 96(%rsi), %xmm6
-    movups 112(%rsi), %xmm7
-    movups 128(%rsi), %xmm8
-    movups 144(%rsi), %xmm9
-    movups 160(%rsi), %xmm10
-    movups 176(%rsi), %xmm11
-    movups 192(%rsi), %xmm12
-    movups 208(%rsi), %xmm13
-    movups 224(%rsi), %xmm14
-    movups 240(%rsi), %xmm15
-    movups %xmm0, (%rdi)
-    movups %xmm1, 16(%rdi)
-    movups %xmm2, 32(%rdi)
-    movups %xmm3, 48(%rdi)
-    movups %xmm4, 64(%rdi)
-    movups %xmm5, 80(%rdi)
-    movups %xmm6, 96(%rdi)
-    movups %xmm7, 112(%rdi)
-    movups %xmm8, 128(%rdi)
-    movups %xmm9, 144(%rdi)
-    movups %xmm10, 160(%rdi)
-    movups %xmm11, 176(%rdi)
-    movups %xmm12, 192(%rdi)
-    movups %xmm13, 208(%rdi)
-    movups %xmm14, 224(%rdi)
-    movups %xmm15, 240(%rdi)
-    add $256, %rsi
-    add $256, %rdi
-    sub $256, %rdx
-    jmp user_copy
-1:  cmp $64, %rdx
+    cmp $64, %rdx
     jb 3f
-    movups (%rsi), %xmm0
+    cmp $512, %rdx
+    jb 2f
+    // Whole runs of 512 bytes: the pointers go behind them, RAX counts up to 0.
+    mov %rdx, %rax
+    and $-512, %rax
+    and $511, %edx
+    add %rax, %rsi
+    add %rax, %rdi
+    neg %rax
+user_copy_runs:
+    .set at, 0
+    .rept 2
+    movups at(%rsi,%rax), %xmm0
+    movups at+16(%rsi,%rax), %xmm1
+    movups at+32(%rsi,%rax), %xmm2
+    movups at+48(%rsi,%rax), %xmm3
+    movups at+64(%rsi,%rax), %xmm4
+    movups at+80(%rsi,%rax), %xmm5
+    movups at+96(%rsi,%rax), %xmm6
+    movups at+112(%rsi,%rax), %xmm7
+    movups at+128(%rsi,%rax), %xmm8
+    movups at+144(%rsi,%rax), %xmm9
+    movups at+160(%rsi,%rax), %xmm10
+    movups at+176(%rsi,%rax), %xmm11
+    movups at+192(%rsi,%rax), %xmm12
+    movups at+208(%rsi,%rax), %xmm13
+    movups at+224(%rsi,%rax), %xmm14
+    movups at+240(%rsi,%rax), %xmm15
+    movups %xmm0, at(%rdi,%rax)
+    movups %xmm1, at+16(%rdi,%rax)
+    movups %xmm2, at+32(%rdi,%rax)
+    movups %xmm3, at+48(%rdi,%rax)
+    movups %xmm4, at+64(%rdi,%rax)
+    movups %xmm5, at+80(%rdi,%rax)
+    movups %xmm6, at+96(%rdi,%rax)
+    movups %xmm7, at+112(%rdi,%rax)
+    movups %xmm8, at+128(%rdi,%rax)
+    movups %xmm9, at+144(%rdi,%rax)
+    movups %xmm10, at+160(%rdi,%rax)
+    movups %xmm11, at+176(%rdi,%rax)
+    movups %xmm12, at+192(%rdi,%rax)
+    movups %xmm13, at+208(%rdi,%rax)
+    movups %xmm14, at+224(%rdi,%rax)
+    movups %xmm15, at+240(%rdi,%rax)
+    .set at, 256
+    .endr
+    add $512, %rax
+    jne user_copy_runs
+user_copy_rest:
+    cmp $64, %rdx
+    jb 3f
+2:  movups (%rsi), %xmm0
     movups 16(%rsi), %xmm1
     movups 32(%rsi), %xmm2
     movups 48(%rsi), %xmm3
@@ -63,35 +76,47 @@ user_copy:
     add $64, %rsi
     add $64, %rdi
     sub $64, %rdx
-    jmp 1b
+    jmp user_copy_rest
 3:  cmp $16, %rdx
-    jb 2f
+    jb 4f
     movups (%rsi), %xmm0
     movups %xmm0, (%rdi)
     add $16, %rsi
     add $16, %rdi
     sub $16, %rdx
     jmp 3b
-2:  cmp $8, %rdx
-    jb user_copy_bytes
+4:  cmp $8, %rdx
+    jb 6f
     mov (%rsi), %rax
     mov %rax, (%rdi)
     add $8, %rsi
     add $8, %rdi
     sub $8, %rdx
-    jmp 2b
+6:  cmp $4, %rdx
+    jb user_copy_bytes
+    mov (%rsi), %eax
+    mov %eax, (%rdi)
+    add $4, %rsi
+    add $4, %rdi
+    sub $4, %rdx
 user_copy_bytes:
     test %rdx, %rdx
     je user_copy_end
-    movb (%rsi), %al
+5:  movb (%rsi), %al
     movb %al, (%rdi)
     inc %rsi
     inc %rdi
     dec %rdx
-    jmp user_copy_bytes
+    jne 5b
 user_copy_end:
     mov %rdx, %rax
     ret
+// A fault among the runs: how far did it come?
+user_copy_run_fault:
+    add %rax, %rsi
+    add %rax, %rdi
+    sub %rax, %rdx
+    jmp user_copy_bytes
 
 // user_fill(rdi = to, sil = byte, rdx = bytes) -> rax = bytes not filled
 .globl user_fill
@@ -114,10 +139,10 @@ user_fill:
 user_fill_bytes:
     test %rdx, %rdx
     je user_fill_end
-    movb %sil, (%rdi)
+2:  movb %sil, (%rdi)
     inc %rdi
     dec %rdx
-    jmp user_fill_bytes
+    jne 2b
 user_fill_end:
     mov %rdx, %rax
     ret
@@ -179,6 +204,11 @@ user_strnlen:
 user_strnlen_end:
 
 // The rest: rax = value, rdx = 1 on a fault.
+.globl user_load_u8
+user_load_u8:
+    movzbl (%rdi), %eax
+    xor %edx, %edx
+    ret
 .globl user_load_u32
 user_load_u32:
     mov (%rdi), %eax
@@ -215,7 +245,10 @@ user_fault:
 );
 
 unsafe extern "C" {
+    static user_copy_runs: u8;
+    static user_copy_rest: u8;
     static user_copy_bytes: u8;
+    static user_copy_run_fault: u8;
     static user_copy_end: u8;
     static user_fill_end: u8;
     static user_words_end: u8;
@@ -225,6 +258,7 @@ unsafe extern "C" {
     static user_fill_bytes: u8;
     fn user_copy_string(to: *mut u8, from: *const u8, limit: usize) -> Counted;
     fn user_strnlen(string: *const u8, limit: usize);
+    fn user_load_u8(at: *const u8);
     fn user_load_u32(at: *const u32);
     fn user_load_u64(at: *const u64);
     fn user_store_u32(at: *mut u32, value: u32);
@@ -255,8 +289,10 @@ pub struct UserFault;
 /// Where to continue when an access at `rip` faults, if `rip` is inside one of this module's routines.
 #[must_use]
 pub fn fixup(rip: u64) -> Option<u64> {
-    let table: [(*const u8, *const u8, *const u8); 5] = [
-        (user_copy as *const () as *const u8, &raw const user_copy_bytes, &raw const user_copy_bytes),
+    let table: [(*const u8, *const u8, *const u8); 7] = [
+        (user_copy as *const () as *const u8, &raw const user_copy_runs, &raw const user_copy_bytes),
+        (&raw const user_copy_runs, &raw const user_copy_rest, &raw const user_copy_run_fault),
+        (&raw const user_copy_rest, &raw const user_copy_bytes, &raw const user_copy_bytes),
         (&raw const user_copy_bytes, &raw const user_copy_end, &raw const user_copy_end),
         (user_fill as *const () as *const u8, &raw const user_fill_bytes, &raw const user_fill_bytes),
         (&raw const user_fill_bytes, &raw const user_fill_end, &raw const user_fill_end),
@@ -272,6 +308,7 @@ pub fn fixup(rip: u64) -> Option<u64> {
 ///
 /// # Safety
 /// `to..to + len` is writable kernel memory; `from..from + len` lies in the program's half.
+#[inline]
 pub unsafe fn copy_in(to: *mut u8, from: *const u8, len: usize) -> Result<(), usize> {
     // SAFETY: `to` is the caller's; faults on `from` are fixed up.
     match unsafe { user_copy(to, from, len) } {
@@ -303,6 +340,7 @@ pub unsafe fn copy_string(to: *mut u8, from: *const u8, limit: usize) -> Result<
 ///
 /// # Safety
 /// `from..from + len` is readable kernel memory; `to..to + len` lies in the program's half.
+#[inline]
 pub unsafe fn copy_out(to: *mut u8, from: *const u8, len: usize) -> Result<(), usize> {
     // SAFETY: `from` is the caller's; faults on `to` are fixed up.
     match unsafe { user_copy(to, from, len) } {
@@ -318,6 +356,7 @@ pub unsafe fn copy_out(to: *mut u8, from: *const u8, len: usize) -> Result<(), u
 ///
 /// # Safety
 /// `to..to + len` lies in the program's half.
+#[inline]
 pub unsafe fn zero(to: *mut u8, len: usize) -> Result<(), usize> {
     // SAFETY: faults on `to` are fixed up.
     match unsafe { user_fill(to, 0, len) } {
@@ -347,6 +386,18 @@ macro_rules! word_call {
 /// `string..string + limit` lies in the program's half.
 pub unsafe fn strnlen(string: *const u8, limit: usize) -> Result<usize, UserFault> {
     word_call!(user_strnlen, string, limit, 0u64).map(|v| v as usize)
+}
+
+/// Reads a byte of the program's memory.
+///
+/// # Errors
+/// [`UserFault`].
+///
+/// # Safety
+/// `at` lies in the program's half.
+#[inline]
+pub unsafe fn load_u8(at: *const u8) -> Result<u8, UserFault> {
+    word_call!(user_load_u8, at, 0u64, 0u64).map(|v| v as u8)
 }
 
 /// Reads a 32-bit word of the program's memory in one access.

@@ -12,6 +12,9 @@
 //! Growing copies the pointers into a larger array and frees the old one after a grace period. A reader in the old array may miss
 //! what is put into the new one at the same time, as if it had looked before; it looks at `table` again with each repetition.
 //!
+//! While one user alone changes slots and looks objects up without the lock, it may do without all that: [`SharedSlots::borrow`],
+//! [`Writer::take_unread`].
+//!
 //! Orderings: a slot's and the table's Release stores pair with the readers' Acquire loads.
 
 use alloc::boxed::Box;
@@ -21,7 +24,7 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use sync::{Mutex, MutexGuard};
 
@@ -34,6 +37,15 @@ struct Table<T> {
 // SAFETY: the slots are atomic, and the table owns nothing.
 unsafe impl<T> Send for Table<T> {}
 
+/// Whether objects can be borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lend {
+    /// They can.
+    Yes,
+    /// They cannot.
+    No,
+}
+
 /// There is no memory for more slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
@@ -41,6 +53,10 @@ pub struct OutOfMemory;
 /// Slots with objects of type `T`, and the writers' own `state`. See the module.
 pub struct SharedSlots<T: Send + Sync + 'static, S, D: Domain> {
     table: AtomicPtr<Table<T>>,
+    /// The same, or null while [`SharedSlots::borrow`] finds nothing.
+    borrowed: AtomicPtr<Table<T>>,
+    /// What [`Writer::lend`] said last; only writers look.
+    lent: AtomicBool,
     state: Mutex<S>,
     domain: PhantomData<fn() -> D>,
 }
@@ -50,14 +66,26 @@ impl<T: Send + Sync + 'static, S, D: Domain> SharedSlots<T, S, D> {
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new(state: S) -> Self {
-        Self { table: AtomicPtr::new(ptr::null_mut()), state: Mutex::new(state), domain: PhantomData }
+        Self {
+            table: AtomicPtr::new(ptr::null_mut()),
+            borrowed: AtomicPtr::new(ptr::null_mut()),
+            lent: AtomicBool::new(false),
+            state: Mutex::new(state),
+            domain: PhantomData,
+        }
     }
 
     /// No slot.
     #[cfg(loom)]
     #[must_use]
     pub fn new(state: S) -> Self {
-        Self { table: AtomicPtr::new(ptr::null_mut()), state: Mutex::new(state), domain: PhantomData }
+        Self {
+            table: AtomicPtr::new(ptr::null_mut()),
+            borrowed: AtomicPtr::new(ptr::null_mut()),
+            lent: AtomicBool::new(false),
+            state: Mutex::new(state),
+            domain: PhantomData,
+        }
     }
 
     /// The object in slot `index`.
@@ -77,6 +105,21 @@ impl<T: Send + Sync + 'static, S, D: Domain> SharedSlots<T, S, D> {
                 return Some(strong);
             }
         }
+    }
+
+    /// The object in slot `index`, not counted: for a user that knows all who change slots, and that none of them does now. Nothing unless
+    /// [`Writer::lend`] has said so, and in an empty table.
+    ///
+    /// # Safety
+    /// As long as the reference is used, nobody empties or replaces the slot.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn borrow(&self, index: usize) -> Option<&T> {
+        // SAFETY: an array is only replaced by one with the same objects; one that was, is freed after a grace period, and nobody replaces
+        // this one between the loads, since only those do who change slots.
+        let table = unsafe { self.borrowed.load(Ordering::Acquire).as_ref() }?;
+        // SAFETY: a used slot owns a strong count, for as long as the caller says.
+        unsafe { table.slots.get(index)?.load(Ordering::Acquire).as_ref() }
     }
 
     /// The right to change slots and the state.
@@ -125,9 +168,22 @@ impl<T: Send + Sync + 'static, S, D: Domain> DerefMut for Writer<'_, T, S, D> {
 }
 
 impl<T: Send + Sync + 'static, S, D: Domain> Writer<'_, T, S, D> {
+    #[inline]
     fn table(&self) -> &[AtomicPtr<T>] {
         // SAFETY: only writers replace the table, and this is the only one.
         unsafe { self.slots.table.load(Ordering::Relaxed).as_ref() }.map_or(&[], |table| &table.slots)
+    }
+
+    /// Lets [`SharedSlots::borrow`] find objects from now on, or not.
+    pub fn lend(&mut self, lend: Lend) {
+        self.slots.lent.store(lend == Lend::Yes, Ordering::Relaxed);
+        self.lend_table();
+    }
+
+    fn lend_table(&self) {
+        let lent = self.slots.lent.load(Ordering::Relaxed);
+        let table = if lent { self.slots.table.load(Ordering::Relaxed) } else { ptr::null_mut() };
+        self.slots.borrowed.store(table, Ordering::Release);
     }
 
     /// How many slots there are, used or not.
@@ -166,6 +222,7 @@ impl<T: Send + Sync + 'static, S, D: Domain> Writer<'_, T, S, D> {
     ///
     /// # Errors
     /// [`OutOfMemory`].
+    #[inline]
     pub fn put(&mut self, index: usize, object: Arc<T>) -> Result<Option<Arc<T>>, OutOfMemory> {
         if index >= self.len() {
             self.grow(index + 1)?;
@@ -184,8 +241,30 @@ impl<T: Send + Sync + 'static, S, D: Domain> Writer<'_, T, S, D> {
         self.replace(index, ptr::null_mut())
     }
 
+    /// As [`Writer::take`], where no reader is under way: nothing is left for a grace period.
+    ///
+    /// # Safety
+    /// Nobody is in [`SharedSlots::get`], or begins it before this returns.
+    #[inline]
+    pub unsafe fn take_unread(&mut self, index: usize) -> Option<Arc<T>> {
+        let slot = self.table().get(index)?;
+        let old = slot.load(Ordering::Relaxed);
+        if old.is_null() {
+            return None;
+        }
+        slot.store(ptr::null_mut(), Ordering::Release);
+        // SAFETY: a used slot owns both counts; they are ours now.
+        let (strong, weak) = unsafe { (Arc::from_raw(old), Weak::from_raw(old.cast_const())) };
+        drop(weak);
+        Some(strong)
+    }
+
+    #[inline]
     fn replace(&mut self, index: usize, new: *mut T) -> Option<Arc<T>> {
-        let old = self.table()[index].swap(new, Ordering::AcqRel);
+        let slot = &self.table()[index];
+        // Only writers change slots, and this is the only one.
+        let old = slot.load(Ordering::Relaxed);
+        slot.store(new, Ordering::Release);
         if old.is_null() {
             return None;
         }
@@ -196,6 +275,7 @@ impl<T: Send + Sync + 'static, S, D: Domain> Writer<'_, T, S, D> {
     }
 
     /// Makes room for at least `len` slots, and for as many again as there are.
+    #[cold]
     fn grow(&mut self, len: usize) -> Result<(), OutOfMemory> {
         const FEWEST: usize = 16;
         let wanted = len.max(self.len() * 2).max(FEWEST);
@@ -205,6 +285,7 @@ impl<T: Send + Sync + 'static, S, D: Domain> Writer<'_, T, S, D> {
         slots.resize_with(wanted, || AtomicPtr::new(ptr::null_mut()));
         let table = Box::new(Table { slots: slots.into_boxed_slice() });
         let old = self.slots.table.swap(Box::into_raw(table), Ordering::AcqRel);
+        self.lend_table();
         if !old.is_null() {
             // SAFETY: it comes from `Box::into_raw`, and nothing points to it any more.
             D::defer(unsafe { Deferred::free(old) });

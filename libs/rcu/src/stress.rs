@@ -7,7 +7,7 @@ use std::thread;
 use std::vec::Vec;
 
 use crate::grace::GracePeriods;
-use crate::slots::SharedSlots;
+use crate::slots::{Lend, SharedSlots};
 use crate::{Deferred, Domain};
 
 const CPUS: usize = 8;
@@ -89,6 +89,27 @@ fn an_object_ends_with_its_last_user_and_not_later() {
     assert_eq!(ALIVE.load(Ordering::Relaxed), 1);
     drop(user);
     assert_eq!(ALIVE.load(Ordering::Relaxed), 0, "no grace period has passed");
+}
+
+#[test]
+fn only_lent_objects_can_be_borrowed_also_after_growing() {
+    static ALIVE: AtomicUsize = AtomicUsize::new(0);
+    let slots = SharedSlots::<Object<'static>, (), Host>::new(());
+    // SAFETY: nobody else is here, and nothing changes while the reference is used.
+    let borrowed = |index| unsafe { slots.borrow(index) }.map(|object| object.value);
+    assert!(slots.lock().put(0, Object::new(5, &ALIVE)).is_ok());
+    assert_eq!(borrowed(0), None);
+    slots.lock().lend(Lend::Yes);
+    assert_eq!((borrowed(0), borrowed(1), borrowed(1_000)), (Some(5), None, None));
+    assert!(slots.lock().put(1_000, Object::new(6, &ALIVE)).is_ok());
+    assert_eq!((borrowed(0), borrowed(1_000)), (Some(5), Some(6)));
+    // SAFETY: nobody looks an object up.
+    let taken = unsafe { slots.lock().take_unread(0) };
+    assert_eq!((borrowed(0), ALIVE.load(Ordering::Relaxed)), (None, 2));
+    drop(taken);
+    assert_eq!(ALIVE.load(Ordering::Relaxed), 1);
+    slots.lock().lend(Lend::No);
+    assert_eq!(borrowed(1_000), None);
 }
 
 #[test]

@@ -15,7 +15,8 @@ use crate::Result;
 /// A queue of bytes.
 #[derive(Default)]
 pub struct ByteQueue {
-    frames: VecDeque<Frame>,
+    first: Option<Frame>,
+    rest: VecDeque<Frame>,
     spare: Option<Frame>,
     /// Offset of the first byte in the first frame.
     head: usize,
@@ -26,7 +27,7 @@ impl ByteQueue {
     /// An empty queue.
     #[must_use]
     pub const fn new() -> Self {
-        Self { frames: VecDeque::new(), spare: None, head: 0, len: 0 }
+        Self { first: None, rest: VecDeque::new(), spare: None, head: 0, len: 0 }
     }
 
     /// Bytes in it.
@@ -45,8 +46,21 @@ impl ByteQueue {
     ///
     /// # Errors
     /// `ENOMEM`, `EFAULT`, if nothing was appended.
-    pub fn fill(&mut self, source: &mut dyn Source, limit: usize) -> Result<usize> {
-        let wanted = source.remaining().min(limit);
+    #[inline]
+    pub fn fill<S: Source>(&mut self, source: &mut S, limit: usize) -> Result<usize> {
+        let (wanted, end) = (source.remaining().min(limit), self.head + self.len);
+        match &self.first {
+            Some(first) if end < PAGE_SIZE && wanted <= PAGE_SIZE - end => {
+                let n = copy_in(first, end, wanted, source)?;
+                self.len += n;
+                Ok(n)
+            }
+            _ => self.fill_frames(source, wanted),
+        }
+    }
+
+    #[inline(never)]
+    fn fill_frames(&mut self, source: &mut dyn Source, wanted: usize) -> Result<usize> {
         let mut done = 0;
         while done < wanted {
             match self.fill_frame(source, wanted - done) {
@@ -59,28 +73,59 @@ impl ByteQueue {
         Ok(done)
     }
 
-    fn fill_frame(&mut self, source: &mut dyn Source, wanted: usize) -> Result<usize> {
+    fn fill_frame(&mut self, mut source: &mut dyn Source, wanted: usize) -> Result<usize> {
         let end = self.head + self.len;
         let offset = end % PAGE_SIZE;
-        if end == self.frames.len() * PAGE_SIZE {
+        if end == self.frame_count() * PAGE_SIZE {
             let frame = self.spare.take().map_or_else(Frame::alloc_uninit, Ok)?;
-            self.frames.push_back(frame);
+            self.push_frame(frame);
         }
-        let frame = &self.frames[end / PAGE_SIZE];
-        let result = copy_in(frame, offset, wanted.min(PAGE_SIZE - offset), source);
+        let frame = self.frame(end / PAGE_SIZE);
+        let result = copy_in(frame, offset, wanted.min(PAGE_SIZE - offset), &mut source);
         self.len += *result.as_ref().unwrap_or(&0);
         result
+    }
+
+    fn frame_count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    fn push_frame(&mut self, frame: Frame) {
+        if self.first.is_none() {
+            self.first = Some(frame);
+        } else {
+            self.rest.push_back(frame);
+        }
+    }
+
+    /// Frame `index` of those that hold bytes.
+    fn frame(&self, index: usize) -> &Frame {
+        let first = self.first.as_ref().expect("a queue with bytes has a frame");
+        if index == 0 { first } else { &self.rest[index - 1] }
     }
 
     /// Moves bytes to `sink` until it is full or the queue is empty; returns how many.
     ///
     /// # Errors
     /// `EFAULT`, if nothing was moved.
-    pub fn drain(&mut self, sink: &mut dyn Sink) -> Result<usize> {
+    #[inline]
+    pub fn drain<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
+        match &self.first {
+            Some(first) if self.head + self.len <= PAGE_SIZE => {
+                let n = copy_out(first, self.head, self.len.min(sink.remaining()), sink)?;
+                self.consume(n);
+                Ok(n)
+            }
+            _ => self.drain_frames(sink),
+        }
+    }
+
+    #[inline(never)]
+    fn drain_frames(&mut self, mut sink: &mut dyn Sink) -> Result<usize> {
         let mut done = 0;
         while self.len > 0 && sink.remaining() > 0 {
             let run = self.len.min(PAGE_SIZE - self.head).min(sink.remaining());
-            match copy_out(&self.frames[0], self.head, run, sink) {
+            match copy_out(self.frame(0), self.head, run, &mut sink) {
                 Ok(0) => break,
                 Ok(n) => {
                     self.consume(n);
@@ -93,6 +138,7 @@ impl ByteQueue {
         Ok(done)
     }
 
+    #[inline]
     fn consume(&mut self, n: usize) {
         self.head += n;
         self.len -= n;
@@ -100,7 +146,7 @@ impl ByteQueue {
             self.start_over();
         } else if self.head == PAGE_SIZE {
             self.head = 0;
-            self.spare = self.frames.pop_front();
+            self.spare = core::mem::replace(&mut self.first, self.rest.pop_front());
         }
     }
 
@@ -108,8 +154,8 @@ impl ByteQueue {
     #[inline]
     fn start_over(&mut self) {
         self.head = 0;
-        if self.frames.len() > 1 {
-            self.frames.truncate(1);
+        if !self.rest.is_empty() {
+            self.rest.clear();
         }
     }
 
@@ -117,12 +163,12 @@ impl ByteQueue {
     ///
     /// # Errors
     /// `EFAULT`, if nothing was copied.
-    pub fn peek(&self, offset: usize, sink: &mut dyn Sink) -> Result<usize> {
+    pub fn peek(&self, offset: usize, mut sink: &mut dyn Sink) -> Result<usize> {
         let mut done = 0;
         while offset + done < self.len && sink.remaining() > 0 {
             let at = self.head + offset + done;
             let run = (self.len - offset - done).min(PAGE_SIZE - at % PAGE_SIZE).min(sink.remaining());
-            match copy_out(&self.frames[at / PAGE_SIZE], at % PAGE_SIZE, run, sink) {
+            match copy_out(self.frame(at / PAGE_SIZE), at % PAGE_SIZE, run, &mut sink) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(error) if done == 0 => return Err(error),
@@ -148,7 +194,7 @@ impl ByteQueue {
             return self.clear();
         }
         self.len = self.len.min(len);
-        self.frames.truncate((self.head + self.len).div_ceil(PAGE_SIZE));
+        self.rest.truncate((self.head + self.len).div_ceil(PAGE_SIZE).saturating_sub(1));
     }
 
     /// Forgets everything in it.
@@ -188,7 +234,7 @@ mod tests {
             assert_eq!(queue.fill(&mut b"abc".as_slice(), 3), Ok(3));
             assert_eq!(queue.drain(&mut VecSink::new(10)), Ok(3));
         }
-        assert_eq!((queue.frames.len(), queue.head, queue.spare.is_none()), (1, 0, true));
+        assert_eq!((queue.frame_count(), queue.head, queue.spare.is_none()), (1, 0, true));
     }
 
     #[test]
@@ -197,11 +243,11 @@ mod tests {
         for len in [1, PAGE_SIZE, PAGE_SIZE + 1, 9 * PAGE_SIZE, 5000] {
             assert_eq!(queue.fill(&mut std::vec![7; len].as_slice(), len), Ok(len));
             assert_eq!(queue.drain(&mut VecSink::new(len)), Ok(len));
-            assert!(queue.is_empty() && queue.head == 0 && queue.frames.len() == 1);
+            assert!(queue.is_empty() && queue.head == 0 && queue.frame_count() == 1);
         }
         assert_eq!(queue.fill(&mut b"xyz".as_slice(), 3), Ok(3));
         queue.clear();
-        assert!(queue.is_empty() && queue.frames.len() == 1);
+        assert!(queue.is_empty() && queue.frame_count() == 1);
     }
 
     #[test]

@@ -36,6 +36,7 @@ fn discard(source: &dyn Source) -> usize {
     source.remaining()
 }
 
+#[inline(never)]
 fn give_random(random: Random, sink: &mut dyn Sink) -> Result<usize> {
     let mut done = 0;
     let mut chunk = [0; 256];
@@ -52,13 +53,24 @@ fn give_random(random: Random, sink: &mut dyn Sink) -> Result<usize> {
     Ok(done)
 }
 
-impl File for Device {
-    fn read(&self, _position: &mut u64, sink: &mut dyn Sink, _flags: OpenFlags) -> Result<usize> {
+impl Device {
+    /// `read`, as [`File::read`].
+    ///
+    /// # Errors
+    /// As [`File::read`].
+    #[inline]
+    pub(crate) fn read_to<S: Sink>(&self, sink: &mut S) -> Result<usize> {
         match self {
             Self::Null => Ok(0),
             Self::Zero | Self::Full => sink.write_zeroes(sink.remaining()),
             Self::Random(random) => give_random(*random, sink),
         }
+    }
+}
+
+impl File for Device {
+    fn read(&self, _position: &mut u64, mut sink: &mut dyn Sink, _flags: OpenFlags) -> Result<usize> {
+        self.read_to(&mut sink)
     }
 
     fn write(&self, _position: &mut u64, source: &mut dyn Source, _flags: OpenFlags) -> Result<usize> {

@@ -7,6 +7,7 @@
 //! its file wakes again; a one-shot item is disarmed.
 //! An item leaves the list's `queued` state *before* its file is polled: a wake in between puts it back, so no edge is lost. (Both
 //! sides have a full fence between their store and their load: `swap` here, the one of [`WaitQueue`]'s wake there.)
+//! A level-triggered item that is ready and alone on the list is reported where it is ([`Epoll::single`]).
 //! Whoever looks through the list takes it away as a whole, one at a time (`taking`), so nobody finds it empty while somebody else
 //! has what is ready in his hands.
 //!
@@ -136,7 +137,7 @@ impl Item {
     /// What is ready of what is watched for.
     fn look(&self, file: &OpenFile) -> Events {
         let wanted = self.interest.lock().wanted();
-        if wanted.is_empty() { wanted } else { file.file().poll() & wanted }
+        if wanted.is_empty() { wanted } else { file.poll() & wanted }
     }
 }
 
@@ -277,6 +278,30 @@ impl Epoll {
         }
     }
 
+    /// What to report if the ready list has a single item, which is ready, and level-triggered. Then it stays where it is: queued, so that
+    /// wakes need do nothing, and looked at again next time.
+    #[inline]
+    pub fn single(&self) -> Option<Event> {
+        let item = {
+            let ready = self.ready.lock();
+            if ready.len() != 1 {
+                return None;
+            }
+            ready.front()?.clone()
+        };
+        let interest = *item.interest.lock();
+        if interest.events & (EDGE | ONESHOT) != 0 || item.removed.load(Ordering::Acquire) {
+            return None;
+        }
+        let ready = item.file.upgrade()?.poll() & interest.wanted();
+        if ready.is_empty() {
+            return None;
+        }
+        // As in `take`: what stays is the next waiter's.
+        self.waiters.wake_one();
+        Some(Event { events: ready.bits(), data: interest.data })
+    }
+
     /// Hands up to `max` events to `report`, without waiting: goes once through the ready list. Returns how many.
     pub fn take(&self, max: usize, report: &mut dyn FnMut(Event)) -> usize {
         let taking = self.taking.lock();
@@ -327,7 +352,7 @@ impl Epoll {
         if wanted.is_empty() {
             return None;
         }
-        let ready = file.file().poll() & wanted;
+        let ready = file.poll() & wanted;
         if ready.is_empty() {
             return None;
         }

@@ -50,6 +50,7 @@ impl EventFd {
         self.counter.load(Ordering::Relaxed)
     }
 
+    #[inline]
     fn try_take(&self) -> Option<u64> {
         let taken_of = |counter: u64| if self.take == Take::All { counter } else { counter.min(1) };
         let counter = self.change(|counter| (counter != 0).then(|| counter - taken_of(counter)))?;
@@ -69,6 +70,7 @@ impl EventFd {
         }
     }
 
+    #[inline]
     fn try_add(&self, value: u64) -> Option<()> {
         self.change(|counter| counter.checked_add(value).filter(|sum| *sum <= MAX))?;
         self.readable.wake_all();
@@ -76,24 +78,41 @@ impl EventFd {
     }
 }
 
-impl File for EventFd {
-    fn read(&self, _position: &mut u64, sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+impl EventFd {
+    /// `read`, as [`File::read`].
+    ///
+    /// # Errors
+    /// As [`File::read`].
+    #[inline]
+    pub(crate) fn read_to<S: Sink>(&self, sink: &mut S, flags: OpenFlags) -> Result<usize> {
         if sink.remaining() < 8 {
             return Err(Errno::EINVAL);
         }
-        let value = if flags.nonblocking() {
-            self.try_take().ok_or(Errno::EAGAIN)?
-        } else {
-            wait_interruptibly(&self.readable, || self.try_take())?
+        let value = match self.try_take() {
+            Some(value) => value,
+            None => self.wait_to_take(flags)?,
         };
         sink.write(&value.to_le_bytes())
     }
 
-    fn write(&self, _position: &mut u64, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
-        let mut bytes = [0; 8];
+    #[inline(never)]
+    fn wait_to_take(&self, flags: OpenFlags) -> Result<u64> {
+        if flags.nonblocking() {
+            return Err(Errno::EAGAIN);
+        }
+        wait_interruptibly(&self.readable, || self.try_take())
+    }
+
+    /// `write`, as [`File::write`].
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    #[inline]
+    pub(crate) fn write_from<S: Source>(&self, source: &mut S, flags: OpenFlags) -> Result<usize> {
         if source.remaining() < 8 {
             return Err(Errno::EINVAL);
         }
+        let mut bytes = [0; 8];
         if source.read(&mut bytes)? < 8 {
             return Err(Errno::EFAULT);
         }
@@ -101,12 +120,28 @@ impl File for EventFd {
         if value == u64::MAX {
             return Err(Errno::EINVAL);
         }
-        if flags.nonblocking() {
-            self.try_add(value).ok_or(Errno::EAGAIN)?;
-        } else {
-            wait_interruptibly(&self.writable, || self.try_add(value))?;
+        if self.try_add(value).is_none() {
+            self.wait_to_add(value, flags)?;
         }
         Ok(8)
+    }
+
+    #[inline(never)]
+    fn wait_to_add(&self, value: u64, flags: OpenFlags) -> Result<()> {
+        if flags.nonblocking() {
+            return Err(Errno::EAGAIN);
+        }
+        wait_interruptibly(&self.writable, || self.try_add(value))
+    }
+}
+
+impl File for EventFd {
+    fn read(&self, _position: &mut u64, mut sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+        self.read_to(&mut sink, flags)
+    }
+
+    fn write(&self, _position: &mut u64, mut source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
+        self.write_from(&mut source, flags)
     }
 
     fn poll(&self) -> Events {

@@ -12,11 +12,13 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use sync::{Mutex, WaitQueue};
 
+use crate::epoll::Epoll;
+use crate::handle::Handle;
 use crate::inode::{Allocate, Append, Inode};
 use crate::inotify::{self, Happening};
 use crate::io::{IoctlArg, Sink, Source};
 use crate::mount::Location;
-use crate::types::{Access, DirEntry, Events, FileKind, OFFSET_MAX, OpenFlags};
+use crate::types::{Access, DirEntry, Events, FileKind, Metadata, OFFSET_MAX, OpenFlags};
 use crate::{Errno, Result};
 
 /// An open file. `position` is the file position for those that have one; streams ignore it.
@@ -134,7 +136,7 @@ impl File for InodeFile {
 
 /// An open file description.
 pub struct OpenFile {
-    file: Arc<dyn File>,
+    file: Handle,
     location: Location,
     /// Access mode and status flags as `F_GETFL` shows them.
     flags: AtomicU32,
@@ -156,7 +158,11 @@ impl OpenFile {
     #[must_use]
     pub fn new(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Arc<Self> {
         let kept = flags.difference(OpenFlags::ONLY_AT_OPEN);
-        let (seekable, positioned, is_content) = (file.seekable(), file.has_position(), file.is_content());
+        let file = Handle::new(file);
+        let (seekable, positioned, is_content) = match &file {
+            Handle::Node(_) => (true, true, true),
+            other => (other.as_file().seekable(), other.as_file().has_position(), other.as_file().is_content()),
+        };
         Arc::new(Self {
             file,
             location,
@@ -171,14 +177,34 @@ impl OpenFile {
 
     /// The file behind it.
     #[must_use]
-    pub fn file(&self) -> &Arc<dyn File> {
-        &self.file
+    pub fn file(&self) -> &dyn File {
+        self.file.as_file()
+    }
+
+    /// The epoll file behind it, if it is one.
+    #[must_use]
+    pub fn epoll(&self) -> Option<&Epoll> {
+        self.file.epoll()
+    }
+
+    /// What is ready right now: [`File::poll`].
+    #[inline]
+    #[must_use]
+    pub fn poll(&self) -> Events {
+        self.file.poll()
+    }
+
+    /// What `stat` tells of the inode it was opened from.
+    #[inline]
+    #[must_use]
+    pub fn metadata(&self) -> Metadata {
+        self.file.metadata().unwrap_or_else(|| self.inode().metadata())
     }
 
     /// The file behind it, if it is a `T`.
     #[must_use]
     pub fn downcast<T: File>(&self) -> Option<&T> {
-        let any: &dyn Any = &*self.file;
+        let any: &dyn Any = self.file();
         any.downcast_ref()
     }
 
@@ -240,8 +266,8 @@ impl OpenFile {
     pub fn require(&self, access: Access) -> Result<()> {
         let flags = self.flags();
         let denied = flags.contains(OpenFlags::PATH)
-            || access.contains(Access::READ) && !flags.can_read()
-            || access.contains(Access::WRITE) && !flags.can_write();
+            || access.contains(Access::READ) && !flags.grants_read()
+            || access.contains(Access::WRITE) && !flags.grants_write();
         if denied { Err(Errno::EBADF) } else { Ok(()) }
     }
 
@@ -257,20 +283,41 @@ impl OpenFile {
     ///
     /// # Errors
     /// `EBADF`, and those of [`File::read`].
-    pub fn read(&self, sink: &mut dyn Sink) -> Result<usize> {
-        self.require(Access::READ)?;
-        let n = self.with_position(|position| self.file.read(position, sink, self.flags()))?;
-        self.was_read();
+    #[inline]
+    pub fn read<S: Sink>(&self, sink: &mut S) -> Result<usize> {
+        let flags = self.flags();
+        if !flags.grants_read() {
+            return Err(Errno::EBADF);
+        }
+        let n = match self.file.read_stream(sink, flags) {
+            Some(result) => result?,
+            None => self.read_on(sink)?,
+        };
         self.moved(n, Happening::ACCESS)
+    }
+
+    /// Reads what may have a position, and notes it.
+    #[inline(never)]
+    fn read_on(&self, sink: &mut dyn Sink) -> Result<usize> {
+        let n = self.with_position(|position| self.file.read_at(position, sink, self.flags()))?;
+        self.was_read();
+        Ok(n)
     }
 
     /// `write`: at the file's position, or at the end with `O_APPEND`.
     ///
     /// # Errors
     /// `EBADF`, and those of [`File::write`].
-    pub fn write(&self, source: &mut dyn Source) -> Result<usize> {
-        self.require(Access::WRITE)?;
-        let n = self.with_position(|position| self.file.write(position, source, self.flags()))?;
+    #[inline]
+    pub fn write<S: Source>(&self, source: &mut S) -> Result<usize> {
+        let flags = self.flags();
+        if !flags.grants_write() {
+            return Err(Errno::EBADF);
+        }
+        let n = match self.file.write_stream(source, flags) {
+            Some(result) => result?,
+            None => self.with_position(|position| self.file().write(position, source, flags))?,
+        };
         self.moved(n, Happening::MODIFY)
     }
 
@@ -278,11 +325,14 @@ impl OpenFile {
     ///
     /// # Errors
     /// `EBADF`, `ESPIPE`, and those of [`File::read`].
-    pub fn read_at(&self, offset: u64, sink: &mut dyn Sink) -> Result<usize> {
-        self.require(Access::READ)?;
+    #[inline]
+    pub fn read_at<S: Sink>(&self, mut offset: u64, sink: &mut S) -> Result<usize> {
+        let flags = self.flags();
+        if !flags.grants_read() {
+            return Err(Errno::EBADF);
+        }
         self.require_seekable()?;
-        let mut position = offset;
-        let n = self.file.read(&mut position, sink, self.flags())?;
+        let n = self.file.read_at(&mut offset, sink, flags)?;
         self.was_read();
         self.moved(n, Happening::ACCESS)
     }
@@ -291,22 +341,23 @@ impl OpenFile {
     ///
     /// # Errors
     /// `EBADF`, `ESPIPE`, and those of [`File::write`].
-    pub fn write_at(&self, offset: u64, source: &mut dyn Source) -> Result<usize> {
+    pub fn write_at<S: Source>(&self, mut offset: u64, source: &mut S) -> Result<usize> {
         self.require(Access::WRITE)?;
         self.require_seekable()?;
-        let mut position = offset;
-        let n = self.file.write(&mut position, source, self.flags())?;
+        let n = self.file().write(&mut offset, source, self.flags())?;
         self.moved(n, Happening::MODIFY)
     }
 
     /// Notes the access time.
+    #[inline]
     fn was_read(&self) {
-        if self.is_content && !self.flags().contains(OpenFlags::NOATIME) {
+        if self.is_content && !self.flags().contains(OpenFlags::NOATIME) && !self.file.note_access() {
             self.inode().accessed();
         }
     }
 
     /// Tells those who watch the file that `n` bytes were moved.
+    #[inline]
     fn moved(&self, n: usize, what: Happening) -> Result<usize> {
         if n > 0 {
             inotify::happened(self.location.dentry(), what);
@@ -431,7 +482,7 @@ impl Drop for OpenFile {
         for hook in self.on_close.get_mut().drain(..) {
             hook(id);
         }
-        self.file.release();
+        self.file().release();
         if inotify::anybody_watches() && !self.flags().contains(OpenFlags::PATH) {
             let what = if self.flags().can_write() { Happening::CLOSE_WRITE } else { Happening::CLOSE_NOWRITE };
             inotify::happened(self.location.dentry(), what);

@@ -51,6 +51,30 @@ pub trait Sink {
     }
 }
 
+impl<S: Sink + ?Sized> Sink for &mut S {
+    fn write(&mut self, data: &[u8]) -> Result<usize> {
+        (**self).write(data)
+    }
+
+    fn remaining(&self) -> usize {
+        (**self).remaining()
+    }
+
+    fn write_zeroes(&mut self, count: usize) -> Result<usize> {
+        (**self).write_zeroes(count)
+    }
+}
+
+impl<S: Source + ?Sized> Source for &mut S {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        (**self).read(buffer)
+    }
+
+    fn remaining(&self) -> usize {
+        (**self).remaining()
+    }
+}
+
 impl Source for &[u8] {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let n = buffer.len().min(self.len());

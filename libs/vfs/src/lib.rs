@@ -23,6 +23,7 @@ pub mod epoll;
 pub mod erofs_fs;
 pub mod eventfd;
 pub mod file;
+mod handle;
 pub mod inode;
 pub mod inotify;
 pub mod io;

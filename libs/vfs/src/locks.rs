@@ -152,10 +152,17 @@ impl LockTable {
         Ok(())
     }
 
+    /// Whether anybody has a lock. Who has one himself is told so.
+    #[inline]
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.locked.load(Ordering::Relaxed) != 0
+    }
+
     /// Gives up `owner`'s locks on bytes `start..=last`.
     pub fn unlock(&self, file: FileId, owner: u64, start: u64, last: u64) {
         // Whoever has a lock sees that there is one.
-        if self.locked.load(Ordering::Relaxed) == 0 {
+        if !self.any() {
             return;
         }
         let mut files = self.files.lock();

@@ -145,11 +145,6 @@ impl Location {
         Self { mount: self.mount.clone(), dentry }
     }
 
-    /// The place of `dentry` in the same mount.
-    pub(crate) fn at(self, dentry: Arc<Dentry>) -> Self {
-        Self { dentry, ..self }
-    }
-
     /// The directory this is in, crossing mounts; `None` at the very top.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {

@@ -14,7 +14,8 @@ use crate::io::{Sink, Source};
 ///
 /// # Panics
 /// If the range leaves the frame.
-pub fn copy_out(frame: &Frame, offset: usize, len: usize, sink: &mut dyn Sink) -> Result<usize> {
+#[inline]
+pub fn copy_out<S: Sink + ?Sized>(frame: &Frame, offset: usize, len: usize, sink: &mut S) -> Result<usize> {
     assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "range leaves the frame");
     // SAFETY: the range is inside the frame, which lives as long as the slice. The program may change the bytes meanwhile
     // (shared mappings); the sink copies them and draws no conclusion from their values.
@@ -29,7 +30,8 @@ pub fn copy_out(frame: &Frame, offset: usize, len: usize, sink: &mut dyn Sink) -
 ///
 /// # Panics
 /// If the range leaves the frame.
-pub fn copy_in(frame: &Frame, offset: usize, len: usize, source: &mut dyn Source) -> Result<usize> {
+#[inline]
+pub fn copy_in<S: Source + ?Sized>(frame: &Frame, offset: usize, len: usize, source: &mut S) -> Result<usize> {
     assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "range leaves the frame");
     // SAFETY: as in `copy_out`; the source only stores bytes through the slice. Two writers that race leave mixed bytes.
     let bytes = unsafe { core::slice::from_raw_parts_mut(frame.as_ptr().add(offset), len) };

@@ -96,6 +96,7 @@ impl State {
     }
 
     /// Notes that `len` bytes were written.
+    #[inline]
     fn note_written(&mut self, len: usize, form: Form) {
         if form == Form::Stream && self.runs.is_empty() || len == 0 {
             return;
@@ -111,8 +112,14 @@ impl State {
     }
 
     /// Moves bytes to `sink`: no more than the first run has.
-    fn drain(&mut self, sink: &mut dyn Sink) -> Result<usize> {
-        let Some(run) = self.runs.front_mut() else { return self.bytes.drain(sink) };
+    #[inline]
+    fn drain<S: Sink>(&mut self, sink: &mut S) -> Result<usize> {
+        if self.runs.is_empty() { self.bytes.drain(sink) } else { self.drain_run(sink) }
+    }
+
+    #[inline(never)]
+    fn drain_run(&mut self, sink: &mut dyn Sink) -> Result<usize> {
+        let Some(run) = self.runs.front_mut() else { return Ok(0) };
         let n = self.bytes.drain(&mut LimitedSink::new(sink, run.len))?;
         run.len -= n;
         if run.form == Form::Packet {
@@ -204,7 +211,8 @@ impl Pipe {
     }
 
     /// One attempt to read; `None` = would block.
-    fn try_read(&self, sink: &mut dyn Sink) -> Option<Result<usize>> {
+    #[inline]
+    fn try_read<S: Sink>(&self, sink: &mut S) -> Option<Result<usize>> {
         let mut state = self.state.lock();
         if state.bytes.is_empty() {
             return (state.writers == 0).then_some(Ok(0));
@@ -216,7 +224,8 @@ impl Pipe {
     }
 
     /// One attempt to write; `None` = would block. `atomic` = all or nothing.
-    fn try_write(&self, source: &mut dyn Source, atomic: bool, form: Form) -> Option<Result<usize>> {
+    #[inline]
+    fn try_write<S: Source>(&self, source: &mut S, atomic: bool, form: Form) -> Option<Result<usize>> {
         let mut state = self.state.lock();
         if state.readers == 0 {
             return Some(Err(Errno::EPIPE));
@@ -233,26 +242,45 @@ impl Pipe {
         Some(result)
     }
 
-    fn read(&self, sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+    #[inline]
+    fn read<S: Sink>(&self, sink: &mut S, flags: OpenFlags) -> Result<usize> {
         if sink.remaining() == 0 {
             return Ok(0);
         }
-        if flags.nonblocking() {
-            return self.try_read(sink).unwrap_or(Err(Errno::EAGAIN));
-        }
-        wait_interruptibly(&self.readable, || self.try_read(sink))?
+        self.try_read(sink).unwrap_or_else(|| self.wait_to_read(sink, flags))
     }
 
-    fn write(&self, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
-        let total = source.remaining();
+    #[inline(never)]
+    fn wait_to_read(&self, mut sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+        if flags.nonblocking() {
+            return Err(Errno::EAGAIN);
+        }
+        wait_interruptibly(&self.readable, || self.try_read(&mut sink))?
+    }
+
+    #[inline]
+    fn write<S: Source>(&self, source: &mut S, flags: OpenFlags) -> Result<usize> {
+        let (total, form) = (source.remaining(), Form::of(flags));
+        if total == 0 {
+            return Ok(0);
+        }
+        match self.try_write(source, total <= PIPE_BUF, form) {
+            Some(Ok(done)) if done < total => self.write_rest(source, flags, done),
+            Some(result) => result,
+            None => self.write_rest(source, flags, 0),
+        }
+    }
+
+    /// Writes what is left of `source`, waiting for room, after `done` bytes.
+    #[inline(never)]
+    fn write_rest(&self, mut source: &mut dyn Source, flags: OpenFlags, mut done: usize) -> Result<usize> {
         let form = Form::of(flags);
-        let atomic = total <= PIPE_BUF;
-        let mut done = 0;
-        while done < total {
+        let atomic = done + source.remaining() <= PIPE_BUF;
+        while source.remaining() > 0 {
             let step = if flags.nonblocking() {
-                self.try_write(source, atomic, form).unwrap_or(Err(Errno::EAGAIN))
+                self.try_write(&mut source, atomic, form).unwrap_or(Err(Errno::EAGAIN))
             } else {
-                wait_interruptibly(&self.writable, || self.try_write(source, atomic, form)).and_then(|result| result)
+                wait_interruptibly(&self.writable, || self.try_write(&mut source, atomic, form)).and_then(|result| result)
             };
             match step {
                 Ok(0) => break,
@@ -314,13 +342,33 @@ impl PipeEnd {
     }
 }
 
-impl File for PipeEnd {
-    fn read(&self, _position: &mut u64, sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+impl PipeEnd {
+    /// `read`, as [`File::read`].
+    ///
+    /// # Errors
+    /// As [`File::read`].
+    #[inline]
+    pub(crate) fn read_to<S: Sink>(&self, sink: &mut S, flags: OpenFlags) -> Result<usize> {
         self.pipe.read(sink, flags)
     }
 
-    fn write(&self, _position: &mut u64, source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
+    /// `write`, as [`File::write`].
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    #[inline]
+    pub(crate) fn write_from<S: Source>(&self, source: &mut S, flags: OpenFlags) -> Result<usize> {
         self.pipe.write(source, flags)
+    }
+}
+
+impl File for PipeEnd {
+    fn read(&self, _position: &mut u64, mut sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
+        self.read_to(&mut sink, flags)
+    }
+
+    fn write(&self, _position: &mut u64, mut source: &mut dyn Source, flags: OpenFlags) -> Result<usize> {
+        self.write_from(&mut source, flags)
     }
 
     fn poll(&self) -> Events {

@@ -41,7 +41,7 @@ fn look(entries: &mut [PollEntry]) -> usize {
     let mut count = 0;
     for entry in entries {
         if let Some(file) = &entry.file {
-            entry.ready = file.file().poll() & (entry.wanted | Events::ALWAYS);
+            entry.ready = file.poll() & (entry.wanted | Events::ALWAYS);
         }
         count += usize::from(!entry.ready.is_empty());
     }

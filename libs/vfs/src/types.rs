@@ -369,6 +369,20 @@ impl OpenFlags {
         !self.contains(Self::PATH) && self.bits() & 3 != 0
     }
 
+    /// Whether data may be read through the open file. Access mode 3 gives no right to that.
+    #[inline]
+    #[must_use]
+    pub fn grants_read(self) -> bool {
+        self.bits() & (Self::PATH.bits() | 1) == 0
+    }
+
+    /// Whether data may be written through the open file. Access mode 3 gives no right to that.
+    #[inline]
+    #[must_use]
+    pub fn grants_write(self) -> bool {
+        !self.contains(Self::PATH) && (self.bits() + 1) & 2 != 0
+    }
+
     /// Whether calls must not block.
     #[must_use]
     pub fn nonblocking(self) -> bool {
@@ -461,6 +475,14 @@ bitflags! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn access_mode_three_grants_nothing() {
+        let grants = |bits| (OpenFlags::from_bits_retain(bits).grants_read(), OpenFlags::from_bits_retain(bits).grants_write());
+        assert_eq!([0, 1, 2, 3].map(grants), [(true, false), (false, true), (true, true), (false, false)]);
+        let path = OpenFlags::PATH | OpenFlags::RDWR;
+        assert!(!path.grants_read() && !path.grants_write());
+    }
 
     #[test]
     fn device_numbers_survive_a_round_trip() {

@@ -106,7 +106,7 @@ pub struct Walk<'a> {
     viewer: Viewer<'a>,
     resolve: Resolve,
     /// `..` never goes above this, and absolute paths start here.
-    top: Location,
+    top: Cow<'a, Location>,
     links: u32,
 }
 
@@ -192,7 +192,7 @@ impl<'a> Walk<'a> {
     #[must_use]
     pub fn new(viewer: Viewer<'a>, resolve: Resolve, start: &Location) -> Self {
         let confined = resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT);
-        let top = if confined { start.clone() } else { viewer.root.clone() };
+        let top = if confined { Cow::Owned(start.clone()) } else { Cow::Borrowed(viewer.root) };
         Self { viewer, resolve, top, links: 0 }
     }
 
@@ -201,13 +201,12 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EACCES`, `ELOOP`, `ENAMETOOLONG`; with [`Resolve`] also `EXDEV`.
     pub fn lookup(&mut self, start: &Location, path: &[u8], follow: Follow) -> Result<Location> {
-        let mut here = self.begin(start, path)?;
         let mut rest = Rest { bytes: Cow::Borrowed(path), at: 0 };
         let mut directory = path.ends_with(b"/");
-        loop {
-            here = self.glide(here, &mut rest, Until::End, follow)?;
-            let Some(component) = rest.next() else { break };
+        let mut here = self.begin(start, &mut rest, Until::End, follow)?;
+        while let Some(component) = rest.next() {
             here = self.step(here, &mut rest, &component, follow, &mut directory)?;
+            here = self.glide(&here, &mut rest, Until::End, follow)?.unwrap_or(here);
         }
         if directory {
             require_directory(&here)?;
@@ -220,44 +219,43 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// As [`Walk::lookup`].
     pub fn parent<'p>(&mut self, start: &Location, path: Cow<'p, [u8]>) -> Result<Parent<'p>> {
-        let mut here = self.begin(start, &path)?;
         let mut rest = Rest { bytes: path, at: 0 };
+        let mut here = self.begin(start, &mut rest, Until::Parent, Follow::Yes)?;
         let mut directory = false;
-        loop {
-            here = self.glide(here, &mut rest, Until::Parent, Follow::Yes)?;
-            let Some(component) = rest.next() else { break };
+        while let Some(component) = rest.next() {
             if component.last {
                 let last = last_component(rest.text(&component), component.slash)?;
                 self.check_search(&here)?;
                 return Ok(Parent { directory: here, last, path: rest.bytes, name: (component.start, component.end) });
             }
             here = self.step(here, &mut rest, &component, Follow::Yes, &mut directory)?;
+            here = self.glide(&here, &mut rest, Until::Parent, Follow::Yes)?.unwrap_or(here);
         }
         Ok(Parent { directory: here, last: Last::Root, path: rest.bytes, name: (0, 0) })
     }
 
-    fn begin(&self, start: &Location, path: &[u8]) -> Result<Location> {
-        if path.is_empty() {
-            return Err(Errno::ENOENT);
-        }
-        if path.len() >= PATH_MAX {
+    /// Where known names lead from where `rest` begins.
+    fn begin(&self, start: &Location, rest: &mut Rest<'_>, until: Until, follow: Follow) -> Result<Location> {
+        let first = *rest.bytes.first().ok_or(Errno::ENOENT)?;
+        if rest.bytes.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        if path[0] == b'/' { self.restart() } else { Ok(start.clone()) }
+        let here = if first == b'/' { self.restart()? } else { start };
+        Ok(self.glide(here, rest, until, follow)?.unwrap_or_else(|| here.clone()))
     }
 
-    fn restart(&self) -> Result<Location> {
-        if self.resolve.contains(Resolve::BENEATH) { Err(Errno::EXDEV) } else { Ok(self.top.clone()) }
+    fn restart(&self) -> Result<&Location> {
+        if self.resolve.contains(Resolve::BENEATH) { Err(Errno::EXDEV) } else { Ok(&self.top) }
     }
 
     /// Goes as far as the names in the table lead, and no further than `until`: through directories that the caller may search and
     /// nothing is mounted on, and to a last component that need not be followed.
     ///
-    /// Nothing it passes is counted; what it arrives at is.
-    fn glide(&self, here: Location, rest: &mut Rest<'_>, until: Until, follow: Follow) -> Result<Location> {
-        if !self.may_search(&here) {
+    /// Nothing it passes is counted; what it arrives at is. `None`: it has not moved.
+    fn glide(&self, here: &Location, rest: &mut Rest<'_>, until: Until, follow: Follow) -> Result<Option<Location>> {
+        if !self.may_search(here) {
             // The next step says why.
-            return Ok(here);
+            return Ok(None);
         }
         let reading = Linked::read();
         let (start, mut at) = (rest.at, rest.at);
@@ -281,21 +279,14 @@ impl<'a> Walk<'a> {
             (id, found, at) = (next.id(), Some(next), rest.at);
         }
         rest.at = at;
-        let Some(found) = found else { return Ok(here) };
+        let Some(found) = found else { return Ok(None) };
         let dentry = found.dentry();
         drop(reading);
-        Ok(self.arrive(here, dentry, rest, start))
-    }
-
-    /// At the dentry that a glide led to, or, since it has ended, where the glide began.
-    fn arrive(&self, here: Location, dentry: Option<Arc<Dentry>>, rest: &mut Rest<'_>, start: usize) -> Location {
-        match dentry {
-            Some(dentry) => here.at(dentry),
-            None => {
-                rest.at = start;
-                here
-            }
+        if dentry.is_none() {
+            // It has ended: the next step goes from where this began.
+            rest.at = start;
         }
+        Ok(dentry.map(|dentry| here.with_dentry(dentry)))
     }
 
     fn judge(&self, next: &Known, component: &Component, follow: Follow) -> Judgement {
@@ -346,8 +337,8 @@ impl<'a> Walk<'a> {
 
     fn restart_from(&self, here: &Location) -> Result<Location> {
         let top = self.restart()?;
-        self.check_mount(here, &top)?;
-        Ok(top)
+        self.check_mount(here, top)?;
+        Ok(top.clone())
     }
 
     /// The entry `name` of directory `here`, crossing into what is mounted on it.

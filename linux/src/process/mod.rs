@@ -407,12 +407,14 @@ impl Process {
             return Err(Errno::EAGAIN);
         }
         threads.insert(task.tid, task.clone());
+        self.files.set_shared(threads.len() > 1);
         TASKS.write().insert(task.tid, task.clone());
         let mut thread = task.thread.lock();
         let spawned = spawn().map(|spawned| *thread = Some(spawned));
         drop(thread);
         if spawned.is_err() {
             threads.remove(&task.tid);
+            self.files.set_shared(threads.len() > 1);
             TASKS.write().remove(&task.tid);
         }
         drop(threads);
@@ -433,6 +435,8 @@ impl Process {
         }
         *task.thread.lock() = None;
         let left = threads.len();
+        // The ending thread closes files only if it is the last one.
+        self.files.set_shared(left > 1);
         drop(threads);
         self.thread_ended.wake_all();
         if self.job.is_stopping() {

@@ -183,11 +183,11 @@ fn viewer_root(process: &Process) -> Location {
 }
 
 fn descriptor_link(process: &Arc<Process>, fd: i32) -> Option<Entry> {
-    process.files.get(fd).ok()?;
+    process.files.get_of_other(fd).ok()?;
     let (shown, followed) = (process.clone(), process.clone());
     Some(Entry::Magic {
-        text: Arc::new(move || Ok(shown.files.get(fd).map_err(gone)?.path(&viewer_root(&shown)))),
-        target: Arc::new(move || Ok(followed.files.get(fd).map_err(gone)?.location().clone())),
+        text: Arc::new(move || Ok(shown.files.get_of_other(fd).map_err(gone)?.path(&viewer_root(&shown)))),
+        target: Arc::new(move || Ok(followed.files.get_of_other(fd).map_err(gone)?.location().clone())),
     })
 }
 
@@ -197,7 +197,7 @@ fn gone(_error: Errno) -> Errno {
 }
 
 fn descriptor_info(process: &Arc<Process>, fd: i32) -> Option<Entry> {
-    let file = process.files.get(fd).ok()?;
+    let file = process.files.get_of_other(fd).ok()?;
     Some(Entry::file(move || Ok(file_info(&file).into_bytes())))
 }
 

@@ -134,6 +134,6 @@ pub fn pidfd_getfd(ctx: &Ctx<'_>, fd: i32, wanted: i32, flags: u32) -> SysResult
     if own.euid != 0 && own.euid != other.ruid {
         return Err(Errno::EPERM);
     }
-    let file = target.files.get(wanted)?;
+    let file = target.files.get_of_other(wanted)?;
     ctx.process().files.insert(limit(ctx), file, CloseOnExec::Yes).map(|fd| fd as usize)
 }

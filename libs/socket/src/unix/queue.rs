@@ -81,9 +81,9 @@ impl StreamQueue {
     }
 
     /// Appends up to `limit` bytes; what is attached goes with the first of them.
-    pub(super) fn put(&mut self, source: &mut dyn Source, limit: usize, attached: &mut Attached) -> Result<usize> {
+    pub(super) fn put(&mut self, mut source: &mut dyn Source, limit: usize, attached: &mut Attached) -> Result<usize> {
         let start = self.taken + self.bytes.len() as u64;
-        let n = self.bytes.fill(source, limit)?;
+        let n = self.bytes.fill(&mut source, limit)?;
         if n == 0 || attached.credentials.is_none() && attached.rights.is_none() {
             return Ok(n);
         }
@@ -105,9 +105,9 @@ impl StreamQueue {
 
     /// Receives what may be received at once: nothing is put together from different senders if `credentials` are wanted, and
     /// nothing comes after bytes with rights.
-    pub(super) fn take(&mut self, sink: &mut dyn Sink, look: Look, credentials: bool) -> Result<Taken> {
+    pub(super) fn take(&mut self, mut sink: &mut dyn Sink, look: Look, credentials: bool) -> Result<Taken> {
         if self.marks.is_empty() && look == Look::Take {
-            let len = self.bytes.drain(sink)?;
+            let len = self.bytes.drain(&mut sink)?;
             self.taken += len as u64;
             return Ok(Taken { len, ..Taken::default() });
         }
@@ -271,9 +271,9 @@ impl PacketQueue {
     }
 
     /// Appends `packet`, whose bytes come from `source`: all of them or none.
-    pub(super) fn put(&mut self, packet: Packet, source: &mut dyn Source) -> core::result::Result<(), (Errno, Packet)> {
+    pub(super) fn put(&mut self, packet: Packet, mut source: &mut dyn Source) -> core::result::Result<(), (Errno, Packet)> {
         let before = self.bytes.len();
-        match self.bytes.fill(source, packet.len) {
+        match self.bytes.fill(&mut source, packet.len) {
             Ok(n) if n == packet.len => {
                 self.packets.push_back(packet);
                 Ok(())

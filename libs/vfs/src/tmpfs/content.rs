@@ -174,8 +174,26 @@ impl Content {
         if held & seals != 0 { Err(Errno::EPERM) } else { Ok(()) }
     }
 
-    pub(super) fn read(&self, offset: u64, sink: &mut dyn Sink) -> Result<usize> {
-        let mut done = 0;
+    #[inline]
+    pub(super) fn read<S: Sink>(&self, offset: u64, sink: &mut S) -> Result<usize> {
+        let wanted = sink.remaining();
+        let Some((frame, len)) = self.own_page_at(offset) else { return self.read_on(offset, 0, sink) };
+        let n = copy_out(&frame, (offset % PAGE) as usize, len.min(wanted), sink)?;
+        if n == wanted { Ok(n) } else { self.read_on(offset, n, sink) }
+    }
+
+    /// The file's own page at `position`, and how many of its bytes from there on are the file's.
+    #[inline]
+    fn own_page_at(&self, position: u64) -> Option<(Frame, usize)> {
+        let pages = self.pages.read();
+        let left = pages.size.checked_sub(position)?;
+        let frame = pages.own.get(&(position / PAGE))?;
+        Some((frame.clone(), left.min(PAGE - position % PAGE) as usize))
+    }
+
+    /// Goes on with a read from `offset` on that has `done` bytes.
+    #[inline(never)]
+    fn read_on(&self, offset: u64, mut done: usize, sink: &mut dyn Sink) -> Result<usize> {
         while sink.remaining() > 0 {
             let position = offset + done as u64;
             let Some((stretch, size)) = self.stretch(position) else { break };

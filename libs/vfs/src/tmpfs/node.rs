@@ -134,6 +134,12 @@ impl Node {
         }
     }
 
+    /// As [`Inode::read_at`].
+    #[inline]
+    pub(crate) fn read_to<S: Sink>(&self, offset: u64, sink: &mut S) -> Result<usize> {
+        self.require_content()?.read(offset, sink)
+    }
+
     /// Notes that this differs from the object below.
     pub(super) fn mark_dirty(&self) {
         if self.lower.is_some() && !self.dirty.swap(true, Ordering::AcqRel) {
@@ -141,6 +147,7 @@ impl Node {
         }
     }
 
+    #[inline]
     fn require_content(&self) -> Result<&Content> {
         match &self.body {
             Body::Regular(content) => Ok(content),
@@ -414,6 +421,7 @@ impl Inode for Node {
         self.kind
     }
 
+    #[inline]
     fn metadata(&self) -> Metadata {
         let mut metadata = self.attributes.lock().metadata;
         match &self.body {
@@ -457,6 +465,7 @@ impl Inode for Node {
 
     /// Access times are kept as with Linux's `relatime`: updated by the first read after a change. An object of the lower tree that
     /// does not differ from below stays so.
+    #[inline]
     fn accessed(&self) {
         if self.unread.load(Ordering::Relaxed) && (self.lower.is_none() || self.dirty.load(Ordering::Relaxed)) {
             self.unread.store(false, Ordering::Relaxed);
@@ -566,8 +575,8 @@ impl Inode for Node {
         }
     }
 
-    fn read_at(&self, offset: u64, sink: &mut dyn Sink) -> Result<usize> {
-        self.require_content()?.read(offset, sink)
+    fn read_at(&self, offset: u64, mut sink: &mut dyn Sink) -> Result<usize> {
+        self.read_to(offset, &mut sink)
     }
 
     fn write_at(&self, position: &mut u64, append: Append, source: &mut dyn Source) -> Result<usize> {

@@ -103,8 +103,16 @@ fn wait_until(
     if max <= 0 || max > MAX_EVENTS {
         return Err(Errno::EINVAL);
     }
-    let file = ctx.process().files.get(epfd)?;
-    let epoll = file.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
+    let file = ctx.process().files.find(epfd)?;
+    let epoll = file.epoll().ok_or(Errno::EINVAL)?;
+    match epoll.single() {
+        Some(event) => out.write(&EpollEvent { events: event.events, data: event.data }).map(|()| 1),
+        None => wait_for_events(epoll, out, max, deadline),
+    }
+}
+
+#[inline(never)]
+fn wait_for_events(epoll: &Epoll, out: UserPtr<EpollEvent>, max: i32, deadline: impl FnOnce() -> Option<u64>) -> SysResult {
     let mut report = Report::new(out);
     let mut found = epoll.take(max as usize, &mut |event| report.add(event));
     if found == 0 {

@@ -10,7 +10,7 @@ use vfs::types::{Access, Credentials, FileKind, Metadata, StatFs, dev_major, dev
 use vfs::{Location, ops::Context};
 
 use super::{
-    AT_EACCESS, AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_STATX_SYNC_TYPE, AT_SYMLINK_NOFOLLOW, get, now, only,
+    AT_EACCESS, AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_STATX_SYNC_TYPE, AT_SYMLINK_NOFOLLOW, find, now, only,
     with_descriptor, with_place,
 };
 use crate::ctx::{Ctx, SysResult};
@@ -34,6 +34,7 @@ fn time(t: vfs::Timespec) -> Timespec {
     Timespec { sec: t.sec, nsec: i64::from(t.nsec) }
 }
 
+#[inline]
 fn stat_of(m: &Metadata) -> Stat {
     Stat {
         dev: m.dev,
@@ -89,8 +90,8 @@ pub fn lstat(ctx: &Ctx<'_>, path: UserPtr<u8>, out: UserPtr<Stat>) -> SysResult 
 /// # Errors
 /// `EBADF`, `EFAULT`.
 pub fn fstat(ctx: &Ctx<'_>, fd: i32, out: UserPtr<Stat>) -> SysResult {
-    let metadata = get(ctx, fd)?.inode().metadata();
-    out.write(&stat_of(&metadata)).map(|()| 0)
+    let stat = stat_of(&find(ctx, fd)?.metadata());
+    out.write(&stat).map(|()| 0)
 }
 
 /// `statx`.
@@ -164,7 +165,7 @@ pub fn statfs(ctx: &Ctx<'_>, path: UserPtr<u8>, out: UserPtr<Statfs>) -> SysResu
 /// # Errors
 /// `EBADF`, `EFAULT`.
 pub fn fstatfs(ctx: &Ctx<'_>, fd: i32, out: UserPtr<Statfs>) -> SysResult {
-    let s = get(ctx, fd)?.inode().statfs();
+    let s = find(ctx, fd)?.inode().statfs();
     out.write(&statfs_of(&s)).map(|()| 0)
 }
 
@@ -234,7 +235,7 @@ pub fn chmod(ctx: &Ctx<'_>, path: UserPtr<u8>, mode: u32) -> SysResult {
 /// # Errors
 /// Those of `chmod(2)`.
 pub fn fchmod(ctx: &Ctx<'_>, fd: i32, mode: u32) -> SysResult {
-    get(ctx, fd)?.require_open()?;
+    find(ctx, fd)?.require_open()?;
     with_descriptor(ctx, fd, |context, place| context.change_mode(place, (mode & 0o7777) as u16)).map(|()| 0)
 }
 
@@ -272,7 +273,7 @@ pub fn lchown(ctx: &Ctx<'_>, path: UserPtr<u8>, uid: u32, gid: u32) -> SysResult
 /// # Errors
 /// Those of `chown(2)`.
 pub fn fchown(ctx: &Ctx<'_>, fd: i32, uid: u32, gid: u32) -> SysResult {
-    get(ctx, fd)?.require_open()?;
+    find(ctx, fd)?.require_open()?;
     with_descriptor(ctx, fd, |context, place| context.change_owner(place, id(uid), id(gid))).map(|()| 0)
 }
 
@@ -388,7 +389,7 @@ macro_rules! xattr_calls {
             /// # Errors
             /// Those of the man page; `EOPNOTSUPP` where the file system has no extended attributes.
             pub fn $descriptor(ctx: &Ctx<'_>, fd: i32, $($arg: $t),*) -> SysResult {
-                get(ctx, fd)?.require_open()?;
+                find(ctx, fd)?.require_open()?;
                 with_descriptor(ctx, fd, |context, place| $body(context, place, $($arg),*))
             }
         )*

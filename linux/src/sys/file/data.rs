@@ -8,7 +8,7 @@ use vfs::inode::Allocate;
 use vfs::io::{Sink, Source};
 use vfs::types::{Access, FileKind, OpenFlags};
 
-use super::{AT_FDCWD, get, with_place};
+use super::{AT_FDCWD, find, with_place};
 use crate::ctx::{Ctx, SysResult};
 use crate::user_ptr::{UserIovecs, UserPtr, UserSlice};
 
@@ -41,7 +41,7 @@ fn offset(value: i64) -> Result<u64, Errno> {
 /// # Errors
 /// Those of `read(2)`.
 pub fn read(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize) -> SysResult {
-    get(ctx, fd)?.read(&mut UserSlice::new(buffer, count)?)
+    find(ctx, fd)?.read(&mut UserSlice::new(buffer, count)?)
 }
 
 /// `write`.
@@ -49,7 +49,7 @@ pub fn read(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize) -> SysRes
 /// # Errors
 /// Those of `write(2)`.
 pub fn write(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize) -> SysResult {
-    let result = get(ctx, fd)?.write(&mut UserSlice::new(buffer, count)?);
+    let result = find(ctx, fd)?.write(&mut UserSlice::new(buffer, count)?);
     wrote(ctx, result)
 }
 
@@ -58,7 +58,7 @@ pub fn write(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize) -> SysRe
 /// # Errors
 /// Those of `pread(2)`.
 pub fn pread64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize, at: i64) -> SysResult {
-    get(ctx, fd)?.read_at(offset(at)?, &mut UserSlice::new(buffer, count)?)
+    find(ctx, fd)?.read_at(offset(at)?, &mut UserSlice::new(buffer, count)?)
 }
 
 /// `pwrite64`.
@@ -66,7 +66,7 @@ pub fn pread64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize, at: i6
 /// # Errors
 /// Those of `pwrite(2)`.
 pub fn pwrite64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize, at: i64) -> SysResult {
-    let result = get(ctx, fd)?.write_at(offset(at)?, &mut UserSlice::new(buffer, count)?);
+    let result = find(ctx, fd)?.write_at(offset(at)?, &mut UserSlice::new(buffer, count)?);
     wrote(ctx, result)
 }
 
@@ -75,7 +75,7 @@ pub fn pwrite64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize, at: i
 /// # Errors
 /// Those of `readv(2)`.
 pub fn readv(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize) -> SysResult {
-    read_vectors(&*get(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, None)
+    read_vectors(&*find(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, None)
 }
 
 /// `writev`.
@@ -83,7 +83,7 @@ pub fn readv(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize) -> S
 /// # Errors
 /// Those of `writev(2)`.
 pub fn writev(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize) -> SysResult {
-    let result = write_vectors(&*get(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, None);
+    let result = write_vectors(&*find(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, None);
     wrote(ctx, result)
 }
 
@@ -92,7 +92,7 @@ pub fn writev(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize) -> 
 /// # Errors
 /// Those of `preadv(2)`.
 pub fn preadv(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize, at: i64) -> SysResult {
-    read_vectors(&*get(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, Some(offset(at)?))
+    read_vectors(&*find(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, Some(offset(at)?))
 }
 
 /// `pwritev`.
@@ -100,7 +100,7 @@ pub fn preadv(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize, at:
 /// # Errors
 /// Those of `pwritev(2)`.
 pub fn pwritev(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize, at: i64) -> SysResult {
-    let result = write_vectors(&*get(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, Some(offset(at)?));
+    let result = write_vectors(&*find(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, Some(offset(at)?));
     wrote(ctx, result)
 }
 
@@ -121,7 +121,7 @@ pub fn preadv2(
         return Err(Errno::EOPNOTSUPP);
     }
     let at = if at == -1 { None } else { Some(offset(at)?) };
-    read_vectors(&*get(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, at)
+    read_vectors(&*find(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, at)
 }
 
 /// `pwritev2`; offset −1 means the file's position.
@@ -141,7 +141,7 @@ pub fn pwritev2(
         return Err(Errno::EOPNOTSUPP);
     }
     let at = if at == -1 { None } else { Some(offset(at)?) };
-    let file = get(ctx, fd)?;
+    let file = find(ctx, fd)?;
     let mut source = UserIovecs::read(vectors, count)?;
     let result = if flags & RWF_APPEND != 0 {
         file.require(Access::WRITE).and_then(|()| {
@@ -154,17 +154,17 @@ pub fn pwritev2(
     wrote(ctx, result)
 }
 
-fn read_vectors(file: &OpenFile, sink: &mut dyn Sink, at: Option<u64>) -> SysResult {
+fn read_vectors(file: &OpenFile, mut sink: &mut dyn Sink, at: Option<u64>) -> SysResult {
     match at {
-        Some(at) => file.read_at(at, sink),
-        None => file.read(sink),
+        Some(at) => file.read_at(at, &mut sink),
+        None => file.read(&mut sink),
     }
 }
 
-fn write_vectors(file: &OpenFile, source: &mut dyn Source, at: Option<u64>) -> SysResult {
+fn write_vectors(file: &OpenFile, mut source: &mut dyn Source, at: Option<u64>) -> SysResult {
     match at {
-        Some(at) => file.write_at(at, source),
-        None => file.write(source),
+        Some(at) => file.write_at(at, &mut source),
+        None => file.write(&mut source),
     }
 }
 
@@ -181,7 +181,7 @@ pub fn lseek(ctx: &Ctx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
         4 => SeekFrom::Hole(offset),
         _ => return Err(Errno::EINVAL),
     };
-    get(ctx, fd)?.seek(from).map(|position| position as usize)
+    find(ctx, fd)?.seek(from).map(|position| position as usize)
 }
 
 /// `fsync`.
@@ -189,7 +189,7 @@ pub fn lseek(ctx: &Ctx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
 /// # Errors
 /// `EBADF`, `EINVAL`, `EIO`.
 pub fn fsync(ctx: &Ctx<'_>, fd: i32) -> SysResult {
-    let file = get(ctx, fd)?;
+    let file = find(ctx, fd)?;
     file.require_open()?;
     file.file().fsync().map(|()| 0)
 }
@@ -208,7 +208,7 @@ pub fn fdatasync(ctx: &Ctx<'_>, fd: i32) -> SysResult {
 /// `EBADF`, `EINVAL`, `ESPIPE`.
 pub fn sync_file_range(ctx: &Ctx<'_>, fd: i32, at: i64, count: i64, flags: u32) -> SysResult {
     super::only(flags, 7)?;
-    let file = get(ctx, fd)?;
+    let file = find(ctx, fd)?;
     if at < 0 || count < 0 {
         return Err(Errno::EINVAL);
     }
@@ -229,7 +229,7 @@ pub fn sync(_ctx: &Ctx<'_>) -> SysResult {
 /// # Errors
 /// `EBADF`.
 pub fn syncfs(ctx: &Ctx<'_>, fd: i32) -> SysResult {
-    get(ctx, fd)?.require_open().map(|()| 0)
+    find(ctx, fd)?.require_open().map(|()| 0)
 }
 
 /// `truncate`.
@@ -246,7 +246,7 @@ pub fn truncate(ctx: &Ctx<'_>, path: UserPtr<u8>, size: i64) -> SysResult {
 /// # Errors
 /// Those of `ftruncate(2)`.
 pub fn ftruncate(ctx: &Ctx<'_>, fd: i32, size: i64) -> SysResult {
-    get(ctx, fd)?.truncate(offset(size)?).map(|()| 0)
+    find(ctx, fd)?.truncate(offset(size)?).map(|()| 0)
 }
 
 /// `fallocate`.
@@ -264,7 +264,7 @@ pub fn fallocate(ctx: &Ctx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysRes
         FALLOC_INSERT_RANGE => Allocate::Insert,
         _ => return Err(Errno::EOPNOTSUPP),
     };
-    let file = get(ctx, fd)?;
+    let file = find(ctx, fd)?;
     if at < 0 || len <= 0 {
         return Err(Errno::EINVAL);
     }
@@ -285,7 +285,7 @@ pub fn fallocate(ctx: &Ctx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysRes
 /// # Errors
 /// `EBADF`, `EINVAL`, `ESPIPE`.
 pub fn fadvise64(ctx: &Ctx<'_>, fd: i32, _at: i64, len: i64, advice: u32) -> SysResult {
-    let file = get(ctx, fd)?;
+    let file = find(ctx, fd)?;
     file.require_open()?;
     if file.inode().kind() == FileKind::Fifo {
         return Err(Errno::ESPIPE);
@@ -298,7 +298,7 @@ pub fn fadvise64(ctx: &Ctx<'_>, fd: i32, _at: i64, len: i64, advice: u32) -> Sys
 /// # Errors
 /// `EBADF`, `EINVAL`.
 pub fn readahead(ctx: &Ctx<'_>, fd: i32, _at: i64, _count: usize) -> SysResult {
-    let file = get(ctx, fd)?;
+    let file = find(ctx, fd)?;
     file.require(Access::READ)?;
     if file.inode().kind() == FileKind::Regular { Ok(0) } else { Err(Errno::EINVAL) }
 }

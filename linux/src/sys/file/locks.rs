@@ -54,7 +54,7 @@ fn release_at_close(table: &'static LockTable, file: &OpenFile) {
 
 /// A descriptor is gone: the process's record locks on the file end (POSIX).
 pub(super) fn closed(pid: u32, file: &OpenFile) {
-    if file.content().is_some() {
+    if RECORDS.any() && file.content().is_some() {
         RECORDS.unlock_all(id(file), u64::from(pid));
     }
 }

@@ -51,6 +51,7 @@ use vfs::tmpfs::Options;
 use vfs::walk::Follow;
 
 use crate::ctx::Ctx;
+use crate::fdtable::FileRef;
 use crate::process::Process;
 use crate::user_ptr::{StringBuffer, UserPtr};
 
@@ -83,7 +84,13 @@ pub fn memory_options(dev: u64) -> Options {
     Options { max_pages: kernel::mm::memory_info().total_frames / 2, ..Options::new(dev, now) }
 }
 
-/// The open file `fd` of the caller.
+/// The open file `fd` of the caller, for a call that closes no descriptor.
+#[inline(always)]
+fn find<'a>(ctx: &Ctx<'a>, fd: i32) -> Result<FileRef<'a>, Errno> {
+    ctx.process().files.find(fd)
+}
+
+/// The open file `fd` of the caller, to be kept.
 fn get(ctx: &Ctx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     ctx.process().files.get(fd)
 }
@@ -116,7 +123,7 @@ fn with_base<R>(
         if absolute {
             return f(context, viewer.root);
         }
-        let directory = process.files.get(dirfd)?;
+        let directory = process.files.find(dirfd)?;
         f(context, directory.location())
     })
 }
@@ -157,7 +164,7 @@ fn with_descriptor<R>(
     fd: i32,
     f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
-    let file = get(ctx, fd)?;
+    let file = find(ctx, fd)?;
     with_start(ctx, AT_FDCWD, b"", |context, _| f(context, file.location()))
 }
 

@@ -9,7 +9,7 @@ use vfs::types::{Access, FileKind};
 use zerocopy::IntoBytes;
 
 use super::{AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW};
-use super::{get, only, with_descriptor, with_place, with_start};
+use super::{find, only, with_descriptor, with_place, with_start};
 use crate::ctx::{Ctx, SysResult};
 use crate::user_ptr::{self, StringBuffer, UserPtr};
 
@@ -219,7 +219,7 @@ pub fn readlink(ctx: &Ctx<'_>, path: UserPtr<u8>, buffer: UserPtr<u8>, size: i32
 /// Those of `getdents(2)`.
 pub fn getdents64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, size: usize) -> SysResult {
     const HEAD: usize = core::mem::size_of::<Dirent64>();
-    let file = get(ctx, fd)?;
+    let file = find(ctx, fd)?;
     let mut records = alloc::vec::Vec::new();
     let mut too_small = false;
     file.read_dir(&mut |entry| {

@@ -30,6 +30,7 @@ use vfs::{Access, FileKind, Inode, Location, Metadata, OpenFile, OpenFlags};
 
 use crate::ctx::{Ctx, SysResult};
 use crate::entry::with_task;
+use crate::fdtable::FileRef;
 use crate::process::Process;
 use crate::sys::file::{install, install_pair, new_ino, with_caller};
 use crate::user_ptr::{self, UserPtr};
@@ -129,8 +130,8 @@ fn open(ctx: &Ctx<'_>, socket: Arc<dyn Socket>, flags: OpenFlags) -> Arc<OpenFil
 }
 
 /// The open file `fd`, and the socket behind it.
-fn get(ctx: &Ctx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
-    let file = ctx.process().files.get(fd)?;
+fn get<'a>(ctx: &Ctx<'a>, fd: i32) -> Result<FileRef<'a>, Errno> {
+    let file = ctx.process().files.find(fd)?;
     file.require_open()?;
     socket_of(&file)?;
     Ok(file)
