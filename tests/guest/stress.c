@@ -329,7 +329,7 @@ static void *moves(void *arg)
 	moving = 1;
 	for (long i = 0; i < MOVED; i++)
 		t[i] = start(moves_on, (void *)i);
-	for (unsigned cpu = 0; done < 8000; cpu = (cpu + 1) % CPU_SETSIZE) {
+	for (unsigned cpu = 0; done < 1500; cpu = (cpu + 1) % CPU_SETSIZE) {
 		if (!CPU_ISSET(cpu, &all))
 			continue;
 		CPU_ZERO(&one);
