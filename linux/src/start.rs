@@ -31,7 +31,7 @@ use crate::entry::Personality;
 use crate::exec::{self, Request};
 use crate::exit::FIRST_PID;
 use crate::fdtable::FdTable;
-use crate::process::{self, FsState, Ids, Process, Task};
+use crate::process::{self, FsState, Ids, Places, Process, Task};
 use crate::signal::TaskSignals;
 use crate::sys::info;
 use crate::{random, stdio, terminal};
@@ -187,7 +187,8 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
         .map_err(|e| Failure { code: e.exit_code(), message: e.to_string() })?;
     let pid = process::new_tid();
     debug_assert_eq!(pid, FIRST_PID, "nothing was started before");
-    let process = Process::new(pid, loaded.space.clone(), fs, files, ids);
+    let place = Places::first(ids.ruid);
+    let process = Process::new(pid, loaded.space.clone(), fs, files, ids, place);
     process.set_terminal(terminal::wanted().then_some(terminal::NUMBER));
     debug_assert!(process.limit(RLIMIT_STACK).is_some());
     *process.executable.write() = loaded.executable;

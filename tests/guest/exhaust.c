@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/sysinfo.h>
+#include <sys/wait.h>
 
 static int small;
 
@@ -80,6 +81,28 @@ static void threads(void)
 	}
 }
 
+/* As many processes as there is room for: then a refusal, and the same again. */
+static void processes(void)
+{
+	static pid_t made[10000];
+	for (int round = 0; round < 2; round++) {
+		int most = small ? 10000 : 500, n = 0, ended = 0;
+		while (n < most && (made[n] = fork()) >= 0) {
+			if (made[n] == 0) {
+				pause();
+				_exit(1);
+			}
+			n++;
+		}
+		CHECK(n >= 100 && (n == most || errno == EAGAIN || errno == ENOMEM));
+		for (int i = 0; i < n; i++) {
+			int status;
+			ended += kill(made[i], SIGKILL) == 0 && waitpid(made[i], &status, 0) == made[i] && WTERMSIG(status) == SIGKILL;
+		}
+		CHECK(ended == n);
+	}
+}
+
 static void files(void)
 {
 	static char block[65536];
@@ -107,6 +130,8 @@ int main(int argc, char **argv)
 		descriptors();
 	} else if (!strcmp(what, "threads")) {
 		threads();
+	} else if (!strcmp(what, "processes")) {
+		processes();
 	} else if (!strcmp(what, "files")) {
 		files();
 	} else {

@@ -12,6 +12,7 @@ mod ids;
 mod outcome;
 mod registry;
 mod task;
+mod users;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -41,6 +42,7 @@ pub(crate) use registry::remove_process;
 pub use registry::{PID_MAX, all_processes, find_process, find_task, new_tid, task_count};
 use registry::{PROCESSES, TASKS};
 pub use task::Task;
+pub(crate) use users::Places;
 
 /// What was started: for `/proc/PID`.
 #[derive(Clone, Default)]
@@ -77,6 +79,7 @@ pub struct Process {
     capabilities: Mutex<Capabilities>,
     limits: Mutex<[Rlimit; raw::RLIM_NLIMITS as usize]>,
     threads: Mutex<BTreeMap<u32, Arc<Task>>>,
+    places: Mutex<Places>,
     /// Parents, children and what they wait for.
     pub(crate) family: Family,
     exit: AtomicU32,
@@ -121,9 +124,9 @@ fn default_limits() -> [Rlimit; raw::RLIM_NLIMITS as usize] {
 }
 
 impl Process {
-    /// A process without threads, registered under `pid`.
+    /// A process without threads, registered under `pid`. `place` is its own among those of its user.
     #[must_use]
-    pub fn new(pid: u32, space: Arc<AddressSpace>, fs: FsState, files: FdTable, ids: Ids) -> Arc<Self> {
+    pub(crate) fn new(pid: u32, space: Arc<AddressSpace>, fs: FsState, files: FdTable, ids: Ids, place: Places) -> Arc<Self> {
         let process = Arc::new(Self {
             pid,
             identity: Arc::new(Identity::new(pid, &ids)),
@@ -138,6 +141,7 @@ impl Process {
             ids: RwLock::new(ids),
             limits: Mutex::new(default_limits()),
             threads: Mutex::new(BTreeMap::new()),
+            places: Mutex::new(place),
             family: Family::new(),
             exit: AtomicU32::new(0),
             exec_tid: AtomicU32::new(0),
@@ -337,6 +341,7 @@ impl Process {
         let result = change(&mut new)?;
         *self.credentials.write() = new.credentials();
         self.identity.set(&new);
+        self.places.lock().move_to(new.ruid);
         let mut capabilities = self.capabilities.lock();
         *capabilities = capabilities.after(&ids, &new);
         *ids = new;
@@ -386,6 +391,25 @@ impl Process {
         self.threads.lock().len()
     }
 
+    /// A place for a new thread or process of the same user, within `RLIMIT_NPROC`. The privileged may have any number.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the user has too many.
+    pub(crate) fn claim_place(&self) -> Result<Places, Errno> {
+        let limit = if self.is_root() { RLIM_INFINITY } else { self.limit(raw::RLIMIT_NPROC).map_or(RLIM_INFINITY, |limit| limit.cur) };
+        self.places.lock().claim(limit)
+    }
+
+    /// Takes the place of a thread to be started; [`Process::remove_task`] gives it back, or [`Process::give_back_place`] if it cannot be started.
+    pub(crate) fn keep_place(&self, place: Places) {
+        self.places.lock().add(place);
+    }
+
+    /// See [`Process::keep_place`].
+    pub(crate) fn give_back_place(&self) {
+        self.places.lock().give_back();
+    }
+
     /// The thread `tid` of this process.
     #[must_use]
     pub fn task(&self, tid: u32) -> Option<Arc<Task>> {
@@ -393,7 +417,7 @@ impl Process {
     }
 
     /// Adds a thread that `spawn` starts. It finds itself listed from its first instruction on; the locks held over `spawn` keep
-    /// it from ending, and others from using it, before its kernel thread is known.
+    /// it from ending, and others from using it, before its kernel thread is known. A process's first thread takes no place but the process's.
     ///
     /// # Errors
     /// What `spawn` returns; `EAGAIN` when the process is ending.
@@ -438,6 +462,9 @@ impl Process {
         // The ending thread closes files only if it is the last one.
         self.files.set_shared(left > 1);
         drop(threads);
+        if left > 0 {
+            self.give_back_place();
+        }
         self.thread_ended.wake_all();
         if self.job.is_stopping() {
             self.check_stopped();

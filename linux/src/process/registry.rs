@@ -57,5 +57,8 @@ pub fn task_count() -> usize {
 
 /// Forgets an ended process.
 pub(crate) fn remove_process(pid: u32) {
-    PROCESSES.write().remove(&pid);
+    let process = PROCESSES.write().remove(&pid);
+    if let Some(process) = process {
+        process.places.lock().clear();
+    }
 }

@@ -9,7 +9,7 @@ use kernel::thread::{self, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::raw::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_DETACHED, CLONE_FILES, CLONE_FS, CLONE_IO, CLONE_PARENT,
-    CLONE_PARENT_SETTID, CLONE_PIDFD, RLIMIT_NPROC,
+    CLONE_PARENT_SETTID, CLONE_PIDFD,
     CLONE_SETTLS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM,
 };
 use linux_abi::signal::Signal;
@@ -22,7 +22,7 @@ use crate::entry::Personality;
 use crate::exec;
 use crate::exit;
 use crate::family;
-use crate::process::{self, Process, Task};
+use crate::process::{self, Places, Process, Task};
 use crate::signal::TaskSignals;
 use crate::sys::pidfd;
 use crate::user_ptr::UserPtr;
@@ -46,7 +46,7 @@ fn has(flags: u64, flag: u32) -> bool {
 }
 
 /// Starts a thread that shares everything with the caller.
-fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
+fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     thread::reap();
     let parent = ctx.task();
     let process = parent.process_ref();
@@ -82,7 +82,8 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
         personality: Box::new(Personality(task.clone())),
         wants_rseq: false,
     };
-    process.add_task(&task, || spawn_program(program).map_err(|_| Errno::EAGAIN))?;
+    process.keep_place(place);
+    process.add_task(&task, || spawn_program(program).map_err(|_| Errno::EAGAIN)).inspect_err(|_| process.give_back_place())?;
     Ok(tid as usize)
 }
 
@@ -129,20 +130,8 @@ fn number_for(caller: &Process, args: &CloneArgs) -> Result<u32, Errno> {
     if taken { Err(Errno::EEXIST) } else { Ok(wanted) }
 }
 
-/// RLIMIT_NPROC: how many threads the caller's user may have. The privileged may have any number.
-fn require_room(caller: &Process) -> Result<(), Errno> {
-    let limit = caller.limit(RLIMIT_NPROC).map_or(u64::MAX, |limit| limit.cur);
-    if caller.is_root() || limit == u64::MAX {
-        return Ok(());
-    }
-    let user = caller.ids().ruid;
-    let own = |process: &Arc<Process>| if process.ids().ruid == user { process.thread_count() as u64 } else { 0 };
-    let threads: u64 = process::all_processes().iter().map(own).sum();
-    if threads < limit { Ok(()) } else { Err(Errno::EAGAIN) }
-}
-
 /// Starts a process: a copy of the caller's memory, or (with `CLONE_VM`) the caller's own until it runs a program.
-fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
+fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     let (maker, caller) = (ctx.task().process_ref(), ctx.task());
     let shares = has(args.flags, CLONE_VM);
     if args.exit_signal > 64 {
@@ -165,7 +154,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     if has(args.flags, CLONE_CHILD_SETTID) {
         exec::write_to(&space, VirtAddr(args.child_tid), &pid.to_le_bytes())?;
     }
-    let child = Process::new(pid, space.clone(), maker.fs.duplicate(), maker.files.duplicate()?, maker.ids());
+    let child = Process::new(pid, space.clone(), maker.fs.duplicate(), maker.files.duplicate()?, maker.ids(), place);
     child.inherit(maker);
     if has(args.flags, CLONE_PARENT) {
         child.family.become_sibling(&maker.family);
@@ -238,21 +227,21 @@ fn clone_any(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     {
         return Err(Errno::EINVAL);
     }
-    require_room(ctx.process())?;
+    let place = ctx.process().claim_place()?;
     if has(args.flags, CLONE_SIGHAND) && !has(args.flags, CLONE_VM)
         || has(args.flags, CLONE_THREAD) && !has(args.flags, CLONE_SIGHAND)
     {
         return Err(Errno::EINVAL);
     }
     if args.flags & !PROCESS_FLAGS == 0 {
-        return clone_process(ctx, args);
+        return clone_process(ctx, args, place);
     }
     let rest = args.flags & !THREAD_FLAGS & !OPTIONAL_FLAGS;
     if args.flags & THREAD_FLAGS != THREAD_FLAGS || rest != 0 {
         log::debug!("clone with flags {:#x} is not supported: ENOSYS", args.flags);
         return Err(Errno::ENOSYS);
     }
-    clone_thread(ctx, args)
+    clone_thread(ctx, args, place)
 }
 
 /// `clone`: threads and processes.

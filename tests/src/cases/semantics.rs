@@ -10,6 +10,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("signals_async.c"),
         Case::c("jobs.c"),
         Case::c("clones.c"),
+        Case::c("bombs.c"),
         Case::c("pty.c"),
         Case::c("registers.c"),
         Case::c("rounding.c"),
@@ -69,7 +70,7 @@ pub(super) fn all() -> Vec<Case> {
 
 /// All memory used up: errors where calls can fail, SIGKILL where they cannot.
 fn ways_of_running_out() -> Vec<Case> {
-    let ways = [("descriptors", 0), ("threads", 0), ("files", 0), ("touched", 137), ("shared", 137), ("kernel", 137)];
+    let ways = [("descriptors", 0), ("threads", 0), ("processes", 0), ("files", 0), ("touched", 137), ("shared", 137), ("kernel", 137)];
     let case = |(way, exit)| {
         let program = Program::Source("exhaust.c", Build::Dynamic);
         Case::new(format!("exhaust/{way}"), program).args([way]).exit(exit).memory("64M").cpus(&[1, 4])
