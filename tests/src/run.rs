@@ -52,7 +52,7 @@ pub fn host(case: &Case) -> Result<Outcome, toolchain::Unavailable> {
     let mut command = Command::new(program);
     command.args(&case.args).current_dir("/").env_clear().envs(ENVIRONMENT);
     command.envs(case.env.iter().map(|(key, value)| (key, value)));
-    Ok(outcome(&mut command, &case.stdin, Duration::from_secs(60)))
+    Ok(outcome(&mut command, &case.stdin, case.time_limit.max(Duration::from_secs(60))))
 }
 
 /// Runs the case's program under `oxv run` with `cpus` virtual CPUs.

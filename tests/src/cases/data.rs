@@ -2,7 +2,8 @@
 
 use crate::paths;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 /// Makes a file unless it is there; written beside and renamed, so a half-made one is never used.
@@ -62,4 +63,27 @@ pub(super) fn tree() -> PathBuf {
         std::fs::write(root.join(name), name.repeat(100)).expect("target/guest/data is writable");
     }
     root
+}
+
+/// A small program with a `configure` that autoconf made of `guest/scenarios/configure`. Without autoconf there is none.
+#[must_use]
+pub(super) fn configure() -> PathBuf {
+    let (source, made) = (paths::guest_source("scenarios/configure"), paths::guest_dir("data").join("configure"));
+    let modified = |path: PathBuf| path.metadata().and_then(|data| data.modified()).ok();
+    if modified(made.join("configure")) >= modified(source.join("configure.ac")) {
+        return made;
+    }
+    std::fs::create_dir_all(made.join("aux")).expect("target/guest/data is writable");
+    let copy = |from: &Path, to: &Path| {
+        for file in std::fs::read_dir(from).into_iter().flatten().flatten() {
+            let _copied = std::fs::copy(file.path(), to.join(file.file_name()));
+        }
+    };
+    copy(&source, &made);
+    copy(Path::new("/usr/share/autoconf/build-aux"), &made.join("aux"));
+    for tool in ["autoheader", "autoconf"] {
+        let _made = Command::new(tool).current_dir(&made).output();
+    }
+    let _cache = std::fs::remove_dir_all(made.join("autom4te.cache"));
+    made
 }

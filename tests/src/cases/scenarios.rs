@@ -1,5 +1,6 @@
 //! What people do with a system, in one go: run-times with threads and children, compilers, interpreters. The work is in `guest/scenarios`.
 
+use super::data;
 use crate::case::Case;
 use crate::paths;
 
@@ -8,8 +9,11 @@ pub(super) fn all() -> Vec<Case> {
     let mut cases = vec![
         Case::installed("scenario/node", "/usr/bin/node").args([file("node.js")]).memory("1G").cpus(&[2]).seconds(240).exit(3),
         shell("scenario/compilers", "compilers.sh", &[]).packages(&["gcc", "g++", "grep"]),
-        java("scenario/java", &["Serial"]),
-        java("scenario/java-collectors", &["Parallel", "G1", "Z", "Shenandoah"]).seconds(1200).slow(),
+        shell("scenario/configure", "configure.sh", &[configure()]).packages(&["bash", "gcc", "libc6-dev", "make", "sed", "grep", "mawk", "diffutils"]).with_files(configure()).exit(2),
+        bash("scenario/git", "git.sh").packages(&["git", "grep", "sed", "tar"]),
+        Case::installed("scenario/python", "/usr/bin/python3").args([file("python_processes.py")]).packages(&["dash", "coreutils"]).memory("1G").cpus(&[2]).seconds(300),
+        java("scenario/java", &["Default"]),
+        java("scenario/java-collectors", &["Serial", "Parallel", "G1", "Z", "Shenandoah"]).seconds(1500).slow(),
         shell("scenario/go-build", "go_build.sh", &[go_program()]).packages(&["golang-go"]).with_files(go_program()).memory("2G").exit(4).slow(),
     ];
     cases.extend(hellos());
@@ -30,10 +34,20 @@ fn shell(name: &str, script: &str, args: &[String]) -> Case {
     Case::installed(name, "/bin/sh").args(args).packages(&["coreutils"]).memory("1G").cpus(&[2]).seconds(400)
 }
 
-/// Compiles `Work.java` and runs it under each collector.
+/// The same for bash.
+fn bash(name: &str, script: &str) -> Case {
+    Case::installed(name, "/bin/bash").args([file(script)]).packages(&["coreutils"]).memory("1G").cpus(&[2]).seconds(400)
+}
+
+/// The directory with a program and its `configure`.
+fn configure() -> String {
+    data::configure().to_string_lossy().into_owned()
+}
+
+/// Compiles the project in `java` and runs it under each collector. With this much memory and two CPUs, a JVM without options takes G1.
 fn java(name: &str, collectors: &[&str]) -> Case {
-    let args: Vec<_> = std::iter::once(file("Work.java")).chain(collectors.iter().map(|&name| name.to_owned())).collect();
-    shell(name, "java.sh", &args).packages(&["openjdk-17-jdk-headless"]).with_files(file("Work.java")).exit(4)
+    let args: Vec<_> = std::iter::once(file("java")).chain(collectors.iter().map(|&name| name.to_owned())).collect();
+    shell(name, "java.sh", &args).packages(&["openjdk-17-jdk-headless"]).with_files(file("java")).memory("2G").exit(4)
 }
 
 /// Interpreters that nothing else here runs.

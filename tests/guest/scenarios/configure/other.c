@@ -1,0 +1,6 @@
+#include <math.h>
+
+double root(double n)
+{
+	return sqrt(n);
+}
