@@ -1,6 +1,6 @@
 /*
  * `/init` of the Linux guest: runs the programs of /bench one after the other in the order of /bench/list, each in a process of its own with
- * one minute of guest time, then switches the machine off. The limits on threads, which would keep Linux out of a series, are lifted.
+ * as many seconds of guest time as the list says, then switches the machine off. The limits on threads, which would keep Linux out of a series, are lifted.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,7 +23,7 @@ static void put(const char *path, const char *text)
 	close(file);
 }
 
-static void run(const char *name)
+static void run(const char *name, int seconds)
 {
 	char path[128];
 	sigset_t child_ended;
@@ -40,7 +40,7 @@ static void run(const char *name)
 	}
 	sigemptyset(&child_ended);
 	sigaddset(&child_ended, SIGCHLD);
-	if (sigtimedwait(&child_ended, NULL, &(struct timespec){.tv_sec = 60}) < 0)
+	if (sigtimedwait(&child_ended, NULL, &(struct timespec){.tv_sec = seconds}) < 0)
 		kill(child, SIGKILL);
 	waitpid(child, &status, 0);
 	printf("END %s %d\n", name, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
@@ -50,6 +50,7 @@ static void run(const char *name)
 int main(void)
 {
 	char name[64];
+	int seconds;
 	sigset_t child_ended;
 	sigemptyset(&child_ended);
 	sigaddset(&child_ended, SIGCHLD);
@@ -63,8 +64,8 @@ int main(void)
 	put("/proc/sys/kernel/threads-max", "100000");
 	put("/proc/sys/kernel/pid_max", "100000");
 	FILE *list = fopen("/bench/list", "r");
-	while (list && fscanf(list, "%63s", name) == 1)
-		run(name);
+	while (list && fscanf(list, "%63s %d", name, &seconds) == 2)
+		run(name, seconds);
 	printf("DONE\n");
 	fflush(stdout);
 	reboot(RB_POWER_OFF);

@@ -1,5 +1,5 @@
-/* Guest instructions of calls that do little, made as a program makes them, through the C library: the best batch of thirty. */
-#include "../bench.h"
+/* Guest instructions of calls that do little, made as a program makes them, through the C library. */
+#include "../batches.h"
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -59,17 +59,7 @@ static void measure_clock(void)
 
 static void measure(const char *name, void (*call)(void))
 {
-	uint64_t best = UINT64_MAX;
-	for (int i = 0; i < 30; i++) {
-		uint64_t start = counter();
-		for (int j = 0; j < COUNT; j++)
-			call();
-		best = smaller(best, counter() - start);
-		/* Whoever rewrites code may need the CPU for it. */
-		if (i < 5)
-			sleep_ms(20);
-	}
-	result(name, (double)best / COUNT);
+	result(name, best_batch(COUNT, call));
 }
 
 int main(void)

@@ -1,5 +1,6 @@
 //! The two systems under test.
 
+use super::apps::{self, App};
 use super::machine::{Clock, Machine, all_lines};
 use super::{initramfs, programs, sizes, work_dir};
 use crate::{build, paths, run};
@@ -25,6 +26,8 @@ pub(super) trait Guest {
     fn command(&self, program: &Path, machine: Machine) -> Result<Command>;
     /// Runs the programs one after the other; for each the lines it printed.
     fn batch(&self, programs: &[&PathBuf], machine: Machine) -> Result<Vec<Vec<String>>>;
+    /// Runs what people run, out of an image of [`App::image`]; the lines it printed.
+    fn app(&self, app: &App, name: &str, image: &Path) -> Result<Vec<String>>;
     /// What the loaded kernel occupies, in bytes.
     fn kernel_size(&self) -> Result<f64>;
     /// Size of the file system image with this program alone.
@@ -49,6 +52,18 @@ impl Oxv {
         let kernel = build::kernel(&build::Options { dev: false })?;
         run::check(run::cargo().args(["build", "--quiet", "--release", "--package", "cli"]))?;
         Ok(Self { kernel, counting_qemu: counting_qemu()? })
+    }
+
+    /// `oxv run` but for the program.
+    fn machine(&self, machine: Machine) -> Command {
+        let mut command = Command::new(paths::oxv());
+        command.env("OXV_KERNEL", &self.kernel);
+        if machine.clock == Clock::Instructions {
+            command.env("OXV_QEMU", &self.counting_qemu);
+        }
+        command.args(["run", "--accel", "tcg", "--smp"]).arg(machine.cpus.to_string());
+        command.arg("--memory").arg(format!("{}M", machine.memory_mib));
+        command
     }
 }
 
@@ -78,13 +93,8 @@ impl Guest for Oxv {
     }
 
     fn command(&self, program: &Path, machine: Machine) -> Result<Command> {
-        let mut command = Command::new(paths::oxv());
-        command.env("OXV_KERNEL", &self.kernel);
-        if machine.clock == Clock::Instructions {
-            command.env("OXV_QEMU", &self.counting_qemu);
-        }
-        command.args(["run", "--accel", "tcg", "--smp"]).arg(machine.cpus.to_string());
-        command.arg("--memory").arg(format!("{}M", machine.memory_mib)).arg("--").arg(program);
+        let mut command = self.machine(machine);
+        command.arg("--").arg(program);
         Ok(command)
     }
 
@@ -95,6 +105,11 @@ impl Guest for Oxv {
             Ok(lines.map_err(|error| eprintln!("oxv: {}: {error:#}", programs::name(program))).unwrap_or_default())
         };
         programs.iter().map(one).collect()
+    }
+
+    fn app(&self, _: &App, _: &str, image: &Path) -> Result<Vec<String>> {
+        let mut command = self.machine(apps::MACHINE);
+        all_lines(command.arg("--image").arg(image), apps::LIMIT)
     }
 
     fn kernel_size(&self) -> Result<f64> {
@@ -179,6 +194,13 @@ impl Guest for Linux {
         let limit = PROGRAM_LIMIT * programs.len() as u32;
         let lines = all_lines(&mut self.qemu(&root, machine), limit).unwrap_or_default();
         Ok(programs.iter().map(|program| section(&lines, &programs::name(program))).collect())
+    }
+
+    fn app(&self, app: &App, name: &str, image: &Path) -> Result<Vec<String>> {
+        let root = app.linux_root(name, image)?;
+        let lines = all_lines(&mut self.qemu(&root, apps::MACHINE), apps::LIMIT);
+        fs::remove_file(root)?;
+        Ok(section(&lines?, name))
     }
 
     /// `init_size` of the boot header: the memory that the unpacked kernel needs from its load address on.

@@ -2,7 +2,12 @@
 
 use anyhow::{Context, Result};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// How long one program of a batch may take, in the guest's time.
+const PROGRAM_SECONDS: u64 = 60;
 
 /// An archive being written.
 #[derive(Default)]
@@ -32,13 +37,47 @@ pub(super) fn several(init: &Path, programs: &[&PathBuf]) -> Result<PathBuf> {
     for program in programs {
         let name = super::programs::name(program);
         archive.program(&format!("bench/{name}"), program)?;
-        list += &format!("{name}\n");
+        list += &format!("{name} {PROGRAM_SECONDS}\n");
     }
     archive.entry("bench/list", 0o100_644, (0, 0), list.as_bytes());
     archive.write(&init.with_extension("cpio"))
 }
 
+/// All of `root`, `/init`, and one script in `/bench`, which may take so many seconds.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub(super) fn tree(root: &Path, init: &Path, name: &str, script: &str, seconds: u64) -> Result<PathBuf> {
+    let mut archive = Archive::default();
+    archive.directory(root, "")?;
+    archive.entry("dev/console", 0o020_600, (5, 1), &[]);
+    archive.program("init", init)?;
+    archive.entry("bench", 0o040_755, (0, 0), &[]);
+    archive.entry(&format!("bench/{name}"), 0o100_755, (0, 0), script.as_bytes());
+    archive.entry("bench/list", 0o100_644, (0, 0), format!("{name} {seconds}\n").as_bytes());
+    archive.write(&root.with_extension("cpio"))
+}
+
 impl Archive {
+    /// What is in a directory, under `prefix`.
+    fn directory(&mut self, path: &Path, prefix: &str) -> Result<()> {
+        for file in fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))? {
+            let file = file?;
+            let (path, data) = (file.path(), file.metadata()?);
+            let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
+            match data.file_type() {
+                kind if kind.is_dir() => {
+                    self.entry(&name, data.mode(), (0, 0), &[]);
+                    self.directory(&path, &format!("{name}/"))?;
+                }
+                kind if kind.is_symlink() => self.entry(&name, data.mode(), (0, 0), fs::read_link(&path)?.as_os_str().as_bytes()),
+                kind if kind.is_file() => self.entry(&name, data.mode(), (0, 0), &fs::read(&path)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn console(&mut self) {
         self.entry("dev", 0o040_755, (0, 0), &[]);
         self.entry("dev/console", 0o020_600, (5, 1), &[]);

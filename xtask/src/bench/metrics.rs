@@ -2,6 +2,7 @@
 //!
 //! A folder of `bench/` is one program; it prints one or more metrics, or the points of series.
 
+use super::apps::App;
 use super::guest::Guest;
 use super::{sizes, times};
 use anyhow::Result;
@@ -47,6 +48,8 @@ pub(super) enum Source {
     Growth(&'static [Series]),
     /// The program on two CPUs by the wall clock, several times.
     Times(&'static [Metric]),
+    /// A script with Debian's programs on two CPUs by the wall clock, several times.
+    Apps(App, &'static [Metric]),
     /// Measured from outside.
     Outside(Metric, fn(&dyn Guest) -> Result<f64>),
 }
@@ -63,7 +66,7 @@ impl Folder {
     /// The metrics, in the order of the table.
     pub(super) fn metrics(&self) -> &[Metric] {
         match &self.source {
-            Source::Counts(metrics) | Source::Times(metrics) => metrics,
+            Source::Counts(metrics) | Source::Times(metrics) | Source::Apps(_, metrics) => metrics,
             Source::Outside(metric, _) => std::slice::from_ref(metric),
             Source::Growth(_) => &[],
         }
@@ -89,6 +92,7 @@ impl Folder {
             Source::Counts(_) => "counts",
             Source::Growth(_) => "growth",
             Source::Times(_) => "times",
+            Source::Apps(..) => "apps",
             Source::Outside(..) => "outside",
         }
     }
@@ -104,6 +108,10 @@ const fn growth(name: &'static str, series: &'static [Series]) -> Folder {
 
 const fn times(name: &'static str, metrics: &'static [Metric]) -> Folder {
     Folder { name, source: Source::Times(metrics) }
+}
+
+const fn app(name: &'static str, command: &'static [&'static str], packages: &'static [&'static str], metrics: &'static [Metric]) -> Folder {
+    Folder { name, source: Source::Apps(App { command, packages }, metrics) }
 }
 
 const fn outside(name: &'static str, unit: &'static str, goal: Goal, measure: fn(&dyn Guest) -> Result<f64>) -> Folder {
@@ -210,6 +218,22 @@ pub(super) const FOLDERS: &[Folder] = &[
             instructions("file_unlink", 2500.0),
         ],
     ),
+    counts("signals", &[of_linux("signal_process"), of_linux("signal_thread"), of_linux("signal_fault")]),
+    counts(
+        "children",
+        &[of_linux("fork_exit_wait"), of_linux("fork_exec_wait"), of_linux("vfork_exec_wait"), of_linux("posix_spawn_wait")],
+    ),
+    counts(
+        "fork_price",
+        &[
+            instructions("fault_before_fork", 1000.0),
+            instructions("fault_beside_child", 1000.0),
+            instructions("fault_after_fork", 1000.0),
+            of_linux("call_before_fork"),
+            of_linux("call_beside_child"),
+            of_linux("call_after_fork"),
+        ],
+    ),
     counts("thread_memory", &[Metric { name: "thread_memory", unit: "KiB", goal: OfLinux(1.0) }]),
     outside("reset_to_hello", "instructions", AtMost(8e6), times::reset_to_hello),
     outside("boot_to_output", "ms", Goal::None, times::boot_to_output),
@@ -232,7 +256,14 @@ pub(super) const FOLDERS: &[Folder] = &[
             time("kernel_mutex_event_8", "ns"),
         ],
     ),
-    times("file_scaling", &[time("file_scaling_1", "ns"), time("file_scaling_2", "ns")]),
+    times(
+        "file_scaling",
+        &[
+            time("file_scaling_1", "ns"),
+            time("file_scaling_2", "ns"),
+            Metric { name: "file_scaling_share", unit: "%", goal: AtMost(55.6) },
+        ],
+    ),
     times("mutex_handoff", &[time("mutex_handoff_p50", "µs"), time("mutex_handoff_p99", "µs")]),
     times(
         "wake_latency",
@@ -244,6 +275,32 @@ pub(super) const FOLDERS: &[Folder] = &[
         &[time("malloc_stress_1", "ns"), time("malloc_stress_2", "ns"), time("malloc_stress_3", "ns"), time("malloc_stress_4", "ns")],
     ),
     times("fault_scaling", &[time("fault_scaling_1", "ns"), time("fault_scaling_2", "ns")]),
+    app(
+        "app_redis",
+        &["/bin/sh", "bench/app_redis/main.sh"],
+        &["redis-server", "redis-tools", "coreutils", "sed"],
+        &[time("redis_set", "ns"), time("redis_get", "ns"), time("redis_pipelined", "ns")],
+    ),
+    app("app_sqlite", &["/bin/sh", "bench/app_sqlite/main.sh"], &["sqlite3", "coreutils"], &[time("sqlite_speed", "ms")]),
+    app(
+        "app_python",
+        &["/usr/bin/python3", "bench/app_python/main.py"],
+        &["coreutils"],
+        &[
+            time("python_floats", "ms"),
+            time("python_json", "ms"),
+            time("python_pickle", "ms"),
+            time("python_regex", "ms"),
+            time("python_start", "ms"),
+            time("python_child", "ms"),
+        ],
+    ),
+    app(
+        "app_javac",
+        &["/bin/sh", "bench/app_javac/main.sh", "tests/guest/scenarios/java"],
+        &["openjdk-17-jdk-headless", "coreutils"],
+        &[time("javac", "ms")],
+    ),
     growth(
         "thread_growth",
         &[

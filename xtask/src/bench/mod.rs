@@ -2,10 +2,12 @@
 //!
 //! * [`metrics`]: what is measured, with units and goals;
 //! * [`guest`]: the two systems under test, [`guest::Oxv`] and [`guest::Linux`], behind one trait; [`initramfs`]: Linux's root;
+//! * [`apps`]: what people run, in both;
 //! * [`machine`]: starting a guest and reading its lines; [`programs`]: compiling `bench/`;
 //! * [`times`]: boot time; [`sizes`]: memory and file sizes; [`cache`]: what Linux said last time;
 //! * [`table`]: the numbers of a run; [`report`]: terminal, JSON, `doc/performance.md`; [`plots`]: `doc/plots/`.
 
+mod apps;
 mod cache;
 mod guest;
 mod initramfs;
@@ -30,7 +32,7 @@ use table::{Phase, Side, Table};
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
-    /// What to measure: parts of the names of metrics or folders of bench/, or `counts`, `growth`, `times`, `outside` [default: all].
+    /// What to measure: parts of the names of metrics or folders of bench/, or `counts`, `growth`, `times`, `apps`, `outside` [default: all].
     names: Vec<String>,
     /// List the metrics and their goals.
     #[arg(long)]
@@ -44,7 +46,7 @@ pub(crate) struct Options {
     /// Take Linux's numbers from an earlier run of the same kernel and program where there is one; they are marked in the table.
     #[arg(long)]
     cached_linux: bool,
-    /// Runs of each metric that a program prints [default: 3 of counts, 5 by the wall clock].
+    /// Runs of each metric that a program prints [default: 3 of counts and apps, 5 of times].
     #[arg(long, value_name = "N")]
     repeat: Option<usize>,
     /// Print the tables, but leave doc/ as it is.
@@ -121,6 +123,9 @@ impl Run {
         for _ in 0..repeat.unwrap_or(5) {
             self.programs(&times, Machine { cpus: 2, memory_mib: 512, clock: Clock::Real }, Phase::Value)?;
         }
+        for round in 0..repeat.unwrap_or(3) {
+            folders.iter().for_each(|folder| self.app(folder, round));
+        }
         for folder in folders {
             self.outside(folder);
         }
@@ -145,6 +150,22 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// What people run.
+    fn app(&mut self, folder: &Folder, round: usize) {
+        let Source::Apps(app, _) = &folder.source else { return };
+        let image = match app.image(folder.name) {
+            Ok(image) => image,
+            Err(error) => return eprintln!("{}: {error:#}", folder.name),
+        };
+        for (side, guest) in self.guests.each() {
+            eprintln!("bench: {} on {}, round {}", folder.name, guest.name(), round + 1);
+            match guest.app(app, folder.name, &image) {
+                Ok(lines) => self.table.record(side, Phase::Value, &lines, table::Origin::Run),
+                Err(error) => eprintln!("{}: {}: {error:#}", guest.name(), folder.name),
+            }
+        }
     }
 
     /// A metric that is not printed by a program.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The kinds of metrics with a table of their own; `growth` is the fourth.
-const KINDS: [&str; 3] = ["counts", "outside", "times"];
+/// The kinds of metrics with a table of their own; `growth` is the fifth.
+const KINDS: [&str; 4] = ["counts", "outside", "times", "apps"];
 
 /// Prints the metrics and their goals.
 pub(super) fn list(folders: &[&Folder]) {
