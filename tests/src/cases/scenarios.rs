@@ -13,7 +13,7 @@ pub(super) fn all() -> Vec<Case> {
         bash("scenario/git", "git.sh").packages(&["git", "grep", "sed", "tar"]),
         Case::installed("scenario/python", "/usr/bin/python3").args([file("python_processes.py")]).packages(&["dash", "coreutils"]).memory("1G").cpus(&[2]).seconds(300),
         java("scenario/java", &["Default"]),
-        java("scenario/java-collectors", &["Serial", "Parallel", "G1", "Z", "Shenandoah"]).seconds(1500).slow(),
+        java("scenario/java-collectors", &["Serial", "Parallel", "G1", "Z", "Shenandoah"]).seconds(2400).slow(),
         shell("scenario/go-build", "go_build.sh", &[go_program()]).packages(&["golang-go"]).with_files(go_program()).memory("2G").exit(4).slow(),
     ];
     cases.extend(hellos());
