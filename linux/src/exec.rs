@@ -183,7 +183,7 @@ fn check(context: &Context<'_>, file: Location) -> Result<Location, Cause> {
         FileKind::Regular => {}
         other => return Err(Cause::NotRegular(other)),
     }
-    context.check(&file, vfs::Access::EXECUTE).map_err(|_| Cause::NotExecutable)?;
+    file.require_executable().and_then(|()| context.check(&file, vfs::Access::EXECUTE)).map_err(|_| Cause::NotExecutable)?;
     Ok(file)
 }
 

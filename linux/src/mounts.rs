@@ -61,7 +61,7 @@ impl Tree<'_> {
 
     fn mount(&self, path: &[u8], inode: Arc<dyn Inode>, kind: &'static str) -> Result<(), Errno> {
         let at = self.directory(path, 0o755)?;
-        self.mounts.mount(at, inode, kind, kind, MountMode::ReadWrite).map(drop)
+        self.mounts.mount(at, inode, kind, kind, MountMode::empty()).map(drop)
     }
 }
 

@@ -142,7 +142,7 @@ fn mount_root() -> Result<MountTable, Failure> {
     let image = Image::new(image_bytes()?).map_err(|e| damaged(&e))?;
     let lower = erofs_fs::mount(image, IMAGE_DEV, physical).map_err(|e| damaged(&e))?;
     let root = TmpFs::over(lower, crate::sys::file::memory_options(ROOT_DEV));
-    Ok(MountTable::new(root, "overlay", "oxv", MountMode::ReadWrite))
+    Ok(MountTable::new(root, "overlay", "oxv", MountMode::empty()))
 }
 
 fn root_context<R>(fs: &FsState, ids: &Ids, f: impl FnOnce(&Context<'_>, &Location) -> R) -> R {

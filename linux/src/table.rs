@@ -520,7 +520,7 @@ table! {
     setresgid => info::setresgid / 3, full;
     getresuid => info::getresuid / 3, full;
     getresgid => info::getresgid / 3, full;
-    setfsuid => info::setfsuid / 1, full;
+    setfsuid => info::setfsuid / 1, partial("for the whole process");
     setfsgid => info::setfsgid / 1, full;
     getgroups => info::getgroups / 2, full;
     setgroups => info::setgroups / 2, full;

@@ -288,6 +288,12 @@ static void times(void)
 	CHECK(pread(fd, buf, 1, 0) == 1 && fstat(fd, &second) == 0 && ns(second.st_atim) > ns(first.st_atim));
 	CHECK(ns(second.st_mtim) == ns(first.st_mtim) && ns(second.st_ctim) == ns(first.st_ctim));
 	CHECK(pread(fd, buf, 1, 0) == 1 && fstat(fd, &first) == 0 && ns(first.st_atim) == ns(second.st_atim));
+	/* Mapping counts as reading, the first write through a shared mapping as writing. */
+	CHECK(futimens(fd, old) == 0 && fstat(fd, &first) == 0);
+	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(page != MAP_FAILED && fstat(fd, &second) == 0 && ns(second.st_atim) > ns(first.st_atim) && ns(second.st_mtim) == ns(first.st_mtim));
+	page[0] = 'y';
+	CHECK(msync(page, 4096, MS_SYNC) == 0 && fstat(fd, &second) == 0 && ns(second.st_mtim) > ns(first.st_mtim) && munmap(page, 4096) == 0);
 	CHECK(fcntl(fd, F_SET_RW_HINT, &hint) == 0 && (hint = 9) && fcntl(fd, F_GET_RW_HINT, &hint) == 0 && hint == 3);
 	hint = 77;
 	FAILS(fcntl(fd, F_SET_RW_HINT, &hint), EINVAL);

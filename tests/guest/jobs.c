@@ -543,7 +543,13 @@ static void pidfds(void)
 	CHECK(fd >= 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC));
 	struct pollfd poller = { .fd = fd, .events = POLLIN };
 	CHECK(poll(&poller, 1, 0) == 0);
-	char c;
+	char c, path[40], line[80];
+	int shown = -1;
+	snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+	FILE *facts = fopen(path, "r");
+	while (facts && shown == -1 && fgets(line, sizeof line, facts))
+		sscanf(line, "Pid:\t%d", &shown);
+	CHECK(facts && fclose(facts) == 0 && shown == pid);
 	FAILS(read(fd, &c, 1), EINVAL);
 	CHECK(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0) == 0);
 	FAILS(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 8), EINVAL);

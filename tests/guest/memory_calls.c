@@ -31,6 +31,11 @@ static void locking(void)
 	CHECK(syscall(SYS_mlock2, p + 2 * P, 2 * P, 1) == 0 && status_kb("VmLck") - before == 16);
 	CHECK(mincore(p, 8 * P, there) == 0 && !(there[2] & 1));
 	FAILS(syscall(SYS_mlock2, p, P, 2), EINVAL);
+	/* Beyond the program's half nothing is mapped; only a range that wraps is none. */
+	char *last = (char *)(INT64_MAX & -P);
+	FAILS(mlock(last, 2 * P), ENOMEM);
+	FAILS(munlock(last, 2 * P), ENOMEM);
+	FAILS(munlock((char *)-P, 2 * P), EINVAL);
 	FAILS(madvise(p, P, MADV_DONTNEED), EINVAL);
 	p[0] = 5;
 	CHECK(madvise(p, P, 24 /* MADV_DONTNEED_LOCKED */) == 0 && p[0] == 0);

@@ -1,9 +1,11 @@
 /* Mounts by root: file systems in memory, parts of the tree shown twice, read-only ones, and what is in the way of taking them away. */
 #include "check.h"
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #define DIR_ "/tmp/mounts-test"
@@ -68,6 +70,13 @@ int main(void)
 	CHECK(close(fd) == 0 && mount("again", "m", "tmpfs", MS_RDONLY, NULL) == 0);
 	FAILS(open("m/f", O_WRONLY | O_CREAT, 0600), EROFS);
 	CHECK(umount("m") == 0 && mount("proc", "m", "proc", 0, NULL) == 0 && access("m/self/stat", R_OK) == 0 && umount("m") == 0);
+
+	CHECK(mount("none", "m", "tmpfs", MS_NOEXEC, NULL) == 0 && (fd = open("m/f", O_RDWR | O_CREAT, 0755)) >= 0 && write(fd, "#!/bin/sh\n", 10) == 10);
+	CHECK(fchmod(fd, 0755) == 0 && fstatfs(fd, &fs) == 0 && (fs.f_flags & ST_NOEXEC) && access("m", X_OK) == 0);
+	FAILS(access("m/f", X_OK), EACCES);
+	FAILS(execl("m/f", "f", NULL), EACCES);
+	CHECK(mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) == MAP_FAILED && errno == EPERM);
+	CHECK(mount(NULL, "m", NULL, MS_REMOUNT, NULL) == 0 && access("m/f", X_OK) == 0 && close(fd) == 0 && umount("m") == 0);
 	if (fork() == 0) {
 		int denied = setuid(1000) == 0 && mount("none", "m", "tmpfs", 0, NULL) == -1 && errno == EPERM;
 		_exit(denied && umount2("m", 0) == -1 && errno == EPERM ? 3 : 4);

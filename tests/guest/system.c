@@ -130,6 +130,15 @@ int main(int argc, char **argv)
 	CHECK(sysinfo(&info) == 0 && info.totalram > 0 && info.freeram > 0 && times(&tms) > 0);
 	FAILS(waitpid(-1, NULL, WNOHANG), ECHILD);
 
+	/* prctl. */
+	CHECK(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) == PR_MCE_KILL_DEFAULT && prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_LATE, 0, 0) == 0);
+	CHECK(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) == PR_MCE_KILL_LATE && prctl(PR_MCE_KILL, PR_MCE_KILL_CLEAR, 0, 0, 0) == 0);
+	CHECK(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) == PR_MCE_KILL_DEFAULT);
+	FAILS(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, 3, 0, 0), EINVAL);
+	FAILS(prctl(PR_MCE_KILL, PR_MCE_KILL_CLEAR, 1, 0, 0), EINVAL);
+	FAILS(prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, 0, 4096, "a]b"), EINVAL);
+	FAILS(prctl(PR_SET_VMA, 7, 0, 0, 0), EINVAL);
+
 	/* Calls that do not exist. */
 	FAILS(syscall(1000), ENOSYS);
 	FAILS(syscall(-5L), ENOSYS);

@@ -61,6 +61,10 @@ pub trait Mappable: Any + Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
+    /// Called when a page is about to be written through a shared mapping that could not be written there before: time to note that the object
+    /// changes. As on Linux, a page that was read before may be written without this.
+    fn written(&self) {}
+
     /// Called by `msync(MS_SYNC)` for a shared mapping: brings the byte range to stable storage.
     ///
     /// # Errors

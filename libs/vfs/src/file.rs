@@ -348,9 +348,9 @@ impl OpenFile {
         self.moved(n, Happening::MODIFY)
     }
 
-    /// Notes the access time.
+    /// Notes the access time: something was read from the file, or will be through a mapping.
     #[inline]
-    fn was_read(&self) {
+    pub fn was_read(&self) {
         if self.is_content && !self.flags().contains(OpenFlags::NOATIME) && !self.file.note_access() {
             self.inode().accessed();
         }

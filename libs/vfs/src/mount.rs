@@ -6,8 +6,9 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use bitflags::bitflags;
 use sync::{Mutex, MutexGuard, RwLock};
 
 use crate::dentry::Dentry;
@@ -15,13 +16,15 @@ use crate::inode::Inode;
 use crate::types::FileKind;
 use crate::{Errno, Result};
 
-/// Whether a mount lets its files be changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MountMode {
-    /// Changes are allowed.
-    ReadWrite,
-    /// Changes give `EROFS`.
-    ReadOnly,
+bitflags! {
+    /// What a mount does not let its files be used for.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct MountMode: u8 {
+        /// Changes give `EROFS`.
+        const READ_ONLY = 1;
+        /// Nothing may be executed.
+        const NO_EXEC = 2;
+    }
 }
 
 /// Whether a mount goes although it is in use.
@@ -41,17 +44,18 @@ pub struct Mount {
     pub fs_type: &'static str,
     /// Source shown in `/proc/mounts`.
     pub source: Box<str>,
-    read_only: AtomicBool,
+    /// Bits of a [`MountMode`].
+    mode: AtomicU8,
     root: Arc<Dentry>,
     /// What it covers; `None` for the top of the tree and for nameless objects.
     covers: Option<Location>,
 }
 
 impl Mount {
-    /// Whether it can be written to.
+    /// What its files may not be used for.
     #[must_use]
     pub fn mode(&self) -> MountMode {
-        if self.read_only.load(Ordering::Relaxed) { MountMode::ReadOnly } else { MountMode::ReadWrite }
+        MountMode::from_bits_truncate(self.mode.load(Ordering::Relaxed))
     }
 
     /// The path of its root in its file system: not `/` for one that shows a part of it.
@@ -84,7 +88,7 @@ impl Location {
             id: 0,
             fs_type: "none",
             source: Box::from("none"),
-            read_only: AtomicBool::new(false),
+            mode: AtomicU8::new(0),
             root: dentry.clone(),
             covers: None,
         };
@@ -168,7 +172,16 @@ impl Location {
     /// # Errors
     /// `EROFS`.
     pub fn require_writable(&self) -> Result<()> {
-        if self.mount.mode() == MountMode::ReadOnly { Err(Errno::EROFS) } else { Ok(()) }
+        if self.mount.mode().contains(MountMode::READ_ONLY) { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
+    /// Fails for a file that its mount lets nobody execute.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    pub fn require_executable(&self) -> Result<()> {
+        let refused = self.mount.mode().contains(MountMode::NO_EXEC) && self.inode().kind() == FileKind::Regular;
+        if refused { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     /// Whether the place was removed from the tree.
@@ -265,7 +278,7 @@ impl MountTable {
             id: 1,
             fs_type,
             source: Box::from(source),
-            read_only: AtomicBool::new(mode == MountMode::ReadOnly),
+            mode: AtomicU8::new(mode.bits()),
             root: Dentry::new_root(root, b""),
             covers: None,
         };
@@ -342,7 +355,7 @@ impl MountTable {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             fs_type,
             source: Box::from(source),
-            read_only: AtomicBool::new(mode == MountMode::ReadOnly),
+            mode: AtomicU8::new(mode.bits()),
             root: root.clone(),
             covers: Some(at),
         });
@@ -350,7 +363,7 @@ impl MountTable {
         Ok(Location { mount, dentry: root })
     }
 
-    /// Changes whether the mount whose root is `place` can be written to.
+    /// Changes what the files of the mount whose root is `place` may not be used for.
     ///
     /// # Errors
     /// `EINVAL` if it is no mount's root.
@@ -358,7 +371,7 @@ impl MountTable {
         if !place.is_mount_root() {
             return Err(Errno::EINVAL);
         }
-        place.mount.read_only.store(mode == MountMode::ReadOnly, Ordering::Relaxed);
+        place.mount.mode.store(mode.bits(), Ordering::Relaxed);
         Ok(())
     }
 

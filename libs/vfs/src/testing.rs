@@ -32,7 +32,7 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn on(root: Arc<dyn Inode>) -> Self {
-        let mounts = MountTable::new(root, "tmpfs", "test", MountMode::ReadWrite);
+        let mounts = MountTable::new(root, "tmpfs", "test", MountMode::empty());
         let root = mounts.root();
         Self { mounts, root, credentials: Credentials::root(), umask: 0o022 }
     }

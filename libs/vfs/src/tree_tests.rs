@@ -330,7 +330,7 @@ fn mounts_are_crossed_both_ways() {
     tree.mkdir("/mnt").unwrap();
     tree.mkdir("/mnt/covered").unwrap();
     let other = TmpFs::mount(Options::new(77, clock));
-    tree.mounts.mount(tree.at("/mnt").unwrap(), other, "tmpfs", "two", MountMode::ReadWrite).unwrap();
+    tree.mounts.mount(tree.at("/mnt").unwrap(), other, "tmpfs", "two", MountMode::empty()).unwrap();
     assert!(tree.list("/mnt").is_empty());
     tree.mkdir("/mnt/d").unwrap();
     let inside = tree.at("/mnt/d").unwrap();
@@ -353,7 +353,7 @@ fn a_read_only_mount_refuses_every_change() {
     let tree = Tree::empty();
     tree.mkdir("/ro").unwrap();
     let files = image(&[("/f", b"data")]);
-    tree.mounts.mount(tree.at("/ro").unwrap(), files, "erofs", "image", MountMode::ReadOnly).unwrap();
+    tree.mounts.mount(tree.at("/ro").unwrap(), files, "erofs", "image", MountMode::READ_ONLY).unwrap();
     assert_eq!(tree.read("/ro/f").unwrap(), b"data");
     assert_eq!(error(tree.open("/ro/f", OpenFlags::WRONLY)), Errno::EROFS);
     assert_eq!(error(tree.open("/ro/new", CREATE)), Errno::EROFS);
@@ -524,7 +524,7 @@ fn what_is_mounted_in_a_synthetic_tree_is_found_again() {
     let sub = Entry::fixed(std::vec![("here", empty()), ("there", empty())]);
     let tree = Tree::on(mount(std::sync::Arc::new(Fixed(std::vec![("sub", sub)])), 3, crate::types::PROC_MAGIC, clock));
     let other = TmpFs::mount(Options::new(9, clock));
-    tree.mounts.mount(tree.at("/sub/here").unwrap(), other, "tmpfs", "two", MountMode::ReadWrite).unwrap();
+    tree.mounts.mount(tree.at("/sub/here").unwrap(), other, "tmpfs", "two", MountMode::empty()).unwrap();
     tree.write("/sub/here/f", b"x").unwrap();
     assert_eq!(tree.read("/sub/here/f").unwrap(), b"x");
     assert_eq!(tree.at("/sub/there").unwrap().inode().metadata().dev, 3);
@@ -541,7 +541,7 @@ fn binds_show_a_tree_twice_and_unmount_only_when_unused() {
     for path in ["/a", "/a/in", "/a/m", "/b", "/c"] {
         tree.mkdir(path).unwrap();
     }
-    tree.mounts.mount(tree.at("/a/m").unwrap(), TmpFs::mount(Options::new(9, clock)), "tmpfs", "m", MountMode::ReadWrite).unwrap();
+    tree.mounts.mount(tree.at("/a/m").unwrap(), TmpFs::mount(Options::new(9, clock)), "tmpfs", "m", MountMode::empty()).unwrap();
     tree.write("/a/m/f", b"m").unwrap();
     tree.mounts.bind(&tree.at("/a").unwrap(), tree.at("/b").unwrap()).unwrap();
     tree.mounts.bind_all(&tree.at("/a").unwrap(), tree.at("/c").unwrap()).unwrap();
@@ -551,7 +551,7 @@ fn binds_show_a_tree_twice_and_unmount_only_when_unused() {
     assert_eq!(tree.read("/c/m/f").unwrap(), b"m");
     assert_eq!(tree.at("/b/in").unwrap().path_from(&tree.root), b"/b/in");
     assert_eq!(tree.rename("/b/in/f", "/a/f"), Err(Errno::EXDEV));
-    tree.mounts.remount(&tree.at("/b").unwrap(), MountMode::ReadOnly).unwrap();
+    tree.mounts.remount(&tree.at("/b").unwrap(), MountMode::READ_ONLY).unwrap();
     assert_eq!(tree.write("/b/in/g", b"").err(), Some(Errno::EROFS));
     assert_eq!(tree.mounts.unmount(&tree.at("/a").unwrap(), Lazy::No), Err(Errno::EINVAL));
     let file = tree.open("/b/in/f", OpenFlags::RDONLY).unwrap();

@@ -99,6 +99,8 @@ pub struct Process {
     pub no_new_privileges: AtomicBool,
     /// `PR_SET_KEEPCAPS`.
     pub keep_capabilities: AtomicBool,
+    /// `PR_MCE_KILL`, which a child inherits.
+    pub memory_failure_policy: AtomicU32,
     start_ns: u64,
     /// What it has registered for with `membarrier`.
     pub membarrier: AtomicU32,
@@ -154,6 +156,7 @@ impl Process {
             dumpable: AtomicU32::new(1),
             no_new_privileges: AtomicBool::new(false),
             keep_capabilities: AtomicBool::new(false),
+            memory_failure_policy: AtomicU32::new(linux_abi::prctl::PR_MCE_KILL_DEFAULT),
             start_ns: kernel::clock::monotonic_ns(),
             membarrier: AtomicU32::new(0),
             dead_threads: Mutex::new(Usage::default()),
@@ -192,6 +195,7 @@ impl Process {
         self.set_terminal(parent.terminal());
         self.set_dumpable(parent.dumpable());
         self.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.memory_failure_policy.store(parent.memory_failure_policy.load(Ordering::Relaxed), Ordering::Relaxed);
         self.membarrier.store(parent.membarrier.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         self.family.set_parent(parent.pid);

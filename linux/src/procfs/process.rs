@@ -25,6 +25,7 @@ use super::{maps, named, number, pagemap};
 use crate::entry::with_task;
 use crate::oom;
 use crate::process::{Process, Task};
+use crate::sys::pidfd::PidFd;
 use crate::sys::sched::Attributes;
 use crate::sysfs::{cpu_list, cpu_mask};
 use crate::terminal;
@@ -221,6 +222,11 @@ fn file_info(file: &OpenFile) -> String {
             let (events, data) = (interest.events, interest.data);
             let _ = writeln!(out, "tfd: {fd:8} events: {events:8x} data: {data:16x}  pos:0 ino:{ino:x} sdev:0");
         }
+    }
+    if let Some(pidfd) = file.downcast::<PidFd>() {
+        let pid = pidfd.process().map_or(-1, |process| i64::from(process.pid()));
+        // Writing into a String cannot fail.
+        let _ = write!(out, "Pid:\t{pid}\nNSpid:\t{pid}\n");
     }
     out
 }
@@ -552,11 +558,14 @@ fn escape(path: &[u8]) -> Vec<u8> {
     out
 }
 
-fn mode(mode: MountMode) -> &'static str {
-    match mode {
-        MountMode::ReadWrite => "rw",
-        MountMode::ReadOnly => "ro",
-    }
+/// Whether a mount or its file system can be written to.
+fn access(mode: MountMode) -> &'static str {
+    if mode.contains(MountMode::READ_ONLY) { "ro" } else { "rw" }
+}
+
+/// The options of a mount.
+fn options(mode: MountMode) -> String {
+    format!("{}{},relatime", access(mode), if mode.contains(MountMode::NO_EXEC) { ",noexec" } else { "" })
 }
 
 fn mounts(process: &Process) -> Result<Vec<u8>> {
@@ -564,7 +573,7 @@ fn mounts(process: &Process) -> Result<Vec<u8>> {
     for entry in process.fs.mounts.list(&process.fs.root.read()) {
         out.extend_from_slice(format!("{} ", entry.mount.source).as_bytes());
         out.extend(escape(&entry.path));
-        out.extend_from_slice(format!(" {} {},relatime 0 0\n", entry.mount.fs_type, mode(entry.mount.mode())).as_bytes());
+        out.extend_from_slice(format!(" {} {} 0 0\n", entry.mount.fs_type, options(entry.mount.mode())).as_bytes());
     }
     Ok(out)
 }
@@ -587,8 +596,8 @@ fn mountinfo(process: &Process) -> Result<Vec<u8>> {
         out.extend(escape(&entry.mount.root_path()));
         out.push(b' ');
         out.extend(escape(&entry.path));
-        let (mode, kind) = (mode(entry.mount.mode()), entry.mount.fs_type);
-        out.extend_from_slice(format!(" {mode},relatime - {kind} {} {mode}\n", entry.mount.source).as_bytes());
+        let (mode, kind) = (entry.mount.mode(), entry.mount.fs_type);
+        out.extend_from_slice(format!(" {} - {kind} {} {}\n", options(mode), entry.mount.source, access(mode)).as_bytes());
     }
     Ok(out)
 }

@@ -17,6 +17,7 @@ use crate::capabilities::Capabilities;
 use crate::ctx::{Ctx, SysResult};
 use crate::process::{self, Ids, OwnId, Usage};
 use crate::random;
+use crate::sys::prctl;
 use crate::user_ptr::{UserPtr, UserSlice};
 
 /// The kernel release the program is told: the Linux whose behaviour is the reference.
@@ -240,8 +241,13 @@ pub fn prctl(ctx: &Ctx<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: 
         pr::PR_GET_KEEPCAPS => Ok(usize::from(ctx.process().keep_capabilities.load(Ordering::Relaxed))),
         pr::PR_GET_SECUREBITS => Ok(0),
         pr::PR_GET_SECCOMP => Ok(0),
-        // Names for anonymous mappings are only shown in /proc/self/maps.
-        pr::PR_SET_VMA => Ok(0),
+        pr::PR_SET_VMA if arg2 == 0 => prctl::set_area_name(ctx, arg3, arg4, UserPtr::new(arg5)),
+        // There are no performance events that could be on.
+        pr::PR_TASK_PERF_EVENTS_DISABLE | pr::PR_TASK_PERF_EVENTS_ENABLE => Ok(0),
+        pr::PR_MCE_KILL if arg4 == 0 && arg5 == 0 => prctl::set_memory_failure_policy(ctx, arg2, arg3),
+        pr::PR_MCE_KILL_GET if (arg2, arg3, arg4, arg5) == (0, 0, 0, 0) => {
+            Ok(ctx.process().memory_failure_policy.load(Ordering::Relaxed) as usize)
+        }
         _ => Err(Errno::EINVAL),
     }
 }

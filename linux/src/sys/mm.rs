@@ -84,8 +84,12 @@ fn file_backing(ctx: &Ctx<'_>, file: &OpenFile, shared: bool, prot: Prot, offset
     if content.kind() == FileKind::Directory {
         return Err(Errno::ENODEV);
     }
+    if prot.contains(Prot::EXEC) {
+        file.location().require_executable().map_err(|_| Errno::EPERM)?;
+    }
     let kind = if shared { MapKind::Shared } else { MapKind::Private };
     let object = content.mappable(kind).ok_or(Errno::ENODEV)?;
+    file.was_read();
     let sharing = match (shared, flags.can_write()) {
         (false, _) => Sharing::Private,
         (true, true) => Sharing::Shared,

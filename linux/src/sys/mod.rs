@@ -10,6 +10,7 @@ pub mod membarrier;
 pub mod mm;
 pub mod pidfd;
 pub mod policy;
+mod prctl;
 pub mod process;
 pub mod remote;
 pub mod sched;

@@ -122,7 +122,11 @@ impl AddressSpace {
         if size != PageSize::Size4K {
             return self.write_large(area, va, entry, size);
         }
-        if area.flags.contains(AreaFlags::SHARED) || references(entry) == 1 {
+        let shared = area.flags.contains(AreaFlags::SHARED);
+        if shared || references(entry) == 1 {
+            if let Some(part) = area.backing.part.as_ref().filter(|_| shared) {
+                part.object.written();
+            }
             let writable = entry.with_flags(leaf_flags(area.prot, InPlace::Writable));
             return Ok(self.exchange(va, size, entry, writable));
         }
@@ -169,6 +173,9 @@ impl AddressSpace {
             _ => FaultError::BusError,
         })?;
         if area.flags.contains(AreaFlags::SHARED) {
+            if access == Access::Write {
+                part.object.written();
+            }
             return self.install(spot, va, frame, shared_flags(area, access));
         }
         if access == Access::Write {

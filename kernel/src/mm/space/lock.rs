@@ -26,7 +26,9 @@ impl AddressSpace {
     pub fn lock_pages(&self, start: VirtAddr, len: u64, lock: Lock) -> Result<(), Errno> {
         let from = start.align_down(PAGE);
         let len = len.checked_add(start - from).ok_or(Errno::EINVAL)?;
-        let Some(end) = aligned_range(from, len).map_err(|_| Errno::EINVAL)? else { return Ok(()) };
+        from.0.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE)).ok_or(Errno::EINVAL)?;
+        // What lies beyond the program's half is not mapped.
+        let Some(end) = aligned_range(from, len)? else { return Ok(()) };
         let areas = self.areas.read();
         let covered = areas.map.is_covered(from, end);
         let inaccessible = areas.map.overlapping(from, end).any(|area| area.prot.is_empty());

@@ -751,6 +751,10 @@ impl Mappable for Mapping {
         Some(self.content().mappers())
     }
 
+    fn written(&self) {
+        self.node.touch();
+    }
+
     fn punch_hole(&self, start: u64, end: u64) -> Result<()> {
         self.node.allocate(Allocate::PunchHole, start, end - start)
     }

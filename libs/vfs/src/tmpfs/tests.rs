@@ -118,6 +118,17 @@ fn names_added_deep_below_are_kept_without_anybody_holding_on() {
 }
 
 #[test]
+fn writing_through_a_mapping_changes_the_times() {
+    let tree = Tree::layered(&[]);
+    tree.write("/f", b"text").unwrap();
+    let inode = tree.open("/f", OpenFlags::RDWR).unwrap().inode().clone();
+    let before = inode.metadata();
+    inode.clone().mappable(MapKind::Shared).unwrap().written();
+    let after = inode.metadata();
+    assert!(after.mtime > before.mtime && after.ctime > before.ctime && after.atime == before.atime);
+}
+
+#[test]
 fn a_shared_mapping_of_a_lower_file_sees_later_writes() {
     let data = big();
     let tree = Tree::layered(&[("/f", &data)]);

@@ -6,7 +6,8 @@ use linux_abi::time::{Timespec, Timeval};
 use vfs::inode::XattrMode;
 use vfs::inotify::{self, Happening};
 use vfs::ops::SetTime;
-use vfs::types::{Access, Credentials, FileKind, Metadata, StatFs, dev_major, dev_minor};
+use vfs::mount::MountMode;
+use vfs::types::{Access, Credentials, FileKind, Metadata, dev_major, dev_minor};
 use vfs::{Location, ops::Context};
 
 use super::{
@@ -134,7 +135,11 @@ pub fn statx(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32
     out.write(&statx).map(|()| 0)
 }
 
-fn statfs_of(s: &StatFs) -> Statfs {
+fn statfs_of(place: &Location) -> Statfs {
+    const ST_RDONLY: i64 = 1;
+    const ST_NOEXEC: i64 = 8;
+    let (s, mode) = (place.inode().statfs(), place.mount().mode());
+    let flag = |mount, flag| if mode.contains(mount) { flag } else { 0 };
     Statfs {
         kind: s.magic as i64,
         bsize: s.block_size as i64,
@@ -146,7 +151,7 @@ fn statfs_of(s: &StatFs) -> Statfs {
         fsid: [0; 2],
         namelen: NAME_LEN,
         frsize: s.block_size as i64,
-        flags: s.flags as i64,
+        flags: s.flags as i64 | flag(MountMode::READ_ONLY, ST_RDONLY) | flag(MountMode::NO_EXEC, ST_NOEXEC),
         spare: [0; 4],
     }
 }
@@ -156,8 +161,8 @@ fn statfs_of(s: &StatFs) -> Statfs {
 /// # Errors
 /// Those of `statfs(2)`.
 pub fn statfs(ctx: &Ctx<'_>, path: UserPtr<u8>, out: UserPtr<Statfs>) -> SysResult {
-    let s = with_place(ctx, AT_FDCWD, path, 0, |_, place| Ok(place.inode().statfs()))?;
-    out.write(&statfs_of(&s)).map(|()| 0)
+    let s = with_place(ctx, AT_FDCWD, path, 0, |_, place| Ok(statfs_of(place)))?;
+    out.write(&s).map(|()| 0)
 }
 
 /// `fstatfs`.
@@ -165,8 +170,8 @@ pub fn statfs(ctx: &Ctx<'_>, path: UserPtr<u8>, out: UserPtr<Statfs>) -> SysResu
 /// # Errors
 /// `EBADF`, `EFAULT`.
 pub fn fstatfs(ctx: &Ctx<'_>, fd: i32, out: UserPtr<Statfs>) -> SysResult {
-    let s = find(ctx, fd)?.inode().statfs();
-    out.write(&statfs_of(&s)).map(|()| 0)
+    let s = statfs_of(find(ctx, fd)?.location());
+    out.write(&s).map(|()| 0)
 }
 
 /// `faccessat2`.
@@ -179,6 +184,9 @@ pub fn faccessat2(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, mode: u32, flags
     let ids = ctx.process().ids();
     let real = Credentials { uid: ids.ruid, gid: ids.rgid, groups: ids.groups };
     with_place(ctx, dirfd, path, flags & !AT_EACCESS, |context, place| {
+        if access.contains(Access::EXECUTE) {
+            place.require_executable()?;
+        }
         if access.is_empty() || flags & AT_EACCESS != 0 {
             return context.check(place, access);
         }

@@ -18,6 +18,7 @@ use crate::user_ptr::UserPtr;
 use crate::{devfs, procfs, sysfs};
 
 const MS_RDONLY: u64 = raw::MS_RDONLY as u64;
+const MS_NOEXEC: u64 = raw::MS_NOEXEC as u64;
 const MS_REMOUNT: u64 = raw::MS_REMOUNT as u64;
 const MS_BIND: u64 = raw::MS_BIND as u64;
 const MS_MOVE: u64 = raw::MS_MOVE as u64;
@@ -46,7 +47,9 @@ pub fn mount(ctx: &Ctx<'_>, source: UserPtr<u8>, target: UserPtr<u8>, kind: User
     let flags = if flags & 0xffff_0000 == MS_MAGIC { flags & 0xffff } else { flags };
     let text = |pointer: UserPtr<u8>| if pointer.is_null() { Ok(Vec::new()) } else { pointer.read_path() };
     let (kind, options, name) = (text(kind)?, text(data)?, text(source)?);
-    let mode = if flags & MS_RDONLY != 0 { MountMode::ReadOnly } else { MountMode::ReadWrite };
+    let mut mode = MountMode::empty();
+    mode.set(MountMode::READ_ONLY, flags & MS_RDONLY != 0);
+    mode.set(MountMode::NO_EXEC, flags & MS_NOEXEC != 0);
     with_place(ctx, AT_FDCWD, target, 0, |context, at| {
         require_privilege(ctx)?;
         let mounts = context.viewer.mounts;
