@@ -3,6 +3,7 @@
 //! Steps: host tests of each crate, loom models, lint, the kernel's build, boot tests. Each package is tested by a cargo invocation of its own:
 //! in a common one, features that one crate's tests need would reach the others.
 
+use crate::conformance::quick;
 use crate::{build, lint, paths, run};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
@@ -60,10 +61,15 @@ pub(crate) struct Summary {
 impl Summary {
     /// Runs one step that is itself a single test.
     fn step(&mut self, name: &str, step: impl FnOnce() -> Result<()>) {
+        self.step_of_many(name, || step().map(|()| 1));
+    }
+
+    /// Runs one step that says how many tests it has passed.
+    fn step_of_many(&mut self, name: &str, step: impl FnOnce() -> Result<usize>) {
         eprintln!("== {name}");
         let start = Instant::now();
         match step() {
-            Ok(()) => self.passed += 1,
+            Ok(passed) => self.passed += passed,
             Err(error) => {
                 eprintln!("{error:#}");
                 self.fail(name);
@@ -212,7 +218,23 @@ fn boot(summary: &mut Summary, options: &Options) -> Result<()> {
     if options.slow {
         command.arg("--include-ignored");
     }
-    summary.count("boot tests", &mut command)
+    summary.count("boot tests", &mut command)?;
+    conformance(summary, options);
+    Ok(())
+}
+
+/// The quick part of the suites of others.
+fn conformance(summary: &mut Summary, options: &Options) {
+    let wanted = |name: &str| !options.host_only && options.filter.filter.as_ref().is_none_or(|filter| name.contains(filter));
+    for (name, prepare) in quick::PARTS.into_iter().filter(|(name, _)| wanted(name)) {
+        match prepare() {
+            Err(error) if options.allow_missing => {
+                eprintln!("{name} is passed over: {error:#}");
+                summary.skipped += 1;
+            }
+            part => summary.step_of_many(name, || part?.check(options.dev)),
+        }
+    }
 }
 
 /// Builds kernel and `oxv` and returns the command that runs the boot tests; arguments for them may follow.

@@ -9,6 +9,7 @@ mod file_data;
 mod kept;
 mod posix;
 mod python;
+pub(crate) mod quick;
 mod report;
 mod runner;
 mod stress_ng;
@@ -82,7 +83,7 @@ enum Suite {
 impl Suite {
     fn prepare(self, options: &Options) -> Result<runner::Suite> {
         match self {
-            Self::Posix => posix::prepare(),
+            Self::Posix => posix::prepare(None),
             Self::Nix => crates::prepare(&crates::NIX),
             Self::Tokio => crates::prepare(&crates::TOKIO),
             Self::Rustix => crates::prepare(&crates::RUSTIX),

@@ -19,17 +19,17 @@ const LIBRARIES: [&str; 3] = ["-lpthread", "-lrt", "-lm"];
 /// Debian's package sources.
 const SOURCES: &str = "/etc/apt/sources.list.d/debian.sources";
 
-/// Fetches and builds it.
+/// Fetches it and builds all of it, or the tests of these names.
 ///
 /// # Errors
 /// When apt does not find the source package.
-pub(super) fn prepare() -> Result<Suite> {
+pub(super) fn prepare(names: Option<&[&str]>) -> Result<Suite> {
     let directory = directory("posix")?;
     let source = match unpacked(&directory) {
         Some(source) => source,
-        None => fetch(&directory)?,
+        None => fetch(&directory).context("the Open POSIX Test Suite cannot be fetched; is a mirror with Debian's source packages within reach?")?,
     };
-    let tests = build(&source, &directory.join("bin"))?;
+    let tests = build(&source, &directory.join("bin"), names)?;
     Ok(Suite {
         name: "posix",
         title: "Open POSIX Test Suite 1.5.2 (interface tests)".to_owned(),
@@ -71,11 +71,12 @@ fn fetch(directory: &Path) -> Result<PathBuf> {
 }
 
 /// Compiles every test that has a `main`, a few at a time. One that does not compile is left out, as in the suite's own makefile.
-fn build(source: &Path, bin: &Path) -> Result<Vec<Test>> {
+fn build(source: &Path, bin: &Path, names: Option<&[&str]>) -> Result<Vec<Test>> {
     let mut work = sources(source)?;
     work.sort();
-    let tests: Vec<_> = work.iter().map(|path| test(source, path, bin)).collect::<Option<_>>().context("a test without a name")?;
-    let left = Mutex::new(work.iter().zip(&tests).filter(|(_, test)| !test.program.exists()).collect::<Vec<_>>());
+    let wanted = |test: &Test| names.is_none_or(|names| names.contains(&test.name.as_str()));
+    let tests = work.iter().filter_map(|path| Some((path, test(source, path, bin)?))).filter(|(_, test)| wanted(test)).collect::<Vec<_>>();
+    let left = Mutex::new(tests.iter().filter(|(_, test)| !test.program.exists()).collect::<Vec<_>>());
     eprintln!("conformance: {} tests, {} to compile", tests.len(), left.lock().map_or(0, |left| left.len()));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
@@ -87,7 +88,7 @@ fn build(source: &Path, bin: &Path) -> Result<Vec<Test>> {
             });
         }
     });
-    let built: Vec<_> = tests.into_iter().filter(|test| test.program.exists()).collect();
+    let built: Vec<_> = tests.into_iter().map(|(_, test)| test).filter(|test| test.program.exists()).collect();
     if built.is_empty() {
         bail!("no test compiles");
     }

@@ -13,7 +13,10 @@ const HEAD: &str = "# Conformance\n\nTest suites of others, run by `cargo xtask 
 not count. What fails among others is run again alone. A test waits for the network when it fails in oxv, and on Linux, too, where only local sockets can be made.\n";
 
 /// Why tests fail, by name: lines `NAME REASON`.
-fn reasons(suite: &Suite) -> Result<BTreeMap<String, String>> {
+///
+/// # Errors
+/// When they cannot be read.
+pub(super) fn reasons(suite: &Suite) -> Result<BTreeMap<String, String>> {
     let path = paths::root().join("tests/conformance").join(format!("{}.reasons", suite.name));
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -77,8 +80,11 @@ fn commit() -> Result<String> {
     Ok(format!("commit {}{changed}", git(&["rev-parse", "--short=10", "HEAD"])?.trim()))
 }
 
-/// A table of what fails here and not on Linux.
-fn failures(suite: &Suite, results: &Results) -> Result<String> {
+/// A table of what fails here and not on Linux; nothing if there is nothing.
+///
+/// # Errors
+/// When the reasons cannot be read.
+pub(super) fn failures(suite: &Suite, results: &Results) -> Result<String> {
     let reasons = reasons(suite)?;
     let mut text = String::new();
     for test in results.counted.iter().filter(|test| !results.passed(test) && !results.waiting.contains(&test.name) && results.guest.contains_key(&test.name)) {
