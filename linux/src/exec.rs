@@ -56,6 +56,8 @@ pub struct Request {
     pub ids: Ids,
     /// RLIMIT_STACK.
     pub stack_limit: u64,
+    /// RLIMIT_AS.
+    pub size_limit: u64,
 }
 
 /// A loaded program.
@@ -397,6 +399,7 @@ fn place(
     let highest_mmap = layout::USER_MAX - STACK_PAGES * PAGE - STACK_ROOM;
     space.set_mmap_base(VirtAddr(highest_mmap - random_pages(PIE_PAGES)));
     space.set_stack_limit(request.stack_limit);
+    space.set_size_limit(request.size_limit);
     let (_, plan) = load_image(space, program, root, Some(PIE_BASE + random_pages(PIE_PAGES)))?;
     space.set_brk_start(VirtAddr(plan.end + random_pages(BRK_PAGES)));
     let (base, entry) = match interpreter {

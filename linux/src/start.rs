@@ -182,6 +182,7 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
         envp: strings(exec.env),
         ids: ids.clone(),
         stack_limit: 8 << 20,
+        size_limit: u64::MAX,
     };
     let loaded = root_context(&fs, &ids, |context, cwd| exec::load(context, cwd, request))
         .map_err(|e| Failure { code: e.exit_code(), message: e.to_string() })?;

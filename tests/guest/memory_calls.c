@@ -81,6 +81,24 @@ static void lock_limit(void)
 	CHECK(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 3);
 }
 
+/* How much may be mapped in all. */
+static void size_limit(void)
+{
+	pid_t child = fork();
+	if (child == 0) {
+		struct rlimit limit = { (status_kb("VmSize") << 10) + 64 * P, RLIM_INFINITY };
+		char *p = anon(8 * P, RW);
+		int ok = setrlimit(RLIMIT_AS, &limit) == 0 && mmap(NULL, 128 * P, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == ENOMEM;
+		ok = ok && sbrk(128 * P) == (void *)-1 && errno == ENOMEM && mremap(p, 8 * P, 128 * P, MREMAP_MAYMOVE) == MAP_FAILED && errno == ENOMEM;
+		ok = ok && mmap(p, 8 * P, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p && munmap(anon(32 * P, RW), 32 * P) == 0;
+		limit.rlim_cur = P;
+		ok = ok && setrlimit(RLIMIT_AS, &limit) == 0 && mmap(NULL, P, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && munmap(p, P) == 0;
+		_exit(ok ? 3 : 4);
+	}
+	int status;
+	CHECK(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 3);
+}
+
 static void asking(void)
 {
 	unsigned char there[4];
@@ -213,6 +231,7 @@ int main(void)
 {
 	locking();
 	lock_limit();
+	size_limit();
 	asking();
 	pagemap();
 	reaching();

@@ -380,7 +380,20 @@ impl Process {
             return Err(Errno::EPERM);
         }
         *slot = new;
+        drop(limits);
+        self.limit_space(resource, new.cur);
         Ok(())
+    }
+
+    /// Tells the address space of a limit that concerns it; not one that is only borrowed (`vfork`).
+    fn limit_space(&self, resource: u32, bytes: u64) {
+        let space = self.space();
+        let borrowed = || self.parent().is_some_and(|parent| Arc::ptr_eq(&parent.space(), &space));
+        match resource {
+            raw::RLIMIT_AS if !borrowed() => space.set_size_limit(bytes),
+            raw::RLIMIT_STACK if !borrowed() => space.set_stack_limit(bytes),
+            _ => {}
+        }
     }
 
     /// The threads, in order of their numbers.

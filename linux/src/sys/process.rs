@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use kernel::thread::{self, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::process::Rusage;
-use linux_abi::raw::RLIMIT_STACK;
+use linux_abi::raw::{RLIMIT_AS, RLIMIT_STACK};
 use linux_abi::signal::{SigInfo, Signal};
 use vfs::Location;
 use vfs::ops::Context;
@@ -231,13 +231,13 @@ fn replace_program(
     envp: UserPtr<u64>,
 ) -> Result<(), Errno> {
     let process = ctx.process();
-    let stack_limit = process.limit(RLIMIT_STACK).map_or(u64::MAX, |l| l.cur);
+    let limit = |resource| process.limit(resource).map_or(u64::MAX, |limit| limit.cur);
     let mut argv = read_strings(argv)?;
     if argv.is_empty() {
         // As Linux since 5.18: a program may rely on argv[0].
         argv.push(Vec::new());
     }
-    let request = Request { path, file, argv, envp: read_strings(envp)?, ids: process.ids(), stack_limit };
+    let request = Request { path, file, argv, envp: read_strings(envp)?, ids: process.ids(), stack_limit: limit(RLIMIT_STACK), size_limit: limit(RLIMIT_AS) };
     let credentials = process.credentials();
     let loaded = process
         .fs

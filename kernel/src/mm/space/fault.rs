@@ -290,7 +290,7 @@ impl AddressSpace {
             let gap = if below.prot.is_empty() { 0 } else { vma::place::STACK_GUARD_GAP };
             start.0 >= below.end.0 + gap
         });
-        if !allowed || !gap_kept {
+        if !allowed || !gap_kept || self.check_size(&areas, old_start - start, start..start).is_err() {
             return Err(FaultError::NoMapping);
         }
         areas.map.grow_down(old_start, start);

@@ -61,6 +61,9 @@ impl AddressSpace {
     fn map_area(&self, request: &MapRequest, len: u64, backing: AreaBacking, mut flags: AreaFlags) -> Result<VirtAddr, Errno> {
         let areas = self.areas.read();
         check_area_count(&areas)?;
+        let hint = request.hint;
+        let end = if request.placement == Placement::Fixed { VirtAddr(hint.0.saturating_add(len)) } else { hint };
+        self.check_size(&areas, len, hint..end)?;
         self.register_with(&backing)?;
         flags.set(AreaFlags::LOCKED, areas.lock_future != Lock::Unlock || flags.contains(AreaFlags::LOCKED));
         let populate = request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) || areas.lock_future == Lock::Now;
@@ -246,6 +249,9 @@ impl AddressSpace {
         let (old_end, new_end) = (old.align_up(PAGE), wanted.align_up(PAGE));
         if new_end < old_end {
             return if self.remove_for_good(areas, new_end, old_end, |areas| areas.brk = wanted).is_ok() { wanted } else { old };
+        }
+        if new_end > old_end && self.check_size(&areas, new_end - old_end, old..old).is_err() {
+            return old;
         }
         let mut areas = areas.change(0..0);
         if new_end > old_end && extend_heap(&mut areas, old_end, new_end).is_err() {

@@ -55,6 +55,7 @@ use addr::{PAGE_SIZE, PhysAddr, VirtAddr, layout};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::any::Any;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use linux_abi::Errno;
 use page_table::{Entry, Flags, PageTable};
@@ -110,6 +111,8 @@ pub struct AddressSpace {
     peak: AtomicI64,
     /// `RLIMIT_STACK`: how long a growing area may become.
     stack_limit: AtomicU64,
+    /// `RLIMIT_AS`: how many bytes all areas together may have.
+    size_limit: AtomicU64,
     large_pages_off: AtomicBool,
     personality: OnceCell<Box<dyn Any + Send + Sync>>,
     /// It is on the list of spaces with pages that were given up.
@@ -146,6 +149,7 @@ impl AddressSpace {
             resident: AtomicI64::new(0),
             peak: AtomicI64::new(0),
             stack_limit: AtomicU64::new(8 << 20),
+            size_limit: AtomicU64::new(u64::MAX),
             large_pages_off: AtomicBool::new(false),
             personality: OnceCell::new(),
             lazy_listed: AtomicBool::new(false),
@@ -177,6 +181,22 @@ impl AddressSpace {
     /// Sets how many bytes a growing stack may have (`RLIMIT_STACK`).
     pub fn set_stack_limit(&self, bytes: u64) {
         self.stack_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Sets how many bytes all mappings together may have (`RLIMIT_AS`). What there is stays.
+    pub fn set_size_limit(&self, bytes: u64) {
+        self.size_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Fails where `more` bytes in areas, but for what is there in `instead_of`, would be more than allowed.
+    fn check_size(&self, areas: &Areas, more: u64, instead_of: Range<VirtAddr>) -> Result<(), Errno> {
+        let limit = self.size_limit.load(Ordering::Relaxed);
+        if limit == u64::MAX {
+            return Ok(());
+        }
+        let Range { start, end } = instead_of;
+        let replaced: u64 = areas.map.overlapping(start, end).map(|area| area.end.min(end) - area.start.max(start)).sum();
+        if (areas.map.bytes() - replaced).saturating_add(more) <= limit { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// Looks at the areas, and then holds the block around `addr`.

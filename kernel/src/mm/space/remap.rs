@@ -65,6 +65,7 @@ impl AddressSpace {
         if has_explicit(&area) && (request.target != RemapTarget::InPlace || new_len > old_len) {
             return Err(Errno::EINVAL);
         }
+        self.check_size(&areas, if request.keep_old { new_len } else { new_len.saturating_sub(old_len) }, old..old)?;
         if old_len == 0 {
             return self.duplicate(&mut areas, &area, new_len, request, &mut dropped);
         }
