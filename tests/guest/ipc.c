@@ -235,6 +235,14 @@ static void posix_queues(void)
 	FAILS(mq_notify(r, &event), EBUSY);
 	CHECK(mq_send(q, "a", 1, 0) == 0 && mq_send(q, "b", 1, 0) == 0 && told == 1 && told_value == 42 && told_code);
 	CHECK(mq_receive(q, text, 16, NULL) == 1 && mq_receive(q, text, 16, NULL) == 1 && mq_notify(q, NULL) == 0);
+	/* A process that closes any of its descriptors of the queue is told no more. Signal 0 is none. */
+	event.sigev_signo = 0;
+	mqd_t other = mq_open(name, O_RDWR);
+	CHECK(mq_notify(q, &event) == 0);
+	FAILS(mq_notify(r, &event), EBUSY);
+	CHECK(mq_close(other) == 0 && mq_notify(r, &event) == 0 && mq_notify(r, NULL) == 0);
+	event.sigev_signo = 65;
+	FAILS(mq_notify(q, &event), EINVAL);
 	snprintf(path, sizeof path, "/dev/mqueue%s", name);
 	CHECK(mq_send(q, "four", 4, 0) == 0);
 	int fd = open(path, O_RDONLY);

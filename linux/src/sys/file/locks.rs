@@ -14,6 +14,7 @@ use vfs::types::Access;
 
 use super::get;
 use crate::ctx::{Ctx, SysResult};
+use crate::sys::ipc;
 use crate::user_ptr::UserPtr;
 
 const F_GETLK: u32 = 5;
@@ -52,8 +53,9 @@ fn release_at_close(table: &'static LockTable, file: &OpenFile) {
     file.on_close(Box::new(move |owner| table.unlock_all(id, owner as u64)));
 }
 
-/// A descriptor is gone: the process's record locks on the file end (POSIX).
+/// A descriptor is gone: the process's record locks on the file end (POSIX), and it hears no more of the message queue that it was.
 pub(super) fn closed(pid: u32, file: &OpenFile) {
+    ipc::queue_closed(pid, file);
     if RECORDS.any() && file.content().is_some() {
         RECORDS.unlock_all(id(file), u64::from(pid));
     }

@@ -5,6 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use ipc::mqueue::{DEFAULT_SIZE, HARD_MAX_SIZE, MAX_QUEUES, MAX_SIZE, Notification, Queue, QueueFile, Size};
 use linux_abi::signal::{SigInfo, Signal};
@@ -217,6 +218,8 @@ pub fn mq_notify(ctx: &Ctx<'_>, fd: i32, event: UserPtr<Event>) -> SysResult {
             let (signal, method) = (word as u32, (word >> 32) as u32);
             let tell: Box<dyn FnOnce() + Send> = match method {
                 SIGEV_NONE => Box::new(|| ()),
+                // Valid on Linux, and tells nobody.
+                SIGEV_SIGNAL if signal == 0 => Box::new(|| ()),
                 SIGEV_SIGNAL => {
                     let signal = Signal::new(signal).ok_or(Errno::EINVAL)?;
                     Box::new(move || announce(pid, signal, value))
@@ -229,9 +232,24 @@ pub fn mq_notify(ctx: &Ctx<'_>, fd: i32, event: UserPtr<Event>) -> SysResult {
     let (queue, _) = queue(ctx, fd, Access::empty())?;
     match parsed {
         None => queue.forget(pid),
-        Some(notification) => queue.notify(notification)?,
+        Some(notification) => {
+            ASKED_FOR.store(true, Ordering::Relaxed);
+            queue.notify(notification)?;
+        }
     }
     Ok(0)
+}
+
+/// Some process has asked to be told of a message: then closing a descriptor must look whether it is a queue's.
+static ASKED_FOR: AtomicBool = AtomicBool::new(false);
+
+/// Process `pid` has closed a descriptor: if it is a queue's, the process is no longer told of messages (`mq_close(3)`).
+pub(crate) fn queue_closed(pid: u32, file: &OpenFile) {
+    if ASKED_FOR.load(Ordering::Relaxed)
+        && let Some(queue) = file.downcast::<QueueFile>()
+    {
+        queue.queue().forget(pid);
+    }
 }
 
 /// Tells process `pid` that a message arrived; the caller is its sender.
