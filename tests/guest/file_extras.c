@@ -331,6 +331,33 @@ static void attributes(void)
 	CHECK(close(fd) == 0 && unlink("x") == 0 && unlink("link") == 0);
 }
 
+/* Whoever closes each descriptor that /proc/self/fd shows must be shown all of them. */
+static void closing_while_listing(void)
+{
+	struct entry {
+		unsigned long ino, next;
+		unsigned short length;
+		unsigned char type;
+		char name[237];
+	} entry;
+	int status;
+	pid_t pid = fork();
+	if (pid == 0) {
+		int listing = open("/proc/self/fd", O_RDONLY | O_DIRECTORY), left = 0;
+		for (int fd = 30; fd < 60; fd++)
+			dup2(listing, fd);
+		/* Room for one entry or two. */
+		while (syscall(SYS_getdents64, listing, &entry, 24) > 0)
+			if (atoi(entry.name) >= 30)
+				close(atoi(entry.name));
+		for (int fd = 30; fd < 60; fd++)
+			left += fcntl(fd, F_GETFD) >= 0;
+		_exit(left);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+	CHECK(WEXITSTATUS(status) == 0);
+}
+
 int main(void)
 {
 	setbuf(stdout, NULL);
@@ -343,6 +370,7 @@ int main(void)
 	ranges();
 	times();
 	attributes();
+	closing_while_listing();
 	CHECK(chdir("/") == 0 && rmdir(DIR_) == 0);
 	return DONE();
 }

@@ -6,6 +6,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::Any;
 use core::ops::ControlFlow;
 
 use sync::Mutex;
@@ -98,7 +99,7 @@ impl Entry {
 }
 
 /// A directory of a synthetic tree.
-pub trait Directory: Send + Sync {
+pub trait Directory: Any + Send + Sync {
     /// The entry `name`.
     fn lookup(&self, name: &[u8]) -> Option<Entry>;
 
@@ -164,7 +165,30 @@ fn child_ino(parent: u64, name: &[u8]) -> u64 {
     (hash >> 16) | 1 << 20
 }
 
+/// Where names that are numbers begin in a listing, behind all others.
+const NUMBERS: u64 = 1 << 32;
+
+/// The entries of a directory with their places, in order. Numbers come and go (processes, threads, descriptors), and whoever closes each
+/// descriptor that a listing shows must be shown all of them: their places do not depend on what else there is.
+fn placed(entries: Vec<(Name, FileKind)>) -> Vec<(u64, (Name, FileKind))> {
+    let mut others = 0..NUMBERS;
+    let place = |name: &Name| match core::str::from_utf8(name).ok().and_then(|text| text.parse::<u32>().ok()) {
+        Some(number) => NUMBERS + u64::from(number),
+        None => others.next().unwrap_or(NUMBERS - 1),
+    };
+    let mut places: Vec<_> = entries.iter().map(|(name, _)| name).map(place).zip(entries.iter().cloned()).collect();
+    places.sort_by_key(|&(place, _)| place);
+    places
+}
+
 impl SynthInode {
+    /// The directory behind it, if it is a `T`.
+    #[must_use]
+    pub fn downcast<T: Directory>(&self) -> Option<&T> {
+        let any: &dyn Any = &**self.directory().ok()?;
+        any.downcast_ref()
+    }
+
     fn directory(&self) -> Result<&Arc<dyn Directory>> {
         match &self.entry {
             Entry::Directory(directory) => Ok(directory),
@@ -229,10 +253,8 @@ impl Inode for SynthInode {
     }
 
     fn read_dir(&self, cookie: u64, visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>) -> Result<()> {
-        let names = self.directory()?.list();
-        let start = usize::try_from(cookie).unwrap_or(usize::MAX).min(names.len());
-        for (at, (name, kind)) in names.iter().enumerate().skip(start) {
-            let entry = DirEntry { ino: child_ino(self.ino, name), kind: *kind, name, next: at as u64 + 1 };
+        for (at, (name, kind)) in placed(self.directory()?.list()).iter().filter(|(at, _)| *at >= cookie) {
+            let entry = DirEntry { ino: child_ino(self.ino, name), kind: *kind, name, next: at + 1 };
             if visit(entry).is_break() {
                 break;
             }
@@ -319,6 +341,42 @@ mod tests {
             ("sub", sub),
         ]);
         View::on(mount(Arc::new(root), 3, crate::types::PROC_MAGIC, clock))
+    }
+
+    /// Numbers below ten but those that were taken away.
+    struct Numbers(Arc<Mutex<Vec<u32>>>);
+
+    impl Directory for Numbers {
+        fn lookup(&self, _name: &[u8]) -> Option<Entry> {
+            None
+        }
+
+        fn list(&self) -> Vec<(Name, FileKind)> {
+            let gone = self.0.lock();
+            let left = (0..10).rev().filter(|number| !gone.contains(number));
+            [Box::from(b"self".as_slice())].into_iter().chain(left.map(|n| Box::from(std::format!("{n}").as_bytes()))).map(|name| (name, FileKind::Symlink)).collect()
+        }
+    }
+
+    #[test]
+    fn a_listing_shows_every_number_though_each_goes_when_it_was_shown() {
+        let gone = Arc::new(Mutex::new(Vec::new()));
+        let root = mount(Arc::new(Numbers(gone.clone())), 3, crate::types::PROC_MAGIC, clock);
+        let (mut cookie, mut shown) = (0, Vec::new());
+        loop {
+            let before = shown.len();
+            root.read_dir(cookie, &mut |entry| {
+                shown.push(std::string::String::from_utf8_lossy(entry.name).into_owned());
+                cookie = entry.next;
+                ControlFlow::Break(())
+            })
+            .unwrap();
+            match shown.get(before) {
+                Some(name) => gone.lock().extend(name.parse::<u32>()),
+                None => break,
+            }
+        }
+        assert_eq!(shown, ["self", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     }
 
     #[test]

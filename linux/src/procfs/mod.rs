@@ -12,14 +12,15 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::Any;
 
 use linux_abi::Errno;
-use vfs::synth::{Directory, Entry, Joined, mount};
+use vfs::synth::{Directory, Entry, Joined, SynthInode, mount};
 use vfs::types::{Name, PROC_MAGIC};
-use vfs::{FileKind, Inode};
+use vfs::{FileKind, Inode, OpenFile};
 
 use crate::entry::with_task;
-use crate::process::{all_processes, find_process, find_task};
+use crate::process::{Process, all_processes, find_process, find_task};
 use crate::sys::file::now;
 
 const DEV: u64 = 0x15;
@@ -29,6 +30,12 @@ const DEV: u64 = 0x15;
 pub fn make() -> Arc<dyn Inode> {
     let root = Joined(Arc::new(system::root()), Arc::new(Processes));
     mount(Arc::new(root), DEV, PROC_MAGIC, now)
+}
+
+/// The process whose directory below /proc `file` has open.
+pub(crate) fn process_of(file: &OpenFile) -> Option<&Arc<Process>> {
+    let inode: &dyn Any = &**file.inode();
+    inode.downcast_ref::<SynthInode>()?.downcast::<process::OfProcess>().map(|directory| &directory.process)
 }
 
 /// A decimal number without leading zeros or signs.

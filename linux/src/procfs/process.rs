@@ -40,7 +40,24 @@ pub(super) fn directory(process: Arc<Process>) -> Arc<dyn Directory> {
         ("coredump_filter", Entry::text("00000033\n")),
         ("task", Entry::Directory(Arc::new(Tasks(process.clone())))),
     ]);
-    Arc::new(Joined(Arc::new(own), Arc::new(common(process, first, process_stat))))
+    let entries = Joined(Arc::new(own), Arc::new(common(process.clone(), first, process_stat)));
+    Arc::new(OfProcess { process, entries })
+}
+
+/// A process's directory. While it is open, its number cannot come to mean another process to those who ask the directory.
+pub(super) struct OfProcess {
+    pub(super) process: Arc<Process>,
+    entries: Joined,
+}
+
+impl Directory for OfProcess {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        self.entries.lookup(name)
+    }
+
+    fn list(&self) -> Vec<(Name, FileKind)> {
+        self.entries.list()
+    }
 }
 
 /// A file about the process.

@@ -13,6 +13,7 @@ use vfs::{Events, File, OpenFile, OpenFlags};
 use crate::ctx::{Ctx, SysResult};
 use crate::fdtable::CloseOnExec;
 use crate::process::{self, Process};
+use crate::procfs;
 use crate::sys::file::{limit, new_ino};
 use crate::sys::signal;
 use crate::user_ptr::UserPtr;
@@ -25,8 +26,12 @@ pub(crate) struct PidFd {
 impl PidFd {
     /// The process; `None` once its parent has taken the exit status.
     pub(crate) fn process(&self) -> Option<Arc<Process>> {
-        process::find_process(self.process.pid()).filter(|found| Arc::ptr_eq(found, &self.process))
+        still_there(&self.process)
     }
+}
+
+fn still_there(process: &Arc<Process>) -> Option<Arc<Process>> {
+    process::find_process(process.pid()).filter(|found| Arc::ptr_eq(found, process))
 }
 
 impl File for PidFd {
@@ -93,6 +98,16 @@ pub fn pidfd_open(ctx: &Ctx<'_>, pid: i32, flags: u32) -> SysResult {
     install(ctx, process, flags & raw::O_NONBLOCK != 0).map(|fd| fd as usize)
 }
 
+/// The process that `fd` stands for, which may also be a process's directory in /proc.
+fn target(ctx: &Ctx<'_>, fd: i32) -> Result<Arc<Process>, Errno> {
+    let file = ctx.process().files.get(fd)?;
+    let process = match file.downcast::<PidFd>() {
+        Some(pidfd) => &pidfd.process,
+        None => procfs::process_of(&file).ok_or(Errno::EBADF)?,
+    };
+    still_there(process).ok_or(Errno::ESRCH)
+}
+
 /// `pidfd_send_signal`.
 ///
 /// # Errors
@@ -101,7 +116,7 @@ pub fn pidfd_send_signal(ctx: &Ctx<'_>, fd: i32, number: u32, info: UserPtr<SigI
     if flags != 0 {
         return Err(Errno::EINVAL);
     }
-    let target = with(ctx, fd, |_, pidfd| pidfd.process().ok_or(Errno::ESRCH))?;
+    let target = target(ctx, fd)?;
     let claimed = match info.non_null() {
         Some(info) => Some(info.read()?),
         None => None,
