@@ -193,12 +193,12 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
     process.set_terminal(terminal::wanted().then_some(terminal::NUMBER));
     debug_assert!(process.limit(RLIMIT_STACK).is_some());
     *process.executable.write() = loaded.executable;
-    let name = String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]).into_owned();
+    let name: Arc<str> = Arc::from(&*String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]));
     // The first thread has the process's number.
     let task = Task::new(pid, process.clone(), name.clone(), TaskSignals::new(SigSet::EMPTY));
     let program = ProgramThread {
         name,
-        frame: loaded.frame,
+        frame: &loaded.frame,
         fs_base: 0,
         space: loaded.space,
         policy: task.sched().policy(),

@@ -269,12 +269,17 @@ static void without_rights(void)
 	CHECK(status == 0);
 }
 
-/* A timed wait wakes up where it may, also when the mask changes while it sleeps. */
+/* A timed wait wakes up where it may, also when the mask changes while it sleeps; and a thread that runs when it changes has moved before the call
+   returns. */
+static volatile int mask_set;
+
 static void *sleeper(void *argument)
 {
 	cpu_set_t *set = argument;
 	struct timespec time = { 0, 20000000 };
-	nanosleep(&time, NULL);
+	do
+		nanosleep(&time, NULL);
+	while (!mask_set);
 	return (void *)(long)CPU_ISSET(sched_getcpu(), set);
 }
 
@@ -289,8 +294,10 @@ static void affinity(void)
 			continue;
 		CPU_ZERO(&one);
 		CPU_SET(cpu, &one);
+		mask_set = 0;
 		if (pthread_create(&thread, NULL, sleeper, &one) != 0 || pthread_setaffinity_np(thread, sizeof(one), &one) != 0)
 			CHECK(!"thread");
+		mask_set = 1;
 		pthread_join(thread, &on_it);
 		if (!on_it || sched_setaffinity(0, sizeof(one), &one) != 0 || sched_getcpu() != cpu)
 			CHECK(!"moved");

@@ -15,9 +15,12 @@ const CR4_FSGSBASE: u64 = 1 << 16;
 static FSGSBASE: AtomicBool = AtomicBool::new(false);
 
 /// Whether `rdfsbase`/`wrfsbase` are enabled (CR4.FSGSBASE): what HWCAP2 bit 1 tells the program.
+#[inline(always)]
 #[must_use]
 pub fn has_fsgsbase() -> bool {
-    FSGSBASE.load(Ordering::Relaxed)
+    // SAFETY: compares a static byte. (Written out because every switch asks twice, and the compiler does not fold the load of an atomic.)
+    unsafe { asm!("cmp byte ptr [rip + {flag}], 0", "je {absent}", flag = sym FSGSBASE, absent = label { return false }, options(nostack, readonly)) };
+    true
 }
 
 /// Whether the CPU is QEMU's emulator (hypervisor leaf signature "TCGTCGTCGTCG").
@@ -45,7 +48,7 @@ pub fn init() {
 }
 
 /// The program's TLS pointer as it is in the CPU now (the program may have written it itself).
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn fs_base() -> u64 {
     if has_fsgsbase() {
@@ -54,21 +57,33 @@ pub fn fs_base() -> u64 {
         unsafe { asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) };
         base
     } else {
-        // SAFETY: FS_BASE exists on every x86-64 CPU.
-        unsafe { msr::read(msr::FS_BASE) }
+        fs_base_register()
     }
 }
 
+#[cold]
+#[inline(never)]
+fn fs_base_register() -> u64 {
+    // SAFETY: FS_BASE exists on every x86-64 CPU.
+    unsafe { msr::read(msr::FS_BASE) }
+}
+
 /// Sets the program's TLS pointer. `base` must be canonical.
-#[inline]
+#[inline(always)]
 pub fn set_fs_base(base: u64) {
     if has_fsgsbase() {
         // SAFETY: CR4.FSGSBASE is on; the kernel itself never uses FS.
         unsafe { asm!("wrfsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) };
     } else {
-        // SAFETY: FS_BASE exists on every x86-64 CPU; the kernel itself never uses FS.
-        unsafe { msr::write(msr::FS_BASE, base) };
+        set_fs_base_register(base);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn set_fs_base_register(base: u64) {
+    // SAFETY: FS_BASE exists on every x86-64 CPU; the kernel itself never uses FS.
+    unsafe { msr::write(msr::FS_BASE, base) };
 }
 
 /// Serialises the instruction stream: what follows is fetched anew (SDM vol. 3, 9.3: a move to CR2 does that).

@@ -90,10 +90,24 @@ fn best_method(xcr0: u64) -> Method {
 #[inline(always)]
 #[must_use]
 pub fn is_live() -> bool {
-    const AVX: u8 = Method::LookAtAvx as u8;
+    // SAFETY: compares a static byte. (See `cpu::has_fsgsbase`.)
+    unsafe {
+        asm!(
+            "cmp byte ptr [rip + {method}], {look_at_avx}",
+            "jne {other}",
+            method = sym METHOD,
+            look_at_avx = const Method::LookAtAvx as u8,
+            other = label { return is_live_by_other_means() },
+            options(nostack, readonly)
+        );
+    }
+    x87_used() || upper_halves_used()
+}
+
+#[inline(never)]
+fn is_live_by_other_means() -> bool {
     const ASK: u8 = Method::Ask as u8;
     match METHOD.load(Ordering::Relaxed) {
-        AVX => x87_used() || upper_halves_used(),
         ASK => in_use(),
         other => other != Method::LookAtX87 as u8 || x87_used(),
     }
@@ -120,10 +134,18 @@ fn x87_used() -> bool {
 struct Mask(#[expect(dead_code, reason = "read by the code below")] [u64; 4]);
 static UPPER: Mask = Mask([0, 0, u64::MAX, u64::MAX]);
 
+/// Whether an upper half of ymm0–15 is in use.
+#[inline(always)]
+fn upper_halves_used() -> bool {
+    // SAFETY: a call that leaves every register as it is, but for flags; the CPU has AVX, else nobody asks.
+    unsafe { asm!("call {look}", "jnz {used}", look = sym look_at_upper_halves, used = label { return true }) };
+    false
+}
+
 /// Tests the upper halves of ymm0–15: all of them, or'ed together in ymm0, which is then put back. It waits below the stack
-/// pointer meanwhile, where nothing comes: traps leave 128 bytes there.
+/// pointer meanwhile, where nothing comes: traps leave 128 bytes there. The result is the zero flag.
 #[unsafe(naked)]
-extern "C" fn upper_halves_used() -> bool {
+extern "C" fn look_at_upper_halves() {
     naked_asm!(
         "vmovups [rsp - 48], ymm0",
         "vorps ymm0, ymm0, ymm1",
@@ -142,7 +164,6 @@ extern "C" fn upper_halves_used() -> bool {
         "vorps ymm0, ymm0, ymm14",
         "vorps ymm0, ymm0, ymm15",
         "vptest ymm0, [rip + {mask}]",
-        "setnz al",
         "vmovups ymm0, [rsp - 48]",
         "ret",
         mask = sym UPPER,

@@ -244,10 +244,12 @@ pub fn preempt_count() -> u32 {
 }
 
 /// Whether a switch has been asked for on this CPU.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn need_resched() -> bool {
-    gs_load!(NEED_RESCHED, u32, ":e") != 0
+    // SAFETY: GS points to this CPU's block from `install` on; one instruction reads it.
+    unsafe { asm!("cmp dword ptr gs:[{}], 0", "jne {}", const NEED_RESCHED, label { return true }, options(nostack, readonly)) };
+    false
 }
 
 /// Asks for (or withdraws the wish for) a switch on this CPU.
@@ -293,10 +295,9 @@ impl ThreadBlock {
         cpu
     }
 
-    /// The thread runs again on this CPU: if `interrupted` or elsewhere than the program knows, that is work to do.
-    #[inline]
-    pub fn switched_in(&self, interrupted: bool) {
-        if interrupted || self.rseq_cpu.load(Ordering::Relaxed) != cpu_id() as u32 {
+    /// The thread comes to run on this CPU: if that is not the one that the program knows, there is work to do.
+    pub fn came_to_cpu(&self) {
+        if self.rseq_cpu.load(Ordering::Relaxed) != cpu_id() as u32 {
             self.lost_cpu();
         }
     }

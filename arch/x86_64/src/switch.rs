@@ -2,7 +2,8 @@
 //!
 //! A switch is a function call to the compiler: it keeps what it needs, and only RBX, RBP and the control words of SSE and
 //! x87 (System V ABI, figure 3.4) are saved here. FS base and live upper vector state are the caller's business
-//! (kernel/src/thread).
+//! (kernel/src/thread). A context goes on by a jump, not by a return: the processor would predict a return to the place that the
+//! context before it was called from.
 
 use crate::trap_frame::{FRAME_SIZE, TrapFrame};
 use crate::percpu::KERNEL_STACK_SIZE;
@@ -17,14 +18,32 @@ pub struct Before {
     pub departure: usize,
 }
 
-/// Saves this context's stack pointer in `*save` and continues the one whose stack pointer is `next`.
-/// Returns when somebody switches back, with what that caller passed in `before`.
+/// Where a context that does not run goes on.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Saved {
+    stack_pointer: u64,
+    /// The control words, as [`crate::fpu::control_words`] gives them.
+    control: u64,
+    instruction: u64,
+}
+
+impl Saved {
+    /// Of a context that runs.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { stack_pointer: 0, control: 0, instruction: 0 }
+    }
+}
+
+/// Saves this context in `*save` and continues the one in `*next`. Returns when somebody switches back, with what that caller passed in
+/// `before`.
 ///
 /// # Safety
-/// Interrupts are disabled; `next` was made by this function or by [`prepare`], is not running anywhere, and its stack
+/// Interrupts are disabled; `next` was saved by this function or made by [`prepare`], is not running anywhere, and its stack
 /// is mapped.
 #[inline(always)]
-pub unsafe fn switch_stack(save: *mut u64, next: u64, before: Before) -> Before {
+pub unsafe fn switch_stack(save: *mut Saved, next: *const Saved, before: Before) -> Before {
     let (from, departure);
     // SAFETY: everything that a call may clobber is declared clobbered, and RBX and RBP, which cannot be, are saved. FROM and
     // DEPARTURE stay in registers while the stack changes.
@@ -33,16 +52,14 @@ pub unsafe fn switch_stack(save: *mut u64, next: u64, before: Before) -> Before 
             "push rbp",
             "push rbx",
             "lea rbp, [rip + 2f]",
-            "push rbp",
-            "sub rsp, 8",
-            "stmxcsr [rsp]",
-            "fnstcw [rsp + 4]",
             "mov [rdi], rsp",
-            "mov rsp, rsi",
-            "ldmxcsr [rsp]",
-            "fldcw [rsp + 4]",
-            "add rsp, 8",
-            "ret",
+            "stmxcsr [rdi + 8]",
+            "fnstcw [rdi + 12]",
+            "mov [rdi + 16], rbp",
+            "mov rsp, [rsi]",
+            "ldmxcsr [rsi + 8]",
+            "fldcw [rsi + 12]",
+            "jmp [rsi + 16]",
             "2:",
             "pop rbx",
             "pop rbp",
@@ -82,19 +99,19 @@ pub type Start = extern "C" fn(from: usize, departure: usize, argument: usize);
 
 /// Lays out a new context on the kernel stack at `stack`: it will call `start` with `argument` and, when that returns,
 /// go on in program code with the registers of `frame` and the control words `control` ([`crate::fpu::control_words`]).
-/// Returns the stack pointer for [`switch_stack`].
+/// Returns it for [`switch_stack`].
 ///
 /// # Safety
 /// `stack..stack + KERNEL_STACK_SIZE` is mapped, writable, and used by nothing else.
 #[must_use]
-pub unsafe fn prepare(stack: u64, frame: &TrapFrame, control: u64, start: Start, argument: usize) -> u64 {
+pub unsafe fn prepare(stack: u64, frame: &TrapFrame, control: u64, start: Start, argument: usize) -> Saved {
     let frame_at = stack + (KERNEL_STACK_SIZE - FRAME_SIZE) as u64;
-    let words: [u64; 4] = [control, context_start as *const () as usize as u64, start as usize as u64, argument as u64];
-    let sp = frame_at - size_of_val(&words) as u64;
+    let words: [u64; 2] = [start as usize as u64, argument as u64];
+    let stack_pointer = frame_at - size_of_val(&words) as u64;
     // SAFETY: both places lie inside the stack, which is ours.
     unsafe {
         (frame_at as *mut TrapFrame).write(frame.clone());
-        (sp as *mut [u64; 4]).write(words);
+        (stack_pointer as *mut [u64; 2]).write(words);
     }
-    sp
+    Saved { stack_pointer, control, instruction: context_start as *const () as usize as u64 }
 }

@@ -54,7 +54,12 @@ unsafe fn sync_thread_unpark(thread: NonNull<()>) {
 #[unsafe(no_mangle)]
 fn sync_thread_interrupted() -> bool {
     // Whoever makes a signal deliverable sets the work word, then wakes the thread; so without work there is none.
-    super::with_current(|thread| thread.block.work.load(Ordering::Acquire) != 0 && thread.space.is_some() && thread_interrupted())
+    super::with_current(|thread| thread.block.work.load(Ordering::Acquire) != 0) && has_signal()
+}
+
+#[inline(never)]
+fn has_signal() -> bool {
+    super::with_current(|thread| thread.space.is_some()) && thread_interrupted()
 }
 
 #[unsafe(no_mangle)]

@@ -42,7 +42,7 @@ use crate::mm::KernelStack;
 use crate::percpu::{self, MAX_CPUS};
 use crate::trap::TIMER_VECTOR;
 use crate::{clock, rcu, tlb, torture};
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use arch_x86_64::percpu as block;
 use arch_x86_64::{apic, cpu as processor};
 use core::cell::UnsafeCell;
@@ -346,8 +346,9 @@ fn pick_allowed(local: &mut Local, current: &Thread) -> Option<ThreadRef> {
 /// `thread` comes to run: what it waited since it became ready.
 #[inline(always)]
 fn end_ready(thread: &Thread, tsc: u64) {
-    let waited = tsc.saturating_sub(thread.ready_tsc.load(Ordering::Relaxed));
-    thread.ready_ticks.store(thread.ready_ticks.load(Ordering::Relaxed) + waited, Ordering::Relaxed);
+    // Counters of two CPUs may differ by a little: then this is negative, which evens out.
+    let waited = tsc.wrapping_sub(thread.ready_tsc.load(Ordering::Relaxed));
+    thread.ready_ticks.store(thread.ready_ticks.load(Ordering::Relaxed).wrapping_add(waited), Ordering::Relaxed);
 }
 
 #[inline(always)]
@@ -559,7 +560,7 @@ pub(super) fn exit() -> ! {
 /// Makes the running context CPU `cpu`'s idle thread, on the stack it runs on.
 fn adopt_idle(cpu: usize, stack: Stack) {
     let bottom = stack.bottom();
-    let thread = Box::new(Thread::new("idle", Class::Idle.policy(), stack, None));
+    let thread = Thread::new(Arc::from("idle"), Class::Idle.policy(), stack, None);
     thread.home.store(cpu as u32, Ordering::Relaxed);
     let thread = ThreadRef::from_box(thread);
     let ticks = |ns: u64| u128::from(ns) * u128::from(clock::tsc_hz()) / 1_000_000_000;

@@ -22,14 +22,13 @@ mod switch;
 
 use crate::mm::{AddressSpace, KernelStack};
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use arch_x86_64::percpu::{self as block, KERNEL_STACK_SIZE, ThreadBlock, WORK_SIGNAL};
 use arch_x86_64::{TrapFrame, cpu as processor};
 use core::any::{Any, TypeId};
 use core::cell::UnsafeCell;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use linux_abi::Errno;
 use lockfree::mpsc::MpscLink;
 pub use runqueue::{Mode, Policy, RR_QUANTUM_NS, Sampled, ShownTimes};
@@ -89,11 +88,9 @@ pub struct Thread {
     /// When (by the time-stamp counter) it became ready last, and how long it was ready without running before.
     ready_tsc: AtomicU64,
     ready_ticks: AtomicU64,
-    /// It is in an exception of program code, where vector and x87 registers are live whatever it does.
-    trapped: AtomicBool,
     affinity: AtomicU64,
     id: u64,
-    name: String,
+    name: Arc<str>,
     stack: Stack,
     context: UnsafeCell<switch::Context>,
     space: Option<Arc<AddressSpace>>,
@@ -133,11 +130,11 @@ impl Personality {
 }
 
 /// What a new program thread starts with.
-pub struct ProgramThread {
+pub struct ProgramThread<'a> {
     /// For diagnostics.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its registers.
-    pub frame: TrapFrame,
+    pub frame: &'a TrapFrame,
     /// Its TLS pointer.
     pub fs_base: u64,
     /// The address space it runs in.
@@ -156,8 +153,9 @@ unsafe extern "Rust" {
 }
 
 impl Thread {
-    fn new(name: &str, policy: Policy, stack: Stack, space: Option<Arc<AddressSpace>>) -> Self {
-        Self {
+    fn new(name: Arc<str>, policy: Policy, stack: Stack, space: Option<Arc<AddressSpace>>) -> Box<Self> {
+        // Written in place: a thread is large.
+        Box::write(Box::new_uninit(), Self {
             block: ThreadBlock::new(),
             references: AtomicUsize::new(1),
             state: ThreadState::new(),
@@ -170,15 +168,14 @@ impl Thread {
             preemptions: AtomicU64::new(0),
             ready_tsc: AtomicU64::new(0),
             ready_ticks: AtomicU64::new(0),
-            trapped: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            name: String::from(name),
+            name,
             stack,
             context: UnsafeCell::new(switch::Context::new()),
             space,
             personality: Personality::of(Box::new(())),
-        }
+        })
     }
 
     /// The kernel's number for the thread, never reused.
@@ -265,10 +262,13 @@ impl Thread {
         Ok(())
     }
 
-    /// A thread that a program thread makes may run where its maker may, as on Linux.
-    fn inherit_affinity(&self, maker: &Thread) {
-        if maker.space.is_some() {
-            self.affinity.store(maker.affinity(), Ordering::Relaxed);
+    /// Waits until it runs on no CPU that [`Thread::set_affinity`] took from it, as Linux's `sched_setaffinity` does.
+    ///
+    /// Context: may sleep.
+    pub fn leave_forbidden_cpu(&self) {
+        if !self.is_sleeping() && self.affinity() & 1 << self.cpu() == 0 {
+            // Every CPU makes a full pass of its scheduler meanwhile, where it finds the new mask.
+            crate::rcu::synchronize();
         }
     }
 
@@ -287,7 +287,20 @@ impl Thread {
     /// How long it was runnable without a CPU, in nanoseconds.
     #[must_use]
     pub fn ready_time_ns(&self) -> u64 {
-        crate::clock::ticks_to_ns(self.ready_ticks.load(Ordering::Relaxed))
+        let ticks = self.ready_ticks.load(Ordering::Relaxed).cast_signed().max(0);
+        crate::clock::ticks_to_ns(ticks.cast_unsigned())
+    }
+
+    /// Gives it another home.
+    ///
+    /// # Safety
+    /// The caller holds the scheduler reference, and the thread does not run.
+    unsafe fn go_to(&self, cpu: usize) {
+        if self.cpu() != cpu {
+            self.home.store(cpu as u32, Ordering::Relaxed);
+            // SAFETY: the context goes with the scheduler reference.
+            unsafe { &mut *self.context.get() }.note_move();
+        }
     }
 
     /// The CPU it runs on or ran on last.
@@ -308,7 +321,7 @@ impl Thread {
 /// `ENOMEM`.
 pub fn spawn(name: &str, class: Class, body: impl FnOnce() + Send + 'static) -> Result<ThreadRef, Errno> {
     let stack = KernelStack::alloc(KERNEL_STACK_SIZE / addr::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
-    let mut thread = Box::new(Thread::new(name, class.policy(), Stack::Own(stack), None));
+    let mut thread = Thread::new(Arc::from(name), class.policy(), Stack::Own(stack), None);
     let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
     switch::prepare_kernel(&mut thread, Box::into_raw(body));
     Ok(start(thread))
@@ -318,9 +331,9 @@ pub fn spawn(name: &str, class: Class, body: impl FnOnce() + Send + 'static) -> 
 ///
 /// # Errors
 /// `ENOMEM`.
-pub fn spawn_program(new: ProgramThread) -> Result<ThreadRef, Errno> {
+pub fn spawn_program(new: ProgramThread<'_>) -> Result<ThreadRef, Errno> {
     let stack = KernelStack::alloc(KERNEL_STACK_SIZE / addr::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
-    let mut thread = Box::new(Thread::new(&new.name, new.policy, Stack::Own(stack), Some(new.space)));
+    let mut thread = Thread::new(new.name, new.policy, Stack::Own(stack), Some(new.space));
     // What the program chose for the maker holds for the new thread.
     with_current(|maker| {
         if maker.space.is_some() {
@@ -332,8 +345,7 @@ pub fn spawn_program(new: ProgramThread) -> Result<ThreadRef, Errno> {
     if new.wants_rseq {
         thread.block.begin_rseq();
     }
-    with_current(|maker| thread.inherit_affinity(maker));
-    switch::prepare_program(&mut thread, &new.frame, new.fs_base)?;
+    switch::prepare_program(&mut thread, new.frame, new.fs_base)?;
     Ok(start(thread))
 }
 
@@ -342,6 +354,14 @@ fn start(thread: Box<Thread>) -> ThreadRef {
     let thread = ThreadRef::from_box(thread);
     cpu::start(thread.clone());
     thread
+}
+
+/// A number that no other address space has while that of the running program thread lives: the root of its page tables, which are
+/// loaded.
+#[inline(always)]
+#[must_use]
+pub fn space_id() -> u64 {
+    block::root()
 }
 
 /// The running thread.
@@ -409,6 +429,15 @@ pub fn handle(thread: &ThreadRef) -> sync::ThreadHandle {
     backend::handle(thread)
 }
 
+/// Sleeps until unparked or spuriously, as [`park`] without a deadline: laid out in the caller, for the place that waits most often.
+///
+/// Context: thread, preemption enabled.
+#[inline(always)]
+pub fn park_inline() {
+    debug_assert!(block::preempt_count() == 0, "sleeping with preemption disabled");
+    with_current(|thread| cpu::wait(thread, u64::MAX));
+}
+
 /// Sleeps until unparked, until the monotonic `deadline_ns` (`u64::MAX`: none), or spuriously. An unpark that came first
 /// makes it return at once.
 ///
@@ -451,7 +480,9 @@ pub fn set_fs_base(base: u64) {
 
 /// Notes that the running thread is (or is no longer) in an exception of program code.
 pub(crate) fn set_trapped(trapped: bool) {
+    let liveness = if trapped { switch::Liveness::Live } else { switch::Liveness::Look };
     if let Some(thread) = try_current() {
-        thread.trapped.store(trapped, Ordering::Relaxed);
+        // SAFETY: the running thread's context is its CPU's, which looks at this when it switches away.
+        unsafe { switch::set_liveness(thread.context.get(), liveness) };
     }
 }

@@ -11,11 +11,11 @@ use crate::tlb;
 use alloc::alloc::{alloc, dealloc};
 use alloc::boxed::Box;
 use arch_x86_64::percpu::{self as block};
-use arch_x86_64::switch::Before;
+use arch_x86_64::switch::{Before, Saved};
 use arch_x86_64::{TrapFrame, cpu, fpu, switch};
 use core::alloc::Layout;
+use core::mem;
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
 use linux_abi::Errno;
 use runqueue::FallAsleep;
 
@@ -48,18 +48,81 @@ impl Departure {
     const MIGRATES: usize = Self::Migrates as usize;
 }
 
-/// What is kept of a thread that does not run. Touched by the CPU that switches from or to it.
+/// What is kept of a thread that does not run. It belongs to the holder of the thread's scheduler reference.
 pub(super) struct Context {
-    stack_pointer: u64,
+    saved: Saved,
     fs_base: u64,
     /// The root of its page tables; 0: it does not mind which are loaded.
     root: u64,
+    /// What of its extended state may be live when it waits.
+    liveness: Liveness,
+    /// What is to be done before it goes on: bits of `RESTORE`, `INTERRUPTED`, `MOVED`.
+    pending: u8,
     extended: Option<ExtendedState>,
 }
 
+/// What may be live of the state that system calls leave in the registers when a thread waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Liveness {
+    /// What [`fpu::is_live`] reports: it is in a system call.
+    Look,
+    /// All of it: it is in an exception of program code.
+    Live,
+    /// Nothing, nor does it have an FS base: a kernel thread.
+    None,
+}
+
+/// Its extended state was saved.
+const RESTORE: u8 = 1;
+/// It lost its CPU in program code.
+const INTERRUPTED: u8 = 2;
+/// It comes to run on another CPU than before.
+const MOVED: u8 = 4;
+
 impl Context {
     pub(super) const fn new() -> Self {
-        Self { stack_pointer: 0, fs_base: 0, root: 0, extended: None }
+        Self { saved: Saved::none(), fs_base: 0, root: 0, liveness: Liveness::None, pending: 0, extended: None }
+    }
+
+    /// The thread will go on on another CPU.
+    pub(super) fn note_move(&mut self) {
+        self.pending |= MOVED;
+    }
+
+    /// Keeps what the next thread may change, for a thread that leaves in another way than a system call that waits.
+    #[inline(never)]
+    fn keep(&mut self, leaving: Leaving) {
+        if self.liveness == Liveness::None {
+            return;
+        }
+        self.fs_base = cpu::fs_base();
+        if leaving == Leaving::Preempted || self.liveness == Liveness::Live {
+            self.pending |= INTERRUPTED;
+            self.save_extended();
+        } else if fpu::is_live() {
+            self.save_extended();
+        }
+    }
+
+    #[inline(never)]
+    fn save_extended(&mut self) {
+        if let Some(extended) = &self.extended {
+            extended.save();
+            self.pending |= RESTORE;
+        }
+    }
+}
+
+/// Says what may be live from now on of a thread's state. A kernel thread has none, whatever is said.
+///
+/// # Safety
+/// `context` is that of the running thread.
+pub(super) unsafe fn set_liveness(context: *mut Context, liveness: Liveness) {
+    // SAFETY: per the contract. An interrupt handler that switches away in between finds the old or the new.
+    unsafe {
+        if (*context).liveness != Liveness::None {
+            (*context).liveness = liveness;
+        }
     }
 }
 
@@ -67,7 +130,6 @@ impl Context {
 struct ExtendedState {
     area: NonNull<u8>,
     layout: Layout,
-    saved: bool,
 }
 
 impl ExtendedState {
@@ -77,20 +139,17 @@ impl ExtendedState {
         let area = NonNull::new(unsafe { alloc(layout) }).ok_or(Errno::ENOMEM)?;
         // SAFETY: the area is ours and has that size.
         unsafe { fpu::prepare_area(area.as_ptr()) };
-        Ok(Self { area, layout, saved: false })
+        Ok(Self { area, layout })
     }
 
-    #[inline(never)]
-    fn save(&mut self) {
+    fn save(&self) {
         // SAFETY: the area was allocated for this.
         unsafe { fpu::save(self.area.as_ptr()) };
-        self.saved = true;
         fpu::reset();
     }
 
-    #[inline(never)]
-    fn restore(&mut self) {
-        self.saved = false;
+    /// After [`ExtendedState::save`].
+    fn restore(&self) {
         // SAFETY: saved by `save`.
         unsafe { fpu::restore(self.area.as_ptr()) };
     }
@@ -110,17 +169,18 @@ unsafe impl Send for Context {}
 pub(super) fn prepare_kernel(thread: &mut Thread, body: *mut Box<dyn FnOnce() + Send>) {
     let bottom = thread.stack.bottom();
     // SAFETY: the stack is new and ours; `run_body` never returns, so the frame is not used.
-    let sp = unsafe { switch::prepare(bottom, &TrapFrame::new(), fpu::INITIAL_CONTROL, run_body, body as usize) };
-    thread.context.get_mut().stack_pointer = sp;
+    let saved = unsafe { switch::prepare(bottom, &TrapFrame::new(), fpu::INITIAL_CONTROL, run_body, body as usize) };
+    thread.context.get_mut().saved = saved;
 }
 
 /// Lays out a new program thread's first context: it will go on in program code with the registers of `frame`.
 pub(super) fn prepare_program(thread: &mut Thread, frame: &TrapFrame, fs_base: u64) -> Result<(), Errno> {
     let bottom = thread.stack.bottom();
     // SAFETY: the stack is new and ours.
-    let sp = unsafe { switch::prepare(bottom, frame, inherited_control(), enter_program, 0) };
+    let saved = unsafe { switch::prepare(bottom, frame, inherited_control(), enter_program, 0) };
     let context = thread.context.get_mut();
-    context.stack_pointer = sp;
+    context.saved = saved;
+    context.liveness = Liveness::Look;
     context.fs_base = fs_base;
     context.root = thread.space.as_ref().map_or(0, |space| space.cr3().0);
     context.extended = Some(ExtendedState::alloc()?);
@@ -154,29 +214,51 @@ extern "C" fn enter_program(from: usize, departure: usize, _: usize) {
 pub(super) unsafe fn switch_to(from: &Thread, to: &Thread, leaving: Leaving, departure: Departure) {
     // SAFETY: `from` runs here, and `to` was handed to this CPU, so both contexts are ours.
     let (old, new) = unsafe { (&mut *from.context.get(), &mut *to.context.get()) };
-    if let Some(extended) = &mut old.extended {
+    if leaving == Leaving::Voluntarily && old.liveness == Liveness::Look {
         old.fs_base = cpu::fs_base();
-        if leaving == Leaving::Preempted || from.trapped.load(Ordering::Relaxed) || fpu::is_live() {
-            extended.save();
+        if fpu::is_live() {
+            old.save_extended();
         }
+    } else {
+        old.keep(leaving);
     }
-    if new.extended.is_some() {
-        // SAFETY: every address space maps the kernel. Interrupts are off.
-        unsafe { tlb::load_root(new.root) };
-        cpu::set_fs_base(new.fs_base);
+    if new.root != block::root() {
+        enter_space(new.root);
     }
+    // A kernel thread has no use for it, but a question costs as much as the answer.
+    cpu::set_fs_base(new.fs_base);
     let before = Before { from: core::ptr::from_ref(from) as usize, departure: departure as usize };
     // SAFETY: interrupts are off; the stack of `to` is live.
     let before = unsafe {
         block::set_current(&raw const to.block, to.stack.bottom());
-        switch::switch_stack(&raw mut old.stack_pointer, new.stack_pointer, before)
+        switch::switch_stack(&raw mut old.saved, &raw const new.saved, before)
     };
     finish(before);
-    if old.extended.is_some() {
-        from.block.switched_in(leaving == Leaving::Preempted || from.trapped.load(Ordering::Relaxed));
+    if old.pending != 0 {
+        resume(from, old);
     }
-    if let Some(extended) = &mut old.extended
-        && extended.saved
+}
+
+/// Loads the page tables of the thread that comes to run; 0: those that are loaded will do.
+#[inline(never)]
+fn enter_space(root: u64) {
+    if root != 0 {
+        // SAFETY: every address space maps the kernel. Interrupts are off.
+        unsafe { tlb::load_root(root) };
+    }
+}
+
+/// The rest of what a thread finds to do that runs again.
+#[inline(never)]
+fn resume(thread: &Thread, context: &mut Context) {
+    let pending = mem::take(&mut context.pending);
+    if pending & INTERRUPTED != 0 {
+        thread.block.lost_cpu();
+    } else if pending & MOVED != 0 {
+        thread.block.came_to_cpu();
+    }
+    if pending & RESTORE != 0
+        && let Some(extended) = &context.extended
     {
         extended.restore();
     }
@@ -187,12 +269,12 @@ pub(super) unsafe fn switch_to(from: &Thread, to: &Thread, leaving: Leaving, dep
 fn finish(before: Before) {
     // SAFETY: `switch_to` passes a reference.
     let thread = unsafe { NonNull::new_unchecked(before.from as *mut Thread) };
-    if before.departure == Departure::PARKED {
+    let seen_off = match before.departure {
         // SAFETY: until it sleeps the scheduler reference is this CPU's.
-        if unsafe { thread.as_ref() }.state.fall_asleep() == FallAsleep::AlreadyWoken {
-            see_off(thread, before.departure);
-        }
-    } else if before.departure != Departure::QUEUED {
+        Departure::PARKED => unsafe { thread.as_ref() }.state.fall_asleep() == FallAsleep::Asleep,
+        departure => departure == Departure::QUEUED,
+    };
+    if !seen_off {
         see_off(thread, before.departure);
     }
 }

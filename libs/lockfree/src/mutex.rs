@@ -141,6 +141,13 @@ impl<P: Parker> WaitRecord<P> {
         }
     }
 
+    /// A record that waits for the calling thread.
+    #[inline(always)]
+    #[must_use]
+    pub fn armed() -> Self {
+        Self { handle: UnsafeCell::new(Some(P::current())), ..Self::new() }
+    }
+
     /// Makes the record wait for the calling thread. Called by that thread while the record is linked nowhere.
     pub fn arm(&self) {
         // SAFETY: not linked, so only the calling thread looks at it.
@@ -150,6 +157,7 @@ impl<P: Parker> WaitRecord<P> {
     }
 
     /// What the waiter has been told so far.
+    #[inline(always)]
     pub fn told(&self) -> Told {
         match self.status.load(Ordering::Acquire) {
             WAITING => Told::Nothing,
@@ -191,9 +199,11 @@ impl<P: Parker> WaitRecord<P> {
     /// As for [`WaitRecord::hand`].
     #[inline(always)]
     unsafe fn tell(record: *const Self, status: u32) {
-        // SAFETY: the record is alive, and ours until its thread is told.
+        // SAFETY: the record is alive, and ours until its thread is told; and armed, so it names a thread.
         unsafe {
-            let thread = (*record).handle.with(|slot| (*slot).clone()).expect("an armed record has a thread");
+            let thread = (*record).handle.with(|slot| (*slot).clone());
+            debug_assert!(thread.is_some(), "the record is armed");
+            let thread = thread.unwrap_unchecked();
             P::tell(thread, &raw const (*record).status, status);
         }
     }
@@ -348,6 +358,13 @@ impl<P: Parker> RawMutex<P> {
             }
         }
         false
+    }
+
+    /// Whether nobody has the lock at this instant, and nobody waits for it. What the last owner did happened before.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.word.load(Ordering::Acquire).is_null()
     }
 
     /// Whether some thread has the lock at this instant.

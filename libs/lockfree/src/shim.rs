@@ -11,6 +11,17 @@ pub mod atomic {
     };
 }
 
+/// A `SeqCst` fence after a read-modify-write of the same thread, with only plain loads and stores of its own in between: on x86 the
+/// read-modify-write is one already (Intel SDM vol. 3, 9.2.3.9: loads and stores are not reordered with locked instructions), so only the
+/// compiler must be told.
+#[inline(always)]
+pub fn fence_after_read_modify_write() {
+    #[cfg(all(not(loom), target_arch = "x86_64"))]
+    core::sync::atomic::compiler_fence(atomic::Ordering::SeqCst);
+    #[cfg(not(all(not(loom), target_arch = "x86_64")))]
+    atomic::fence(atomic::Ordering::SeqCst);
+}
+
 /// Atomic types and fences, modelled.
 #[cfg(loom)]
 pub mod atomic {

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use pairing_heap::HeapLink;
 
-use crate::measure::{Factor, Price, price_of_nice, renormalised};
+use crate::measure::{Factor, Price, Rate, price_of_nice, renormalised};
 
 const NO_CPU: u32 = u32::MAX;
 /// The rank of the normal class; real-time priority n has rank `RANK_NORMAL − n`.
@@ -98,6 +98,8 @@ pub struct SchedEntity {
     cpu: AtomicU32,
     /// The epoch of the run queue that knew this entity to be up to date; see [`crate::RunQueue`].
     epoch: AtomicU64,
+    /// What a nanosecond of a short run costs in that epoch, as [`Rate::of_price`] has it.
+    rate: AtomicU64,
     /// The CPU time at which the `SCHED_RR` quantum is over.
     quantum_end_ns: AtomicU64,
     /// Order among equals.
@@ -135,6 +137,7 @@ impl SchedEntity {
             stamp_ns: AtomicU64::new(0),
             cpu: AtomicU32::new(NO_CPU),
             epoch: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
             quantum_end_ns: AtomicU64::new(QUANTUM_NS),
             sequence: AtomicI64::new(0),
             cpu_time_ns: AtomicU64::new(0),
@@ -174,7 +177,18 @@ impl SchedEntity {
     field!(rank, set_rank, rank, u32);
     field!(sequence, set_sequence, sequence, i64);
     field!(quantum_end_ns, set_quantum_end_ns, quantum_end_ns, u64);
-    field!(epoch, set_epoch, epoch, u64);
+
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// The entity is up to date in an epoch in which short runs cost `rate`.
+    #[inline]
+    pub(crate) fn begin_epoch(&self, epoch: u64, rate: Rate) {
+        self.rate.store(rate.of_price(self.price()), Ordering::Relaxed);
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
 
     #[inline]
     pub(crate) fn price(&self) -> Price {
@@ -257,6 +271,12 @@ impl SchedEntity {
         self.set_runtime(runtime);
     }
 
+    /// Charges the thread for a short run in the epoch in which it is up to date.
+    #[inline(always)]
+    pub(crate) fn charge_briefly(&self, ran_ns: u64) {
+        self.charge(Rate::cost(self.rate.load(Ordering::Relaxed), ran_ns), ran_ns);
+    }
+
     /// Charges the thread for running.
     #[inline(always)]
     pub(crate) fn charge(&self, charge: u64, ran_ns: u64) {
@@ -275,6 +295,13 @@ impl SchedEntity {
     /// What is left of it.
     pub(crate) fn quantum_left_ns(&self) -> u64 {
         self.quantum_end_ns().saturating_sub(self.cpu_time_ns())
+    }
+
+    /// Whether `self` runs before `other` and those that are equal to it but for their place.
+    #[inline(always)]
+    pub(crate) fn precedes(&self, other: &Self) -> bool {
+        let (rank, others) = (self.rank(), other.rank());
+        rank < others || rank == others && rank >= RANK_NORMAL && self.runtime() < other.runtime()
     }
 
     /// Whether `self` runs strictly before `other`.

@@ -162,12 +162,20 @@ impl Rate {
         Self { per_ns: (1 << 48) / TAU_NS, hysteresis: (HYSTERESIS_NS << 32) / TAU_NS }
     }
 
-    /// The R of a run of at most [`BRIEF_NS`].
+    /// The R per nanosecond at a price, Q16.
     #[inline]
     #[must_use]
-    pub const fn charge(self, ran_ns: u64, price: Price) -> u64 {
-        // c < 2⁵², so the first product has at most 58 bits; a price has at most 22.2.
-        (((ran_ns * self.per_ns) >> 16) * price as u64) >> 16
+    pub const fn of_price(self, price: Price) -> u64 {
+        // c < 2⁵², so the R of a nanosecond at price 1 has at most 40.5 bits; a price has at most 22.2.
+        (self.per_ns * price as u64) >> 16
+    }
+
+    /// The R of a run of at most [`BRIEF_NS`], at what [`Rate::of_price`] gave.
+    #[inline]
+    #[must_use]
+    pub const fn cost(per_ns: u64, ran_ns: u64) -> u64 {
+        // 46.6 and 17 bits.
+        (ran_ns * per_ns) >> 16
     }
 
     /// The R of the hysteresis at price 1.

@@ -18,9 +18,9 @@
 //! Every account begins a new *epoch*, a number that no other queue has. An entity that carries the queue's epoch is up to
 //! date there: its R is at this CPU's factor and needs no translation.
 //!
-//! Two threads that wake each other and wait find the queue empty each time. For them there is a place before the heap, `alone`: a
-//! thread that comes into an empty queue within an epoch that it is up to date in is not numbered and not linked. Whatever looks
-//! further than at the first thread puts it in the heap before.
+//! Threads that wake each other and wait would be linked and unlinked at every turn. For them there is a place before the heap, `front`:
+//! a thread that goes before all others, and comes within an epoch that it is up to date in, is not numbered and not linked. Whatever
+//! looks further than at the first thread puts it in the heap before.
 //!
 //! Hysteresis: a running thread goes on until its R is above the first one's by the R of `HYSTERESIS_NS`; two equal
 //! threads therefore alternate at twice that.
@@ -76,8 +76,8 @@ where
     P::Target: Scheduled,
 {
     cpu: u32,
-    /// The only thread in the queue, if it is not in the heap; null otherwise.
-    alone: *const P::Target,
+    /// The first thread of the queue, if it is not in the heap; null otherwise.
+    front: *const P::Target,
     heap: PairingHeap<ByKey<P::Target>>,
     factor: Factor,
     rate: Rate,
@@ -105,7 +105,7 @@ where
     pub const fn new(cpu: u32) -> Self {
         Self {
             cpu,
-            alone: core::ptr::null(),
+            front: core::ptr::null(),
             heap: PairingHeap::new(),
             factor: Factor::new(),
             rate: Rate::new(),
@@ -129,14 +129,14 @@ where
     /// Threads in the queue.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.heap.len() + !self.alone.is_null() as usize
+        self.heap.len() + !self.front.is_null() as usize
     }
 
     /// Whether no thread is in the queue.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.alone.is_null() && self.heap.is_empty()
+        self.front.is_null() && self.heap.is_empty()
     }
 
     /// The thread that would run next.
@@ -144,21 +144,27 @@ where
     #[must_use]
     pub fn first(&self) -> Option<&P::Target> {
         // SAFETY: alive by the reference that the queue was given.
-        let alone = unsafe { self.alone.as_ref() };
-        alone.or_else(|| self.heap.first().map(|first| &first.0))
+        let front = unsafe { self.front.as_ref() };
+        front.or_else(|| self.heap.first().map(|first| &first.0))
     }
 
-    /// Puts a thread that is alone in the heap.
+    /// Whether an entity that is up to date goes before everything in the heap, where it has no equal.
+    #[inline(always)]
+    fn precedes_heap(&self, entity: &SchedEntity) -> bool {
+        self.heap.first().is_none_or(|first| entity.precedes(first.0.sched_entity()))
+    }
+
+    /// Puts a thread that is before the heap into it.
     #[inline]
     fn settle(&mut self) {
-        if !self.alone.is_null() {
-            self.link_alone();
+        if !self.front.is_null() {
+            self.link_front();
         }
     }
 
     #[inline(never)]
-    fn link_alone(&mut self) {
-        let thread = core::mem::replace(&mut self.alone, core::ptr::null());
+    fn link_front(&mut self) {
+        let thread = core::mem::replace(&mut self.front, core::ptr::null());
         // SAFETY: alive by the reference that the queue was given.
         self.number(unsafe { &*thread }.sched_entity(), Enqueue::Woken);
         // SAFETY: it was in the queue, but not linked.
@@ -182,7 +188,7 @@ where
         self.epoch += EPOCH_STEP;
         if let Some(entity) = current.map(Scheduled::sched_entity) {
             entity.set_factor(self.factor, self.now_ns, self.cpu);
-            entity.set_epoch(self.epoch);
+            entity.begin_epoch(self.epoch, self.rate);
         }
     }
 
@@ -211,7 +217,7 @@ where
             self.catch_up(entity);
         }
         self.charged_ns += ran_ns;
-        entity.charge(self.rate.charge(ran_ns, entity.price()), ran_ns);
+        entity.charge_briefly(ran_ns);
     }
 
     /// Until when [`RunQueue::charge_briefly`] is good.
@@ -225,7 +231,7 @@ where
     fn catch_up(&mut self, entity: &SchedEntity) {
         entity.arrive(self.cpu, self.factor, self.now_ns);
         entity.refresh_policy();
-        entity.set_epoch(self.epoch);
+        entity.begin_epoch(self.epoch, self.rate);
     }
 
     /// Scales every queued R. Order is kept; sequence numbers are untouched, so new equals may come out in either order.
@@ -263,7 +269,7 @@ where
         unsafe { self.heap.insert(thread.cast::<ByKey<P::Target>>()) };
     }
 
-    /// [`RunQueue::enqueue`] of a woken thread in the simplest case: the queue is empty, and the thread was up to date when this epoch
+    /// [`RunQueue::enqueue`] of a woken thread in the simplest case: it goes before all others, and was up to date when this epoch
     /// began or ran here since. That also says that nobody asked for another policy, if whoever does has [`RunQueue::account`] called
     /// after it. Otherwise nothing is done, and the thread given back.
     ///
@@ -273,26 +279,28 @@ where
     /// # Safety
     /// As for [`RunQueue::enqueue`].
     #[inline(always)]
-    pub unsafe fn enqueue_alone(&mut self, thread: P) -> Result<(), P> {
+    pub unsafe fn enqueue_in_front(&mut self, thread: P) -> Result<(), P> {
         let raw = thread.into_raw();
         // SAFETY: alive as long as the reference given up here.
         let entity = unsafe { &*raw }.sched_entity();
-        if entity.epoch() != self.epoch || !self.is_empty() {
+        if entity.epoch() != self.epoch || !self.front.is_null() || !self.precedes_heap(entity) {
             // SAFETY: given up above.
             return Err(unsafe { P::from_raw(raw) });
         }
-        self.alone = raw;
+        self.front = raw;
         Ok(())
     }
 
-    /// Takes the first thread if it is alone, which is the ordinary case after [`RunQueue::enqueue_alone`].
+    /// Takes the first thread if it is not in the heap, which is the ordinary case after [`RunQueue::enqueue_in_front`].
     #[inline(always)]
-    pub fn pick_alone(&mut self) -> Option<P> {
-        if self.alone.is_null() || !self.displaced.is_null() {
+    pub fn pick_front(&mut self) -> Option<P> {
+        if self.front.is_null() {
             return None;
         }
-        let picked = core::mem::replace(&mut self.alone, core::ptr::null());
-        // SAFETY: `enqueue_alone` or `exchange` gave up a reference.
+        // Who is displaced is put in the heap, and all others with it; so is the first until the next one is picked.
+        debug_assert!(self.displaced.is_null());
+        let picked = core::mem::replace(&mut self.front, core::ptr::null());
+        // SAFETY: `enqueue_in_front` or `exchange` gave up a reference.
         Some(unsafe { P::from_raw(picked) })
     }
 
@@ -309,18 +317,25 @@ where
         let raw = current.into_raw();
         // SAFETY: alive as long as the reference given up here.
         let entity = unsafe { &*raw }.sched_entity();
-        let rank = entity.rank();
-        let Some(first) = self.first().map(Scheduled::sched_entity).filter(|first| first.rank() <= rank) else {
+        let (rank, runtime) = (entity.rank(), entity.runtime());
+        let Some(first) = self.first().map(Scheduled::sched_entity) else {
             // SAFETY: given up above.
             return Err(unsafe { P::from_raw(raw) });
         };
-        if first.rank() == rank {
-            entity.set_runtime(entity.runtime().max(first.runtime()));
+        let first_rank = first.rank();
+        if first_rank == rank {
+            entity.set_runtime(runtime.max(first.runtime()));
+        } else if first_rank > rank {
+            // SAFETY: given up above.
+            return Err(unsafe { P::from_raw(raw) });
         }
-        // SAFETY: given up above; the queue is not empty.
-        let next = self.pick_another().ok_or_else(|| unsafe { P::from_raw(raw) })?;
-        if self.heap.is_empty() {
-            self.alone = raw;
+        let next = match self.pick_front() {
+            Some(next) => next,
+            // SAFETY: given up above; the queue is not empty.
+            None => self.pick_another().ok_or_else(|| unsafe { P::from_raw(raw) })?,
+        };
+        if self.precedes_heap(entity) {
+            self.front = raw;
         } else {
             self.number(entity, Enqueue::Yielded);
             // SAFETY: not linked, by the caller's promise.
@@ -387,8 +402,8 @@ where
 
     #[inline(always)]
     fn take_first(&mut self) -> Option<*const P::Target> {
-        if !self.alone.is_null() {
-            return Some(core::mem::replace(&mut self.alone, core::ptr::null()));
+        if !self.front.is_null() {
+            return Some(core::mem::replace(&mut self.front, core::ptr::null()));
         }
         Some(self.heap.pop()?.cast())
     }
@@ -467,6 +482,9 @@ where
         // SAFETY: found in this heap just now, so alive and linked in it.
         unsafe { self.heap.remove(&*found) };
         let thread = found.cast::<P::Target>();
+        if core::ptr::eq(self.displaced, thread) {
+            self.displaced = core::ptr::null();
+        }
         // SAFETY: alive by the reference that is given out below.
         unsafe { &*thread }
             .sched_entity()

@@ -352,9 +352,9 @@ fn a_fallen_priority_goes_first_a_risen_one_last() {
 }
 
 #[expect(unsafe_code, reason = "the tests hold the threads and enqueue each once")]
-fn enqueue_alone(queue: &mut RunQueue<Arc<Thread>>, thread: &Arc<Thread>) -> bool {
+fn enqueue_in_front(queue: &mut RunQueue<Arc<Thread>>, thread: &Arc<Thread>) -> bool {
     // SAFETY: as said.
-    unsafe { queue.enqueue_alone(thread.clone()) }.is_ok()
+    unsafe { queue.enqueue_in_front(thread.clone()) }.is_ok()
 }
 
 #[expect(unsafe_code, reason = "the thread runs, so it is in no queue")]
@@ -400,31 +400,31 @@ fn with_two_up_to_date() -> (RunQueue<Arc<Thread>>, [Arc<Thread>; 2]) {
 }
 
 #[test]
-fn a_thread_alone_is_counted_found_and_taken() {
+fn a_thread_in_front_is_counted_found_and_taken() {
     let (mut queue, [woken, running]) = with_two_up_to_date();
-    assert!(enqueue_alone(&mut queue, &woken));
+    assert!(enqueue_in_front(&mut queue, &woken));
     assert!(!queue.is_empty());
     assert_eq!((queue.len(), queue.load()), (1, 2));
     assert_eq!(queue.first().map(|first| first.name), Some(0));
-    assert!(!enqueue_alone(&mut queue, &running), "it is alone no more");
-    assert_eq!(queue.pick_alone().map(|thread| thread.name), Some(0));
-    assert!(queue.is_empty() && queue.pick_alone().is_none());
+    assert!(!enqueue_in_front(&mut queue, &running), "the place is taken");
+    assert_eq!(queue.pick_front().map(|thread| thread.name), Some(0));
+    assert!(queue.is_empty() && queue.pick_front().is_none());
 }
 
 #[test]
-fn a_thread_alone_takes_its_place_when_others_come() {
+fn a_thread_in_front_takes_its_place_when_others_come() {
     let (mut queue, [first, second]) = with_two_up_to_date();
-    assert!(enqueue_alone(&mut queue, &first));
+    assert!(enqueue_in_front(&mut queue, &first));
     enqueue(&mut queue, &second, Enqueue::Woken);
     enqueue(&mut queue, &thread(2, Policy::Fifo(1)), Enqueue::Woken);
-    assert!(queue.pick_alone().is_none());
+    assert!(queue.pick_front().is_none());
     assert_eq!(drain(&mut queue), [2, 0, 1]);
 }
 
 #[test]
-fn a_thread_alone_may_migrate_and_change_its_policy() {
+fn a_thread_in_front_may_migrate_and_change_its_policy() {
     let (mut queue, [woken, _]) = with_two_up_to_date();
-    assert!(enqueue_alone(&mut queue, &woken));
+    assert!(enqueue_in_front(&mut queue, &woken));
     woken.entity.set_policy(Policy::Idle(0));
     queue.requeue_changed();
     assert_eq!(woken.entity.rank(), Policy::Idle(0).rank());
@@ -433,19 +433,45 @@ fn a_thread_alone_may_migrate_and_change_its_policy() {
 }
 
 #[test]
-fn only_a_thread_that_is_up_to_date_may_be_alone() {
+fn only_a_thread_that_is_up_to_date_may_be_in_front() {
     let (mut queue, [woken, _]) = with_two_up_to_date();
     queue.account(None, 2 * MS);
-    assert!(!enqueue_alone(&mut queue, &woken), "an epoch has passed");
+    assert!(!enqueue_in_front(&mut queue, &woken), "an epoch has passed");
     let mut elsewhere = RunQueue::new(1);
-    assert!(!enqueue_alone(&mut elsewhere, &woken), "it comes from another CPU");
+    assert!(!enqueue_in_front(&mut elsewhere, &woken), "it comes from another CPU");
 }
 
 #[test]
-fn two_that_yield_to_each_other_stay_alone() {
+fn two_that_yield_to_each_other_stay_in_front() {
     let (mut queue, [waiting, running]) = with_two_up_to_date();
-    assert!(enqueue_alone(&mut queue, &waiting));
+    assert!(enqueue_in_front(&mut queue, &waiting));
     let next = exchange(&mut queue, running).ok().expect("another is ready");
     assert_eq!(next.name, 0);
-    assert_eq!(queue.pick_alone().map(|thread| thread.name), Some(1));
+    assert_eq!(queue.pick_front().map(|thread| thread.name), Some(1));
+}
+
+#[test]
+fn who_goes_before_the_heap_comes_in_front_of_it() {
+    let (mut queue, [woken, running]) = with_two_up_to_date();
+    enqueue(&mut queue, &thread(2, Policy::Idle(0)), Enqueue::Woken);
+    assert!(enqueue_in_front(&mut queue, &woken), "only a lower class is there");
+    assert_eq!((queue.len(), queue.first().map(|first| first.name)), (2, Some(0)));
+    let next = exchange(&mut queue, running).ok().expect("another is ready");
+    assert_eq!((next.name, queue.pick_front().map(|thread| thread.name)), (0, Some(1)));
+    let hog = thread(3, Policy::Normal(0));
+    enqueue(&mut queue, &hog, Enqueue::Woken);
+    hog.entity.set_runtime(next.entity.runtime() + 1);
+    assert!(enqueue_in_front(&mut queue, &next), "it has run less than all that are there");
+    assert_eq!(drain(&mut queue), [0, 3, 2]);
+}
+
+#[test]
+fn who_does_not_go_before_the_heap_is_linked() {
+    let (mut queue, [woken, _]) = with_two_up_to_date();
+    let equal = thread(2, Policy::Normal(0));
+    enqueue(&mut queue, &equal, Enqueue::Woken);
+    equal.entity.set_runtime(woken.entity.runtime());
+    assert!(!enqueue_in_front(&mut queue, &woken), "an equal was there before");
+    enqueue(&mut queue, &thread(3, Policy::Fifo(1)), Enqueue::Woken);
+    assert!(!enqueue_in_front(&mut queue, &woken), "a real-time thread is there");
 }

@@ -7,14 +7,17 @@
 //!
 //! `head` may be looked at without the lock ([`WaitList::looks_empty`]): a waker that has changed what waiters look at and passed a
 //! `SeqCst` fence either finds a waiter linked, or that waiter, which links itself before *its* fence and look, sees the change.
-//! One that looks under the lock need not link itself for that: `arriving` says that somebody is about to
-//! ([`WaitList::with_arrival`]). It is taken back after the link (Release; the waker reads it first, Acquire).
+//! One that looks under the lock need not link itself for that ([`WaitList::with_fence`]): the lock itself says that somebody may be
+//! about to ([`WaitList::looks_idle`]). The waker reads the lock first (Acquire): if it finds it free again, it also finds what its owner linked.
 #![expect(unsafe_code, reason = "waiters live on other threads' stacks")]
 
 use core::cell::Cell;
 use core::marker::PhantomPinned;
+use core::mem::MaybeUninit;
+use core::ops::Deref;
 use core::ptr;
-use lockfree::shim::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
+use lockfree::shim::atomic::{AtomicPtr, Ordering};
+use lockfree::shim::fence_after_read_modify_write;
 
 use crate::backend::{RawMutex, WaitRecord};
 
@@ -45,7 +48,6 @@ impl<T> Waiter<T> {
 /// The waiters, in order of arrival, behind a lock.
 pub(crate) struct WaitList<T = usize> {
     lock: RawMutex,
-    arriving: AtomicBool,
     list: List<T>,
 }
 
@@ -63,37 +65,64 @@ pub(crate) struct List<T = usize> {
 impl<T> WaitList<T> {
     const_unless_loom! {
         pub(crate) const fn new() -> Self {
-            Self { lock: RawMutex::new(), arriving: AtomicBool::new(false), list: List::new() }
+            Self { lock: RawMutex::new(), list: List::new() }
         }
+    }
+
+    /// Locks the list.
+    #[inline(always)]
+    pub(crate) fn locked(&self) -> Locked<'_, T> {
+        self.lock.lock();
+        Locked(self)
     }
 
     /// Calls `f` with the list locked.
     #[inline(always)]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&List<T>) -> R) -> R {
-        self.lock.lock();
-        let result = f(&self.list);
-        // SAFETY: we own the lock.
-        unsafe { self.lock.unlock() };
-        result
+        f(&self.locked())
     }
 
-    /// As [`WaitList::with`], for a waiter that looks whether it has to wait before it links itself: to wakers the list does not look
-    /// empty meanwhile.
+    /// As [`WaitList::with`], for a waiter that looks whether it has to wait before it links itself: what `f` sees is what was there after
+    /// the list stopped looking idle.
     #[inline(always)]
-    pub(crate) fn with_arrival<R>(&self, f: impl FnOnce(&List<T>) -> R) -> R {
+    pub(crate) fn with_fence<R>(&self, f: impl FnOnce(&List<T>) -> R) -> R {
         self.with(|list| {
-            self.arriving.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            let result = f(list);
-            self.arriving.store(false, Ordering::Release);
-            result
+            fence_after_read_modify_write();
+            f(list)
         })
     }
 
     /// Whether no waiter is linked at this instant. Exact enough for a waker behind a fence; see the module.
     #[inline(always)]
     pub(crate) fn looks_empty(&self) -> bool {
-        !self.arriving.load(Ordering::Acquire) && self.list.is_empty()
+        self.list.is_empty()
+    }
+
+    /// As [`WaitList::looks_empty`], where waiters link themselves in [`WaitList::with_fence`].
+    #[inline(always)]
+    pub(crate) fn looks_idle(&self) -> bool {
+        // The first look only saves the second in the ordinary case; the order of the other two matters.
+        self.list.is_empty() && self.lock.is_idle() && self.list.is_empty()
+    }
+}
+
+/// The list, locked until this is dropped.
+pub(crate) struct Locked<'a, T>(&'a WaitList<T>);
+
+impl<T> Deref for Locked<'_, T> {
+    type Target = List<T>;
+
+    #[inline(always)]
+    fn deref(&self) -> &List<T> {
+        &self.0.list
+    }
+}
+
+impl<T> Drop for Locked<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: `locked` took the lock.
+        unsafe { self.0.lock.unlock() }
     }
 }
 
@@ -153,12 +182,36 @@ impl<T> List<T> {
         self.link(waiter);
     }
 
+    /// Makes `place` a waiter of the calling thread and links it last.
+    ///
+    /// # Safety
+    /// What `place` holds stays there until it was told something or removed.
+    #[inline(always)]
+    pub(crate) unsafe fn push_new<'a>(&self, place: &'a mut MaybeUninit<Waiter<T>>, tag: T) -> &'a Waiter<T> {
+        let waiter = place.write(Waiter {
+            prev: Cell::new(self.tail.get()),
+            next: Cell::new(ptr::null()),
+            linked: Cell::new(true),
+            tag,
+            record: WaitRecord::armed(),
+            _pinned: PhantomPinned,
+        });
+        self.append(waiter);
+        waiter
+    }
+
     /// Links a waiter that is alive and linked nowhere.
     #[inline(always)]
     fn link(&self, waiter: &Waiter<T>) {
         waiter.prev.set(self.tail.get());
         waiter.next.set(ptr::null());
         waiter.linked.set(true);
+        self.append(waiter);
+    }
+
+    /// The list's half of linking a waiter last.
+    #[inline(always)]
+    fn append(&self, waiter: &Waiter<T>) {
         // SAFETY: a linked waiter is alive.
         match unsafe { self.tail.get().as_ref() } {
             Some(tail) => tail.next.set(waiter),

@@ -24,8 +24,10 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem::MaybeUninit;
 use core::ptr;
 use lockfree::shim::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
+use lockfree::shim::fence_after_read_modify_write;
 
 use lockfree::mutex::Told;
 
@@ -231,15 +233,16 @@ impl WaitQueue {
         cond: &mut impl FnMut() -> Option<T>,
     ) -> Result<T, WaitError> {
         loop {
-            let waiter = Waiter::new(0);
+            let mut place = MaybeUninit::uninit();
             if mistaken!(QueueLooksTooEarly)
                 && let Some(value) = cond()
             {
                 return Ok(value);
             }
-            // SAFETY: ours, on our stack, and we do not leave before it was removed or told.
-            self.list.with(|list| unsafe { list.push_back(&waiter) });
-            fence(Ordering::SeqCst);
+            // SAFETY: on our stack, and we do not leave before it was removed or told.
+            let waiter = self.list.with(|list| unsafe { list.push_new(&mut place, 0) });
+            // The unlock was one.
+            fence_after_read_modify_write();
             let end = loop {
                 if !mistaken!(QueueLooksTooEarly)
                     && let Some(value) = cond()
@@ -257,7 +260,7 @@ impl WaitQueue {
                 }
                 backend::park((deadline_ns != u64::MAX).then_some(deadline_ns));
             };
-            let chosen = self.unlink(&waiter);
+            let chosen = self.unlink(waiter);
             match end {
                 Some(Err(error)) => return self.leave_without(error, chosen, cond),
                 Some(Ok(value)) => return Ok(value),

@@ -4,9 +4,9 @@
 //! A bucket is a list of waiters in order of arrival, behind a mutex. A waiter lies on its thread's stack and says in
 //! `bucket` which list it is in; `bucket` changes only under the lock of that list (of both, when it moves).
 //!
-//! - *wait*: under the lock, say so, fence, check the caller's condition and link. Whoever changes the condition before waking is
-//!   thus seen, or sees that somebody arrives. Then sleep until told.
-//! - *wake*: fence; a bucket that looks empty then needs no lock (store-load pair with *wait*). Otherwise, under the lock, take
+//! - *wait*: under the lock, fence, check the caller's condition and link. Whoever changes the condition before waking is
+//!   thus seen, or sees the lock or the waiter. Then sleep until told.
+//! - *wake*: fence; a bucket that looks idle then needs no lock (store-load pair with *wait*). Otherwise, under the lock, take
 //!   waiters onto a list of the waker's own (`bucket` = `TAKEN`). They are told after the lock is released, so that a woken thread
 //!   does not run into it.
 //! - *move*: under both locks, the lower bucket's first.
@@ -15,6 +15,8 @@
 #![expect(unsafe_code, reason = "waiters live on other threads' stacks")]
 
 use alloc::vec::Vec;
+use core::cell::Cell;
+use core::mem::MaybeUninit;
 use core::slice;
 use lockfree::mutex::Told;
 use lockfree::shim::atomic::{AtomicUsize, Ordering, fence};
@@ -32,7 +34,7 @@ pub trait WaitKey: Copy + PartialEq {
 }
 
 struct Tag<K> {
-    key: core::cell::Cell<K>,
+    key: Cell<K>,
     bits: u32,
     bucket: AtomicUsize,
 }
@@ -93,11 +95,6 @@ impl<K, const N: usize> WaitTable<K, N> {
 }
 
 impl<K: WaitKey, const N: usize> WaitTable<K, N> {
-    fn waiter(key: K, bits: u32) -> Entry<K> {
-        let bucket = AtomicUsize::new(key.hash() % N);
-        Waiter::new(Tag { key: core::cell::Cell::new(key), bits, bucket })
-    }
-
     /// Waits for `key`, as one whom wakers with a common bit in `bits` mean, if `check` agrees. No wake-up that comes after
     /// `check` is lost. `sleep` returns when [`Woken::is_woken`], or with an error to give up; it must not panic.
     ///
@@ -113,11 +110,11 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
         check: impl FnOnce() -> Result<(), E>,
         sleep: impl FnOnce(&Woken<'_, K>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let waiter = Self::waiter(key, bits);
+        let mut place = MaybeUninit::uninit();
         // SAFETY: the waiter stays here, and this function returns only after it was told or withdrew.
-        unsafe { self.link(&waiter, check) }?;
-        match sleep(&Woken(slice::from_ref(&waiter))) {
-            Err(error) if !self.withdraw(&waiter) => Err(error),
+        let waiter = unsafe { self.link(&mut place, key, bits, check) }?;
+        match sleep(&Woken(slice::from_ref(waiter))) {
+            Err(error) if !self.withdraw(waiter) => Err(error),
             _ => {
                 let _told = waiter.record.wait();
                 Ok(())
@@ -138,19 +135,21 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
         mut check: impl FnMut(usize) -> Result<(), E>,
         sleep: impl FnOnce(&Woken<'_, K>) -> Result<(), E>,
     ) -> Result<usize, E> {
-        let waiters: Vec<_> = keys.iter().map(|&key| Self::waiter(key, bits)).collect();
+        let mut places: Vec<_> = keys.iter().map(|_| MaybeUninit::uninit()).collect();
         let mut linked = 0;
-        let mut result = waiters.iter().enumerate().try_for_each(|(index, waiter)| {
+        let mut result = places.iter_mut().zip(keys).try_for_each(|(place, &key)| {
             // SAFETY: the vector does not change, and all that are linked withdraw below.
-            unsafe { self.link(waiter, || check(index)) }?;
+            unsafe { self.link(place, key, bits, || check(linked)) }?;
             linked += 1;
             Ok(())
         });
+        // SAFETY: so many were linked, in this order.
+        let waiters: &[Entry<K>] = unsafe { slice::from_raw_parts(places.as_ptr().cast(), linked) };
         if result.is_ok() {
-            result = sleep(&Woken(&waiters));
+            result = sleep(&Woken(waiters));
         }
         let mut woken = None;
-        for (index, waiter) in waiters[..linked].iter().enumerate() {
+        for (index, waiter) in waiters.iter().enumerate() {
             if self.withdraw(waiter) {
                 woken = woken.or(Some(index));
             }
@@ -161,23 +160,30 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
         }
     }
 
+    /// Links a waiter at `place`, if `check` agrees.
+    ///
     /// # Safety
     /// If this returns `Ok`, the waiter stays alive and in place until it was told or [`WaitTable::withdraw`] has returned.
     #[inline(always)]
-    unsafe fn link<E>(&self, waiter: &Entry<K>, check: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
-        let index = waiter.tag.key.get().hash() % N;
+    unsafe fn link<'a, E>(
+        &self,
+        place: &'a mut MaybeUninit<Entry<K>>,
+        key: K,
+        bits: u32,
+        check: impl FnOnce() -> Result<(), E>,
+    ) -> Result<&'a Entry<K>, E> {
+        let index = key.hash() % N;
+        let tag = || Tag { key: Cell::new(key), bits, bucket: AtomicUsize::new(index) };
         if mistaken!(TableLooksTooEarly) {
             check()?;
             // SAFETY: the caller's promise.
-            self.buckets[index].with(|list| unsafe { list.push_back(waiter) });
-            return Ok(());
+            return Ok(self.buckets[index].with(|list| unsafe { list.push_new(place, tag()) }));
         }
-        // Its fence pairs with the one in `wake`: the bucket does not look empty, or we see what was changed before.
-        self.buckets[index].with_arrival(|list| {
+        // Its fence pairs with the one in `wake`: the bucket does not look idle, or we see what was changed before.
+        self.buckets[index].with_fence(|list| {
             check()?;
             // SAFETY: the caller's promise.
-            unsafe { list.push_back(waiter) };
-            Ok(())
+            Ok(unsafe { list.push_new(place, tag()) })
         })
     }
 
@@ -202,29 +208,35 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
     /// Wakes up to `count` threads that wait for `key`, the longest waiting first; returns how many.
     ///
     /// Context: may sleep.
-    #[inline(always)]
     pub fn wake(&self, key: K, count: usize, bits: u32) -> usize {
-        let bucket = &self.buckets[key.hash() % N];
-        // Pairs with the fence of `with_arrival` in `link`.
-        fence(Ordering::SeqCst);
-        if bucket.looks_empty() {
-            return 0;
-        }
-        if count == 1 {
-            return usize::from(Self::wake_first(bucket, key, bits));
-        }
+        let Some(bucket) = self.busy_bucket(key) else { return 0 };
         let taken = List::new();
         bucket.with(|list| take(list, &taken, key, count, bits));
         tell(&taken)
     }
 
-    /// Wakes the longest waiting one: the ordinary case, without a list.
+    /// Wakes the thread that waits for `key` longest: the ordinary case, without a list. Returns whether there was one.
+    ///
+    /// Context: may sleep.
     #[inline(always)]
-    fn wake_first(bucket: &WaitList<Tag<K>>, key: K, bits: u32) -> bool {
-        let Some(waiter) = bucket.with(|list| list.take_first(|tag| tag.taken_by(key, bits))) else { return false };
+    pub fn wake_one(&self, key: K, bits: u32) -> bool {
+        let Some(bucket) = self.busy_bucket(key) else { return false };
+        let list = bucket.locked();
+        let first = list.take_first(|tag| tag.taken_by(key, bits));
+        drop(list);
+        let Some(waiter) = first else { return false };
         // SAFETY: unlinked by us just now, so alive and ours to tell.
         unsafe { WaitRecord::hand(&raw const (*waiter).record) };
         true
+    }
+
+    /// The bucket of `key`, for a waker that has changed what waiters look at; `None` if nobody waits there who may have missed that.
+    #[inline(always)]
+    fn busy_bucket(&self, key: K) -> Option<&WaitList<Tag<K>>> {
+        let bucket = &self.buckets[key.hash() % N];
+        // Pairs with the fence of `with_fence` in `link`.
+        fence(Ordering::SeqCst);
+        (!bucket.looks_idle()).then_some(bucket)
     }
 
     /// Shows `choose` the bits of those who wait for `key`, the longest waiting first, and wakes the one whose position it names.

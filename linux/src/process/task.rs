@@ -24,7 +24,7 @@ pub struct Task {
     /// That of `process`, where [`crate::calls`] finds it.
     identity: AtomicPtr<Identity>,
     pub(super) thread: Mutex<Option<ThreadRef>>,
-    name: Mutex<String>,
+    name: Mutex<Arc<str>>,
     /// Mask, pending signals, alternate stack.
     pub signals: TaskSignals,
     clear_child_tid: AtomicU64,
@@ -47,7 +47,7 @@ impl Task {
 
     /// A thread that is not running yet; [`Process::add_task`] starts it.
     #[must_use]
-    pub fn new(tid: u32, process: Arc<Process>, name: String, signals: TaskSignals) -> Arc<Self> {
+    pub fn new(tid: u32, process: Arc<Process>, name: Arc<str>, signals: TaskSignals) -> Arc<Self> {
         Arc::new(Self {
             tid,
             identity: AtomicPtr::new(Arc::as_ptr(&process.identity).cast_mut()),
@@ -87,13 +87,19 @@ impl Task {
     /// The name that `PR_SET_NAME` and `/proc/PID/comm` show, at most 15 bytes.
     #[must_use]
     pub fn name(&self) -> String {
+        String::from(&**self.name.lock())
+    }
+
+    /// [`Task::name`], not copied.
+    #[must_use]
+    pub fn shared_name(&self) -> Arc<str> {
         self.name.lock().clone()
     }
 
     /// Renames the thread; the name is cut to 15 bytes.
     pub fn set_name(&self, name: &[u8]) {
         let cut = &name[..name.len().min(15)];
-        *self.name.lock() = String::from_utf8_lossy(cut).into_owned();
+        *self.name.lock() = Arc::from(&*String::from_utf8_lossy(cut));
     }
 
     /// Whether the thread is to end: its process is ending, or another thread is replacing the program.

@@ -13,8 +13,6 @@ mod pi;
 pub use modern::{futex_requeue, futex_wait, futex_waitv, futex_wake};
 pub(crate) use pi::{Owned, abandon_all};
 
-use alloc::sync::Arc;
-
 use addr::VirtAddr;
 use kernel::mm::SharedKey;
 use kernel::thread;
@@ -39,7 +37,7 @@ const BUCKETS: usize = 1024;
 pub(crate) struct Key {
     /// Address, or offset in the object; both are multiples of 4, and the two bits below are the [`Role`].
     offset: u64,
-    /// The address space (by address of the object), or inode.
+    /// The address space ([`thread::space_id`]), or inode.
     object: u64,
     /// [`PRIVATE`], or the inode's device.
     device: u64,
@@ -68,7 +66,8 @@ impl WaitKey for Key {
     fn hash(&self) -> usize {
         const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
         let word = self.offset ^ self.object.rotate_left(32) ^ self.device.rotate_left(48);
-        ((word >> 2).wrapping_mul(MULTIPLIER) >> 48) as usize
+        // The product's upper bits are the well-spread ones.
+        (word.wrapping_mul(MULTIPLIER) >> (u64::BITS - BUCKETS.ilog2())) as usize
     }
 }
 
@@ -106,9 +105,7 @@ fn check_address(address: u64) -> Result<(), Errno> {
 /// The key of a word that only the running thread's process knows by this address.
 #[inline(always)]
 fn private_key(address: u64) -> Key {
-    // A kernel thread, which has no space, makes no system calls; its key would be equal to no other.
-    let space = thread::with_current(|t| t.space().map_or(0, |space| Arc::as_ptr(space) as u64));
-    Key { offset: address, object: space, device: PRIVATE }
+    Key { offset: address, object: thread::space_id(), device: PRIVATE }
 }
 
 /// The key of a word that others may have mapped, too; the private one if it is in no shared mapping.
@@ -183,17 +180,24 @@ fn wake(word: UserPtr<u32>, op: u32, val: u32, bitset: u32) -> SysResult {
 
 /// The ordinary wait: private, for any wake-up, without a deadline.
 #[inline(never)]
-fn wait_private(word: UserPtr<u32>, expected: u32) -> SysResult {
+fn wait_private(word: UserPtr<u32>, expected: u32) -> Result<(), Errno> {
     check_address(word.address())?;
-    let key = private_key(word.address());
-    TABLE.wait(key, FUTEX_BITSET_MATCH_ANY, || expect(word, expected), |woken| park_until(None, woken)).map(|()| 0)
+    TABLE.wait(private_key(word.address()), FUTEX_BITSET_MATCH_ANY, || expect(word, expected), |woken| {
+        while !woken.is_woken() {
+            if sync::interrupted() {
+                return Err(Errno::ERESTARTSYS);
+            }
+            thread::park_inline();
+        }
+        Ok(())
+    })
 }
 
-/// The ordinary wake-up: private, of anybody.
+/// The ordinary wake-up: private, of anybody, but of one only.
 #[inline(always)]
-fn wake_private(word: UserPtr<u32>, val: u32) -> SysResult {
+fn wake_one_private(word: UserPtr<u32>) -> SysResult {
     check_address(word.address())?;
-    Ok(TABLE.wake(private_key(word.address()), count(val).max(1), FUTEX_BITSET_MATCH_ANY))
+    Ok(usize::from(TABLE.wake_one(private_key(word.address()), FUTEX_BITSET_MATCH_ANY)))
 }
 
 /// The operation that FUTEX_WAKE_OP encodes in `val3`.
@@ -275,9 +279,9 @@ pub fn futex(
     const WAIT_BITSET_BY_WALL_CLOCK: u32 = WAIT_BITSET | FUTEX_CLOCK_REALTIME;
     const WAKE: u32 = FUTEX_WAKE | FUTEX_PRIVATE_FLAG;
     match op {
-        WAKE => wake_private(word, val),
-        WAIT if timeout == 0 => wait_private(word, val),
-        WAIT_BITSET | WAIT_BITSET_BY_WALL_CLOCK if timeout == 0 && val3 == FUTEX_BITSET_MATCH_ANY => wait_private(word, val),
+        WAKE if val == 1 => wake_one_private(word),
+        WAIT if timeout == 0 => wait_private(word, val).map(|()| 0),
+        WAIT_BITSET | WAIT_BITSET_BY_WALL_CLOCK if timeout == 0 && val3 == FUTEX_BITSET_MATCH_ANY => wait_private(word, val).map(|()| 0),
         _ => other(ctx, word, op, val, timeout, word2, val3),
     }
 }

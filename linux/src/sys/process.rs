@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
@@ -263,13 +264,13 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     process.membarrier.store(0, Ordering::Relaxed);
     process.set_space(loaded.space.clone());
     *process.executable.write() = loaded.executable;
-    let name = String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]).into_owned();
+    let name: Arc<str> = Arc::from(&*String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]));
     let signals = TaskSignals::new(ctx.task().signals.mask());
     let task = Task::new(process.pid(), process.clone(), name.clone(), signals);
     task.keep_sched(ctx.task());
     let program = ProgramThread {
         name,
-        frame: loaded.frame,
+        frame: &loaded.frame,
         fs_base: 0,
         space: loaded.space,
         policy: task.sched().policy(),

@@ -382,15 +382,17 @@ pub fn sched_setaffinity(ctx: &Ctx<'_>, tid: i32, size: usize, mask: UserPtr<u8>
     let mut bytes = [0; MASK_BYTES];
     user_ptr::copy_in(mask.address(), &mut bytes[..size.min(MASK_BYTES)])?;
     let wanted = u64::from_le_bytes(bytes) & online_cpus();
-    with_task(ctx, tid, |t| {
+    let thread = with_task(ctx, tid, |t| {
         if !is_privileged(ctx) && !same_owner(ctx, t.process()) {
             return Err(Errno::EPERM);
         }
         if wanted == 0 {
             return Err(Errno::EINVAL);
         }
-        t.thread().map_or(Err(Errno::ESRCH), |t| t.set_affinity(wanted))
+        t.thread().ok_or(Errno::ESRCH)
     })?;
+    thread.set_affinity(wanted)?;
+    thread.leave_forbidden_cpu();
     Ok(0)
 }
 

@@ -52,7 +52,7 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     let process = parent.process_ref();
     let tid = process::new_tid();
     let signals = TaskSignals::new(parent.signals.mask());
-    let task = Task::new(tid, process.clone(), parent.name(), signals);
+    let task = Task::new(tid, process.clone(), parent.shared_name(), signals);
     task.inherit_sched(parent);
     if has(args.flags, CLONE_CHILD_CLEARTID) {
         task.set_clear_child_tid(args.child_tid);
@@ -74,10 +74,10 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
         return Err(Errno::EPERM);
     }
     let program = ProgramThread {
-        name: task.name(),
-        frame,
+        name: task.shared_name(),
+        frame: &frame,
         fs_base,
-        space: process.space(),
+        space: thread::with_current(|thread| thread.space().cloned()).unwrap_or_else(|| process.space()),
         policy: task.sched().policy(),
         personality: Box::new(Personality(task.clone())),
         wants_rseq: false,
@@ -167,7 +167,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     if args.flags & CLONE_CLEAR_SIGHAND != 0 {
         child.signals.reset_handlers();
     }
-    let task = Task::new(pid, child.clone(), caller.name(), TaskSignals::new(caller.signals.mask()));
+    let task = Task::new(pid, child.clone(), caller.shared_name(), TaskSignals::new(caller.signals.mask()));
     task.inherit_sched(caller);
     if !shares {
         task.signals.set_altstack(caller.signals.altstack());
@@ -182,8 +182,8 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
         frame.rsp = args.stack.wrapping_add(args.stack_size);
     }
     let program = ProgramThread {
-        name: task.name(),
-        frame,
+        name: task.shared_name(),
+        frame: &frame,
         fs_base,
         space,
         policy: task.sched().policy(),

@@ -1,6 +1,7 @@
 //! Waking, waiting and yielding: what threads do most, and the short ways through it while turns are brief (see the module above).
 //!
-//! The short way of a wake-up is for a thread that the queue knows ([`runqueue::RunQueue::enqueue_alone`]): it ran here in this epoch.
+//! The short way of a wake-up is for a thread that the queue knows and that goes before all others
+//! ([`runqueue::RunQueue::enqueue_in_front`]): it ran here in this epoch.
 //! A full pass begins a new epoch. So whoever changes what a thread may do (affinity, policy) only has to see to it that its CPU makes
 //! a full pass, and nothing of that is looked at here.
 #![expect(unsafe_code, reason = "state that belongs to one CPU by discipline")]
@@ -126,8 +127,8 @@ fn leave_scheduler() {
     }
 }
 
-/// Makes a woken thread runnable here in the simplest case: turns are brief, the queue is empty and knows the thread. Else nothing has
-/// happened.
+/// Makes a woken thread runnable here in the simplest case: turns are brief, and the queue knows the thread, which is to be the first.
+/// Else nothing has happened.
 ///
 /// # Safety
 /// Interrupts are off, and no pass of the scheduler is under way.
@@ -141,12 +142,11 @@ unsafe fn accept_briefly(thread: ThreadRef) -> Result<(), ThreadRef> {
     }
     let woken = thread.as_ptr();
     // SAFETY: the scheduler reference of a woken thread makes it this CPU's to link.
-    unsafe { local.queue.enqueue_alone(thread) }?;
+    unsafe { local.queue.enqueue_in_front(thread) }?;
     // SAFETY: it is in the queue.
     let woken = unsafe { woken.as_ref() };
     woken.ready_tsc.store(tsc, Ordering::Relaxed);
-    // It and the running one.
-    shared.load.store(2, Ordering::Relaxed);
+    shared.load.store(shared.load.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     thread::with_current(|current| {
         if local.queue.wake_preempts(woken, current) {
             block::set_need_resched(true);
@@ -167,7 +167,8 @@ fn accept_now(thread: ThreadRef) {
     thread::with_current(|current| {
         let tsc = processor::rdtsc();
         thread.ready_tsc.store(tsc, Ordering::Relaxed);
-        thread.home.store(local.cpu as u32, Ordering::Relaxed);
+        // SAFETY: the thread was woken or is new, and its scheduler reference is ours.
+        unsafe { thread.go_to(local.cpu) };
         if tsc >= local.brief_until_tsc {
             return accept_late(local, shared, current, thread);
         }
@@ -213,7 +214,8 @@ pub(in crate::thread) fn wait(thread: &Thread, deadline_ns: u64) {
     leave_scheduler();
 }
 
-/// The thread that runs after `current`, which waits or ends, if turns are brief and one is ready.
+/// The thread that runs after `current`, which waits or ends, if turns are brief and one is ready. Whether a switch is due is not looked
+/// at: whoever comes to run does that first of all.
 ///
 /// # Safety
 /// Interrupts are off and no pass of the scheduler is under way.
@@ -222,13 +224,13 @@ pub(super) unsafe fn next_at_once(current: &Thread) -> Option<NonNull<Thread>> {
     // SAFETY: per the contract.
     let (local, shared) = unsafe { this_cpu() };
     let tsc = processor::rdtsc();
-    if tsc >= local.brief_until_tsc || block::need_resched() {
+    if tsc >= local.brief_until_tsc {
         return None;
     }
     debug_assert!(!local.is_idle(current), "the idle thread would sleep");
-    let next = match local.queue.pick_alone() {
+    let next = match local.queue.pick_front() {
         Some(next) => {
-            shared.load.store(1, Ordering::Relaxed);
+            shared.load.store(shared.load.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
             next
         }
         None => next_of_several(local, shared)?,
@@ -270,12 +272,12 @@ pub(in crate::thread) fn yield_now() {
     thread::with_current(|current| {
         // SAFETY: interrupts are off; the borrow ends before the switch.
         let (local, shared) = unsafe { this_cpu() };
-        if local.queue.is_empty() && shared.incoming.is_empty() && !block::need_resched() {
-            return;
-        }
         let tsc = processor::rdtsc();
-        if tsc >= local.brief_until_tsc || block::need_resched() {
-            return schedule(current, Why::Yielded);
+        if tsc >= local.brief_until_tsc {
+            return yield_late(current, local, shared);
+        }
+        if local.queue.is_empty() {
+            return;
         }
         local.charge_briefly(shared, current, tsc);
         // SAFETY: the running thread's scheduler reference is this CPU's, so it is ours to link.
@@ -295,4 +297,12 @@ pub(in crate::thread) fn yield_now() {
         unsafe { switch::switch_to(current, next.as_ref(), Leaving::Voluntarily, Departure::Queued) };
     });
     leave_scheduler();
+}
+
+/// Yields when turns are not brief. Context: interrupts off.
+#[inline(never)]
+fn yield_late(current: &Thread, local: &Local, shared: &Shared) {
+    if !local.queue.is_empty() || !shared.incoming.is_empty() || block::need_resched() {
+        schedule(current, Why::Yielded);
+    }
 }

@@ -69,7 +69,8 @@ pub(super) fn sift(cpu: usize, thread: ThreadRef) -> Option<ThreadRef> {
 
 fn hold(cpu: usize, thread: ThreadRef) {
     // It will run here, as if it had been sent here.
-    thread.home.store(cpu as u32, Ordering::Relaxed);
+    // SAFETY: a woken thread belongs to whoever has its scheduler reference.
+    unsafe { thread.go_to(cpu) };
     // SAFETY: a woken thread, and with it its link, belongs to whoever has it.
     let _ = unsafe { MISCHIEF[cpu].held.push(thread) };
 }

@@ -58,7 +58,8 @@ pub(super) fn send(target: usize, thread: ThreadRef) {
         // SAFETY: `abandon` gives each timer out once until it is given back.
         let _seen_in_its_next_pass = unsafe { shared(cpu).abandoned.push(timer) };
     }
-    thread.home.store(target as u32, Ordering::Relaxed);
+    // SAFETY: whoever calls holds the scheduler reference of a thread that is nowhere.
+    unsafe { thread.go_to(target) };
     thread.ready_tsc.store(processor::rdtsc(), Ordering::Relaxed);
     // SAFETY: whoever calls holds the scheduler reference of a thread that is nowhere else, and so alone may link it.
     let push = unsafe { shared(target).incoming.push(thread) };
