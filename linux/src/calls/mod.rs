@@ -18,7 +18,8 @@
 //! on in the stub, or, if that change is over and was the way back, executes what stands there now ([`at_breakpoint`]).
 //!
 //! *Filters.* [`Sites::spans`] only grow. Who changes mappings asks them without a lock, before and after: a change of code that was
-//! decided on before the mapping went is then seen by one of the two looks.
+//! decided on before the mapping went is then seen by one of the two looks. The second is for a look at [`Sites::growth`] if that has
+//! not changed since before the first: who is still growing a span looks at the mapping afterwards.
 
 #![expect(unsafe_code, reason = "defines a link-time symbol")]
 
@@ -95,12 +96,16 @@ struct Span {
 pub(crate) struct Sites {
     turn: Mutex<()>,
     table: Mutex<Table>,
+    /// In use from the first on.
     spans: [Span; SPANS],
+    /// How often a span has grown.
+    growth: AtomicU64,
 }
 
 impl Sites {
     fn new(table: Table) -> Self {
-        Self { turn: Mutex::new(()), table: Mutex::new(table), spans: [const { Span { start: AtomicU64::new(0), end: AtomicU64::new(0) } }; SPANS] }
+        let spans = [const { Span { start: AtomicU64::new(0), end: AtomicU64::new(0) } }; SPANS];
+        Self { turn: Mutex::new(()), table: Mutex::new(table), spans, growth: AtomicU64::new(0) }
     }
 
     fn of(space: &AddressSpace) -> Option<&Self> {
@@ -109,7 +114,8 @@ impl Sites {
 
     /// Whether anything in `range` may be a site or a stub.
     fn may_concern(&self, range: &Range<u64>) -> bool {
-        self.spans.iter().any(|span| span.start.load(Ordering::Relaxed) < range.end && range.start < span.end.load(Ordering::SeqCst))
+        let used = self.spans.iter().map(|span| (span.start.load(Ordering::Relaxed), span.end.load(Ordering::SeqCst))).take_while(|&(_, end)| end != 0);
+        used.into_iter().any(|(start, end)| start < range.end && range.start < end)
     }
 
     /// Whether there is a site at all.
@@ -129,6 +135,7 @@ impl Sites {
         let start = if now.end == 0 { range.start } else { now.start.min(range.start) };
         span.start.store(start, Ordering::Relaxed);
         span.end.store(now.end.max(range.end), Ordering::SeqCst);
+        self.growth.fetch_add(1, Ordering::SeqCst);
     }
 
     fn copy_spans(&self, from: &Self) {
@@ -164,6 +171,7 @@ pub(crate) fn fork(space: &AddressSpace) -> Result<Arc<AddressSpace>, Errno> {
 /// there has its old bytes before, and so has what leads to stubs there.
 pub(crate) fn around<R>(space: &AddressSpace, ranges: &[(u64, u64)], change: impl FnOnce() -> R) -> R {
     let Some(sites) = Sites::of(space) else { return change() };
+    let growth = sites.growth.load(Ordering::SeqCst);
     let concerned = || ranges.iter().map(|&(start, len)| start..start.saturating_add(len)).filter(|range| sites.may_concern(range));
     if concerned().next().is_some() {
         let _turn = sites.turn.lock();
@@ -171,7 +179,7 @@ pub(crate) fn around<R>(space: &AddressSpace, ranges: &[(u64, u64)], change: imp
         return change();
     }
     let result = change();
-    if concerned().next().is_some() {
+    if sites.growth.load(Ordering::SeqCst) != growth && concerned().next().is_some() {
         let _turn = sites.turn.lock();
         concerned().for_each(|range| patcher::restore(space, sites, &range));
     }

@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 
 use addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::{Advice, Backing, Lock, MapFlags, MapRequest, Name, PageSize, Placement, Prot, RemapRequest, RemapTarget, Sharing};
+use kernel::mm::{AddressSpace, Advice, Backing, Lock, MapFlags, MapRequest, Name, PageSize, Placement, Prot, RemapRequest, RemapTarget, Sharing};
+use kernel::thread;
 use linux_abi::Errno;
 use linux_abi::raw;
 use vfs::inode::MapKind;
@@ -19,6 +20,11 @@ const PROT_KNOWN: u32 = raw::PROT_READ | raw::PROT_WRITE | raw::PROT_EXEC;
 /// Bits that Linux accepts and that mean nothing here: PROT_SEM, PROT_GROWSDOWN, PROT_GROWSUP.
 const PROT_IGNORED: u32 = 0x0300_0008;
 const MAP_TYPE: u32 = 0xf;
+
+/// Does something with the caller's address space. (The process has another reference to it, behind a lock.)
+fn in_space<R>(act: impl FnOnce(&AddressSpace) -> R) -> R {
+    thread::with_current(|thread| act(thread.space().expect("a program's thread has a space")))
+}
 
 fn prot(bits: u32) -> Result<Prot, Errno> {
     if bits & !(PROT_KNOWN | PROT_IGNORED) != 0 {
@@ -137,36 +143,37 @@ pub fn mmap(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32, flags: u32, 
     if request.placement == Placement::Hint {
         request.hint = request.hint.align_down(PAGE);
     }
-    let (space, len) = (ctx.process().space(), request.len);
-    if request.placement == Placement::Fixed {
-        return calls::around(&space, &[(address, len)], || space.map(request)).map(|at| at.0 as usize);
-    }
-    space.map(request).map(|at| at.0 as usize)
+    in_space(|space| {
+        if request.placement == Placement::Fixed {
+            return calls::around(space, &[(address, request.len)], || space.map(request));
+        }
+        space.map(request)
+    })
+    .map(|at| at.0 as usize)
 }
 
 /// `munmap`.
 ///
 /// # Errors
 /// `EINVAL`, `ENOMEM`.
-pub fn munmap(ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
-    let space = ctx.process().space();
-    calls::around(&space, &[(address, len)], || space.unmap(VirtAddr(address), len)).map(|()| 0)
+pub fn munmap(_ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
+    in_space(|space| calls::around(space, &[(address, len)], || space.unmap(VirtAddr(address), len))).map(|()| 0)
 }
 
 /// `mprotect`.
 ///
 /// # Errors
 /// `EINVAL`, `EACCES`, `ENOMEM`.
-pub fn mprotect(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32) -> SysResult {
-    let (space, prot) = (ctx.process().space(), prot(protection)?);
-    calls::around(&space, &[(address, len)], || space.protect(VirtAddr(address), len, prot)).map(|()| 0)
+pub fn mprotect(_ctx: &Ctx<'_>, address: u64, len: u64, protection: u32) -> SysResult {
+    let prot = prot(protection)?;
+    in_space(|space| calls::around(space, &[(address, len)], || space.protect(VirtAddr(address), len, prot))).map(|()| 0)
 }
 
 /// `mremap`.
 ///
 /// # Errors
 /// `EINVAL`, `EFAULT`, `ENOMEM`.
-pub fn mremap(ctx: &Ctx<'_>, old: u64, old_len: u64, new_len: u64, flags: u32, new: u64) -> SysResult {
+pub fn mremap(_ctx: &Ctx<'_>, old: u64, old_len: u64, new_len: u64, flags: u32, new: u64) -> SysResult {
     const MAYMOVE: u32 = raw::MREMAP_MAYMOVE;
     const FIXED: u32 = raw::MREMAP_FIXED;
     const DONTUNMAP: u32 = raw::MREMAP_DONTUNMAP;
@@ -180,25 +187,25 @@ pub fn mremap(ctx: &Ctx<'_>, old: u64, old_len: u64, new_len: u64, flags: u32, n
     };
     let request =
         RemapRequest { old: VirtAddr(old), old_len, new_len, target, keep_old: flags & DONTUNMAP != 0 };
-    let space = ctx.process().space();
     let target = if flags & FIXED != 0 { (new, new_len) } else { (old, 0) };
-    calls::around_move(&space, &[(old, old_len), target], || space.remap(request)).map(|at| at.0 as usize)
+    in_space(|space| calls::around_move(space, &[(old, old_len), target], || space.remap(request))).map(|at| at.0 as usize)
 }
 
 /// `madvise`.
 ///
 /// # Errors
 /// `EINVAL`, `ENOMEM`, `EFAULT`.
-pub fn madvise(ctx: &Ctx<'_>, address: u64, len: u64, advice: i32) -> SysResult {
-    ctx.process().space().advise(VirtAddr(address), len, Advice::from_raw(advice)?).map(|()| 0)
+pub fn madvise(_ctx: &Ctx<'_>, address: u64, len: u64, advice: i32) -> SysResult {
+    let advice = Advice::from_raw(advice)?;
+    in_space(|space| space.advise(VirtAddr(address), len, advice)).map(|()| 0)
 }
 
 /// `brk`: returns the end of the heap, changed or not; it has no errors.
 ///
 /// # Errors
 /// None.
-pub fn brk(ctx: &Ctx<'_>, end: u64) -> SysResult {
-    Ok(ctx.process().space().set_brk(VirtAddr(end)).0 as usize)
+pub fn brk(_ctx: &Ctx<'_>, end: u64) -> SysResult {
+    Ok(in_space(|space| space.set_brk(VirtAddr(end))).0 as usize)
 }
 
 /// `mincore`.

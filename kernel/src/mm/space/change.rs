@@ -22,37 +22,46 @@ impl AddressSpace {
         if cuts == Cuts::Some {
             self.cut(&mut areas, start, end)?;
         }
-        let mut touched = false;
+        let (mut touched, mut flags) = (false, AreaFlags::empty());
         areas.map.modify(start, end, |area| {
             area.prot = prot;
+            flags = area.flags;
             touched |= area.backing.is_touched();
         });
         let settled = areas.settle();
         if touched {
-            self.apply_protection(&settled, start, end);
+            let takes_rights = match cuts {
+                Cuts::None => self.apply_protection(prot, flags, start, end),
+                Cuts::Some => self.apply_protections(&settled, start, end),
+            };
+            if takes_rights {
+                self.flush(start, end, Freed::PagesOnly);
+            }
         }
         Ok(())
     }
 
-    /// Brings the entries of a range in line with their areas, and flushes if that takes rights away.
-    fn apply_protection(&self, areas: &Areas, start: VirtAddr, end: VirtAddr) {
-        let mut flush = false;
-        for area in areas.map.overlapping(start, end).filter(|area| area.backing.is_touched()) {
-            let shared = area.flags.contains(AreaFlags::SHARED);
-            let may_write = area.prot.contains(Prot::WRITE);
-            let read_only = leaf_flags(area.prot, InPlace::CopyFirst);
-            // No large page lies across a border: none is split here, so it cannot fail.
-            let all_rights = leaf_flags(area.prot, InPlace::Writable);
-            let _never_fails = self.tables.update_range(area.start.max(start), area.end.min(end), &mut |_, entry, size| {
-                let writable = may_write && (shared || is_own(entry, size));
-                let new = with_rights(entry, if writable { all_rights } else { read_only });
-                flush |= takes_rights(entry, new);
-                new
-            });
-        }
-        if flush {
-            self.flush(start, end, Freed::PagesOnly);
-        }
+    /// Brings the entries of a range in line with its areas. Returns whether that takes rights away.
+    fn apply_protections(&self, areas: &Areas, start: VirtAddr, end: VirtAddr) -> bool {
+        let touched = areas.map.overlapping(start, end).filter(|area| area.backing.is_touched());
+        touched.fold(false, |lost, area| lost | self.apply_protection(area.prot, area.flags, area.start.max(start), area.end.min(end)))
+    }
+
+    /// Brings the entries of a range in line with its area's protection and flags. Returns whether that takes rights away.
+    fn apply_protection(&self, prot: Prot, flags: AreaFlags, start: VirtAddr, end: VirtAddr) -> bool {
+        let mut lost = false;
+        let shared = flags.contains(AreaFlags::SHARED);
+        let may_write = prot.contains(Prot::WRITE);
+        let read_only = leaf_flags(prot, InPlace::CopyFirst);
+        let all_rights = leaf_flags(prot, InPlace::Writable);
+        // No large page lies across a border: none is split here, so it cannot fail.
+        let _never_fails = self.tables.update_range(start, end, &mut |_, entry, size| {
+            let writable = may_write && (shared || is_own(entry, size));
+            let new = with_rights(entry, if writable { all_rights } else { read_only });
+            lost |= takes_rights(entry, new);
+            new
+        });
+        lost
     }
 }
 
