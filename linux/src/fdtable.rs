@@ -196,8 +196,9 @@ impl FdTable {
         files.lend(if shared { Lend::No } else { Lend::Yes });
     }
 
+    /// Whether more than one thread may change the table.
     #[inline(always)]
-    fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
     }
 
@@ -221,6 +222,17 @@ impl FdTable {
             Some(file) => Ok(FileRef { file: NonNull::from(file), counted: false, table: PhantomData }),
             None => self.find_counted(fd),
         }
+    }
+
+    /// As [`FdTable::find`], if the file need not be counted.
+    ///
+    /// # Safety
+    /// The caller is a thread of this process, and closes no descriptor as long as it uses the file.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn find_uncounted(&self, fd: i32) -> Option<&OpenFile> {
+        // SAFETY: files are lent while only the calling thread changes slots, and that it does not while it has the reference.
+        unsafe { self.files.borrow(fd as usize) }
     }
 
     #[inline(never)]

@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod brief;
 pub mod cpuinfo;
 mod calls;
 pub mod capabilities;

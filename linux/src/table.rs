@@ -3,7 +3,8 @@
 //! A line reads `name => module::function / ARGUMENTS, COVERAGE, ROUTE;`. The function takes [`Ctx`] and that many typed
 //! arguments ([`crate::ctx::FromRegister`]). `COVERAGE` is what doc/linux-abi.md prints: `full`, or `partial("what is missing")`.
 //! `ROUTE` is left out, or `whole` (the handler looks at all registers of the program's frame, or changes them), or `quiet` (it touches no
-//! vector register and never waits, which `cargo xtask lint` proves; such calls are entered faster).
+//! vector register and never waits, which `cargo xtask lint` proves; such calls are entered faster), or `brief(FUNCTION)`, a handler for
+//! the usual case that is quiet ([`crate::brief`]).
 //! A number without a line answers `ENOSYS` and is logged once.
 
 #![expect(unsafe_code, reason = "defines link-time symbols that the entry code uses")]
@@ -15,6 +16,7 @@ use arch_x86_64::syscall::Route;
 use linux_abi::Errno;
 use syscalls::Sysno;
 
+use crate::brief;
 use crate::ctx::{Ctx, Handler, to_register};
 use crate::process::Task;
 use crate::rseq;
@@ -115,6 +117,18 @@ macro_rules! route {
     (whole) => {
         Route::Whole
     };
+    (brief $function:ident) => {
+        if brief::PROVEN { Route::Brief } else { Route::Full }
+    };
+}
+
+macro_rules! brief_handler {
+    (brief $function:ident) => {
+        brief::$function
+    };
+    ($($route:ident)?) => {
+        unknown
+    };
 }
 
 macro_rules! coverage {
@@ -127,7 +141,7 @@ macro_rules! coverage {
 }
 
 macro_rules! table {
-    ($($name:ident => $module:ident::$function:ident / $arity:tt, $coverage:ident $(($text:literal))? $(, $route:ident)?;)*) => {
+    ($($name:ident => $module:ident::$function:ident / $arity:tt, $coverage:ident $(($text:literal))? $(, $route:ident $(($brief:ident))?)?;)*) => {
         /// The functions, by number.
         const FUNCTIONS: [Handler; COUNT] = {
             let mut table = [unknown as Handler; COUNT];
@@ -138,7 +152,15 @@ macro_rules! table {
         /// How they are entered, by number.
         const ROUTES: [Route; COUNT] = {
             let mut table = [Route::Full; COUNT];
-            $(table[Sysno::$name as usize] = route!($($route)?);)*
+            $(table[Sysno::$name as usize] = route!($($route $($brief)?)?);)*
+            table
+        };
+
+        /// The handlers of brief calls, by number. For `syscall_entry`.
+        #[unsafe(no_mangle)]
+        static linux_brief_handlers: [Handler; COUNT] = {
+            let mut table = [unknown as Handler; COUNT];
+            $(table[Sysno::$name as usize] = brief_handler!($($route $($brief)?)?);)*
             table
         };
 
@@ -151,8 +173,8 @@ macro_rules! table {
 
 table! {
     // Files (sys/file)
-    read => file::read / 3, full;
-    write => file::write / 3, full;
+    read => file::read / 3, full, brief(read);
+    write => file::write / 3, full, brief(write);
     pread64 => file::pread64 / 4, full;
     pwrite64 => file::pwrite64 / 4, full;
     readv => file::readv / 3, full;
@@ -216,8 +238,8 @@ table! {
     umask => file::umask / 1, full, quiet;
     stat => file::stat / 2, full;
     lstat => file::lstat / 2, full;
-    fstat => file::fstat / 2, full;
-    newfstatat => file::newfstatat / 4, full;
+    fstat => file::fstat / 2, full, brief(fstat);
+    newfstatat => file::newfstatat / 4, full, brief(newfstatat);
     statx => file::statx / 5, full;
     statfs => file::statfs / 2, full;
     fstatfs => file::fstatfs / 2, full;
@@ -266,7 +288,7 @@ table! {
     epoll_create => event::epoll_create / 1, full;
     epoll_create1 => event::epoll_create1 / 1, full;
     epoll_ctl => event::epoll_ctl / 4, full;
-    epoll_wait => event::epoll_wait / 4, full;
+    epoll_wait => event::epoll_wait / 4, full, brief(epoll_wait);
     epoll_pwait => event::epoll_pwait / 6, full;
     epoll_pwait2 => event::epoll_pwait2 / 6, full;
     eventfd => event::eventfd / 1, full;

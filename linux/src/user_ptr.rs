@@ -20,7 +20,7 @@ use core::mem::{MaybeUninit, size_of};
 use addr::layout;
 use arch_x86_64::user::{self, StringEnd};
 use linux_abi::Errno;
-use linux_abi::fs::{IOV_MAX, Iovec, MAX_RW_COUNT, PATH_MAX};
+use linux_abi::fs::{IOV_MAX, Iovec, MAX_RW_COUNT, PATH_MAX, Stat};
 use vfs::io::{ArgMemory, Sink, Source};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -409,6 +409,82 @@ impl Sink for UserSlice {
         // SAFETY: the slice lies in the program's half; the accessor survives unmapped and read-only pages.
         let outcome = unsafe { user::zero(self.address as *mut u8, wanted) };
         self.moved(outcome, wanted)
+    }
+}
+
+/// Stores a `struct stat`, but for the unused words at its end, in a brief system call. False: not all of it could be stored.
+#[inline(always)]
+#[must_use]
+pub fn store_stat(address: u64, words: &[u64; STAT_WORDS]) -> bool {
+    let fits = address <= layout::USER_MAX - size_of::<Stat>() as u64;
+    // SAFETY: it lies in the program's half.
+    fits && unsafe { user::store_stat(address as *mut u64, words) }
+}
+
+/// The words of a `struct stat` that are used.
+pub const STAT_WORDS: usize = 15;
+const _: () = assert!(size_of::<Stat>() == (STAT_WORDS + 3) * 8, "user::store_stat knows");
+
+/// A short run of program memory, for brief system calls: what touches it touches no vector register. All of it is moved, or the
+/// transfer fails.
+#[derive(Clone, Copy, Debug)]
+pub struct BriefSlice {
+    address: u64,
+    len: usize,
+}
+
+impl BriefSlice {
+    /// Longer transfers are quicker with vector registers.
+    const MAX: usize = 64;
+
+    /// `len` bytes from `address` on, if they are few and in the program's half.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(address: u64, len: usize) -> Option<Self> {
+        (len <= Self::MAX && address <= layout::USER_MAX - Self::MAX as u64).then_some(Self { address, len })
+    }
+
+    /// A place for a `T` at `address`, if it is in the program's half.
+    #[inline(always)]
+    #[must_use]
+    pub fn of<T>(address: u64) -> Option<Self> {
+        (address <= layout::USER_MAX - size_of::<T>() as u64).then_some(Self { address, len: size_of::<T>() })
+    }
+}
+
+impl Source for BriefSlice {
+    #[inline(always)]
+    fn read(&mut self, buffer: &mut [u8]) -> SysCount {
+        let wanted = buffer.len().min(self.len);
+        // SAFETY: the slice lies in the program's half.
+        let copied = unsafe { user::copy_few(buffer.as_mut_ptr(), self.address as *const u8, wanted) };
+        if copied { Ok(wanted) } else { Err(Errno::EFAULT) }
+    }
+
+    #[inline(always)]
+    fn remaining(&self) -> usize {
+        self.len
+    }
+}
+
+impl Sink for BriefSlice {
+    #[inline(always)]
+    fn write(&mut self, data: &[u8]) -> SysCount {
+        let wanted = data.len().min(self.len);
+        // SAFETY: the slice lies in the program's half.
+        let copied = unsafe { user::copy_few(self.address as *mut u8, data.as_ptr(), wanted) };
+        if copied { Ok(wanted) } else { Err(Errno::EFAULT) }
+    }
+
+    #[inline(always)]
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    fn write_zeroes(&mut self, count: usize) -> SysCount {
+        static ZEROES: [u8; BriefSlice::MAX] = [0; BriefSlice::MAX];
+        self.write(&ZEROES[..count.min(ZEROES.len())])
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A *quiet* call's handler runs with the program's vector registers in place. So nothing that it can reach may touch one, and it must not wait,
 //! for another thread would. Here: from the handler's address in `linux_handlers`, along all direct calls and jumps, there is no vector
-//! register and no indirect call or jump. Functions that never return (panics) are where a path ends. A *leaf* call has no stack: it may
+//! register and no indirect call or jump. Functions that never return (panics) are where a path ends, and so is the one that saves the vector
+//! registers for what it calls. The same holds for the first handlers of *brief* calls, in `linux_brief_handlers`. A *leaf* call has no stack: it may
 //! only load, into R11 and EAX, and ends in `jmp *%rcx`.
 
 use anyhow::{Context, Result};
@@ -25,6 +26,7 @@ struct Function {
 /// What the tables of the kernel say.
 struct Tables {
     handlers: Vec<u64>,
+    brief_handlers: Vec<u64>,
     routes: Vec<u64>,
 }
 
@@ -57,19 +59,29 @@ impl Listing {
         self.functions.range(..=address).next_back().map(|(&start, function)| (start, function))
     }
 
+    /// Whether an instruction is a jump through a table that the compiler made of a `match`: one that begins with an address in the same function.
+    /// (The function is looked at as a whole, wherever the jump goes.)
+    fn is_match(&self, instruction: &str, function: u64, word: Word<'_>) -> bool {
+        let entry = jump_table(instruction).and_then(word);
+        entry.is_some_and(|entry| self.around(entry).is_some_and(|(start, _)| start == function))
+    }
+
     /// What is wrong with a quiet handler.
-    fn faults_of_handler(&self, handler: u64) -> Vec<String> {
+    fn faults_of_handler(&self, handler: u64, word: Word<'_>) -> Vec<String> {
         let (mut faults, mut seen, mut open) = (Vec::new(), BTreeSet::new(), vec![handler]);
         while let Some(address) = open.pop() {
             let Some((start, function)) = self.around(address) else {
                 faults.push(format!("{address:#x} is no code"));
                 continue;
             };
-            if !seen.insert(start) || NEVER_RETURN.iter().any(|prefix| function.name.starts_with(prefix)) {
+            let ends = function.name == LOUD || NEVER_RETURN.iter().any(|prefix| function.name.starts_with(prefix));
+            if !seen.insert(start) || ends {
                 continue;
             }
             for instruction in &function.instructions {
-                if let Some(fault) = fault_of(instruction) {
+                if let Some(fault) = fault_of(instruction)
+                    && !self.is_match(instruction, start, word)
+                {
                     faults.push(format!("{fault} in {}: {instruction}", function.name));
                 }
                 open.extend(target(instruction).filter(|&to| self.around(to).is_none_or(|(other, _)| other != start)));
@@ -96,6 +108,20 @@ impl Listing {
     }
 }
 
+/// Reads a word of the kernel's data.
+type Word<'a> = &'a dyn Fn(u64) -> Option<u64>;
+
+/// Where the table of `jmp *table(,%register,8)` is.
+fn jump_table(instruction: &str) -> Option<u64> {
+    let operand = instruction.strip_prefix("jmp")?.trim().strip_prefix('*')?;
+    let (table, index) = operand.split_once("(,%")?;
+    let (sign, digits) = table.strip_prefix('-').map_or((1, table), |digits| (-1_i64, digits));
+    let offset = i64::from_str_radix(digits.strip_prefix("0x")?, 16).ok()?;
+    index.ends_with(",8)").then_some((sign * offset) as u64)
+}
+
+/// Saves the vector registers, calls, and restores them.
+const LOUD: &str = "call_loudly";
 /// Prefixes of functions that a path ends in.
 const NEVER_RETURN: [&str; 4] = ["core::panicking::", "core::option::expect_failed", "core::option::unwrap_failed", "core::result::unwrap_failed"];
 
@@ -138,6 +164,13 @@ fn table(kernel: &Path, name: &str) -> Result<Vec<u64>> {
     Ok(words_of(&dump))
 }
 
+/// The word of the kernel's data at `address`.
+fn data_word(kernel: &Path, address: u64) -> Option<u64> {
+    let range = [format!("--start-address={address:#x}"), format!("--stop-address={:#x}", address + 8)];
+    let dump = run::output(Command::new("objdump").arg("-s").args(range).arg(kernel)).ok()?;
+    words_of(&dump).first().copied()
+}
+
 /// The 64-bit words that `objdump -s` shows.
 fn words_of(dump: &str) -> Vec<u64> {
     let mut bytes = Vec::new();
@@ -155,23 +188,26 @@ fn words_of(dump: &str) -> Vec<u64> {
 /// # Errors
 /// When the kernel's tables cannot be read.
 pub(crate) fn check(kernel: &Path, listing: &Listing) -> Result<Vec<String>> {
-    let tables = Tables { handlers: table(kernel, "linux_handlers")?, routes: table(kernel, "linux_routes")? };
-    let quiet = listing.named("syscall_route_quiet").context("no quiet route")?;
-    let numbers: Vec<_> = (0..tables.routes.len()).filter(|&number| tables.routes[number] == quiet).collect();
+    let brief_handlers = table(kernel, "linux_brief_handlers")?;
+    let tables = Tables { handlers: table(kernel, "linux_handlers")?, brief_handlers, routes: table(kernel, "linux_routes")? };
     let mut found = listing.faults_of_leaves();
-    if numbers.is_empty() {
-        found.push("there are no quiet calls".to_owned());
-    }
-    for number in numbers {
-        let faults = listing.faults_of_handler(tables.handlers[number]);
-        found.extend(faults.into_iter().map(|fault| format!("quiet call {number}: {fault}")));
+    for (kind, handlers) in [("quiet", &tables.handlers), ("brief", &tables.brief_handlers)] {
+        let route = listing.named(&format!("syscall_route_{kind}")).with_context(|| format!("no {kind} route"))?;
+        let numbers: Vec<_> = (0..tables.routes.len()).filter(|&number| tables.routes[number] == route).collect();
+        if numbers.is_empty() {
+            found.push(format!("there are no {kind} calls"));
+        }
+        for number in numbers {
+            let faults = listing.faults_of_handler(handlers[number], &|address| data_word(kernel, address));
+            found.extend(faults.into_iter().map(|fault| format!("{kind} call {number}: {fault}")));
+        }
     }
     Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Listing, is_load, words_of};
+    use super::{Listing, is_load, jump_table, words_of};
 
     const LISTING: &str = "\
 ffffffff80200000 <quiet>:
@@ -189,18 +225,35 @@ ffffffff80200030:\tmovaps %xmm0,(%rsp)
 ffffffff80200040 <loud>:
 ffffffff80200040:\tcall   ffffffff80200050 <copy>
 
+ffffffff80200048 <rare>:
+ffffffff80200048:\tcall   ffffffff80200060 <call_loudly>
+
 ffffffff80200050 <copy>:
 ffffffff80200050:\tmovups (%rsi),%xmm0
 ffffffff80200058:\tcall   *0x18(%rax)
+
+ffffffff80200060 <call_loudly>:
+ffffffff80200060:\tmovaps %xmm0,(%rsp)
 ";
 
     #[test]
     fn what_a_handler_reaches_is_looked_at() {
         let listing = Listing::parse(LISTING);
-        assert!(listing.faults_of_handler(0xffff_ffff_8020_0000).is_empty());
-        let faults = listing.faults_of_handler(0xffff_ffff_8020_0040);
+        let none = &|_| None;
+        assert!(listing.faults_of_handler(0xffff_ffff_8020_0000, none).is_empty());
+        assert!(listing.faults_of_handler(0xffff_ffff_8020_0048, none).is_empty(), "it saves the registers");
+        let faults = listing.faults_of_handler(0xffff_ffff_8020_0040, none);
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].contains("vector") && faults[1].contains("indirect"));
+    }
+
+    #[test]
+    fn a_match_may_jump_through_its_table_and_nothing_else() {
+        assert_eq!(jump_table("jmp    *-0x7fc0ca78(,%rcx,8)"), Some(0xffff_ffff_803f_3588));
+        assert_eq!((jump_table("jmp    *%rax"), jump_table("call   *-0x7fc0ca78(,%rcx,8)")), (None, None));
+        let listing = Listing::parse("10 <match>:\n10:\tjmp    *0x100(,%rcx,8)\n18:\tret\n\n20 <other>:\n20:\tret\n");
+        assert!(listing.faults_of_handler(0x10, &|at| (at == 0x100).then_some(0x18)).is_empty());
+        assert_eq!(listing.faults_of_handler(0x10, &|_| Some(0x20)).len(), 1);
     }
 
     #[test]

@@ -178,6 +178,38 @@ syscall_quiet_exit:
 syscall_quiet_exit_jump:
     jmp *%rcx
 
+// Calls with a handler for the usual case, which is quiet like those above; if the case is another one, it has done nothing, and the call
+// starts over with its other handler.
+.balign 16
+.globl syscall_patched_brief
+syscall_patched_brief:
+    ENTER
+.globl syscall_route_brief
+syscall_route_brief:
+    mov %gs:G_CURRENT, %rdi
+    mov T_TASK(%rdi), %rdi
+    mov %rsp, %rsi
+    call *linux_brief_handlers(,%rax,8)
+    cmp $NOT_BRIEF, %rax
+    jne syscall_quiet_exit
+    mov F_ORIG_RAX(%rsp), %rax
+    jmp syscall_route_full
+
+// call_loudly(rdi = function, rsi = its argument): calls it with the vector registers saved, so that quiet code may.
+.globl call_loudly
+call_loudly:
+    push %rbp
+    mov %rsp, %rbp
+    sub $256, %rsp
+    and $-16, %rsp
+    SAVE_XMM
+    mov %rdi, %rax
+    mov %rsi, %rdi
+    call *%rax
+    RESTORE_XMM
+    leave
+    ret
+
 // Patched call sites of the rarer kinds.
 .globl syscall_patched_whole
 syscall_patched_whole:

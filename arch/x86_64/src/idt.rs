@@ -33,6 +33,7 @@ entry_asm! {
     T_TASK = percpu::THREAD_TASK,
     WORK_RESTORE = percpu::WORK_RESTORE,
     SYSCALL_COUNT = crate::syscall::COUNT,
+    NOT_BRIEF = crate::syscall::NOT_BRIEF,
     F_R15 = offset_of!(TrapFrame, r15),
     F_R14 = offset_of!(TrapFrame, r14),
     F_R13 = offset_of!(TrapFrame, r13),

@@ -5,14 +5,20 @@ use crate::{gdt, msr};
 /// System-call numbers with a handler and a route; the last one's stands for all larger numbers.
 pub const COUNT: usize = 512;
 
+/// What a brief handler answers in other cases than the usual one. No call returns it.
+pub const NOT_BRIEF: isize = -4096;
+
 unsafe extern "C" {
     static syscall_entry: u8;
     fn syscall_route_whole();
     fn syscall_route_full();
     fn syscall_route_quiet();
+    fn syscall_route_brief();
     static syscall_patched_whole: u8;
     static syscall_patched_full: u8;
     static syscall_patched_quiet: u8;
+    static syscall_patched_brief: u8;
+    fn call_loudly(function: extern "C" fn(*mut ()), argument: *mut ());
     static syscall_patched_any: u8;
 }
 
@@ -25,6 +31,8 @@ pub enum Route {
     Full,
     /// As `Full` without the vector registers, which the handler must not touch; so it must not wait either.
     Quiet,
+    /// Two handlers: one as with `Quiet` that does the usual case, or answers [`NOT_BRIEF`] and has done nothing; and one as with `Full`.
+    Brief,
 }
 
 impl Route {
@@ -35,6 +43,7 @@ impl Route {
             Self::Whole => syscall_route_whole,
             Self::Full => syscall_route_full,
             Self::Quiet => syscall_route_quiet,
+            Self::Brief => syscall_route_brief,
         }
     }
 
@@ -45,6 +54,7 @@ impl Route {
             Self::Whole => &raw const syscall_patched_whole as u64,
             Self::Full => &raw const syscall_patched_full as u64,
             Self::Quiet => &raw const syscall_patched_quiet as u64,
+            Self::Brief => &raw const syscall_patched_brief as u64,
         }
     }
 }
@@ -53,6 +63,16 @@ impl Route {
 #[must_use]
 pub fn patched_any() -> u64 {
     &raw const syscall_patched_any as u64
+}
+
+/// Calls `function` with the program's vector registers saved: for quiet code that comes to something rare. It may wait.
+///
+/// # Safety
+/// The function may be called with the argument.
+#[inline]
+pub unsafe fn loudly(function: extern "C" fn(*mut ()), argument: *mut ()) {
+    // SAFETY: per the contract; the routine keeps all registers that a call keeps.
+    unsafe { call_loudly(function, argument) }
 }
 
 const EFER_SCE: u64 = 1;

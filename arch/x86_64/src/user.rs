@@ -118,6 +118,68 @@ user_copy_run_fault:
     sub %rax, %rdx
     jmp user_copy_bytes
 
+// The same for a few bytes, without vector registers.
+.globl user_copy_few
+user_copy_few:
+    cmp $48, %rdx
+    jb 5f
+6:  mov (%rsi), %rax
+    mov 8(%rsi), %rcx
+    mov 16(%rsi), %r8
+    mov 24(%rsi), %r9
+    mov 32(%rsi), %r10
+    mov 40(%rsi), %r11
+    mov %rax, (%rdi)
+    mov %rcx, 8(%rdi)
+    mov %r8, 16(%rdi)
+    mov %r9, 24(%rdi)
+    mov %r10, 32(%rdi)
+    mov %r11, 40(%rdi)
+    add $48, %rsi
+    add $48, %rdi
+    sub $48, %rdx
+    cmp $48, %rdx
+    jae 6b
+5:  cmp $8, %rdx
+    jb 2f
+1:  mov (%rsi), %rax
+    mov %rax, (%rdi)
+    add $8, %rsi
+    add $8, %rdi
+    sub $8, %rdx
+    cmp $8, %rdx
+    jae 1b
+2:  test %rdx, %rdx
+    je 4f
+3:  movb (%rsi), %al
+    movb %al, (%rdi)
+    inc %rsi
+    inc %rdi
+    dec %rdx
+    jne 3b
+4:  xor %eax, %eax
+    ret
+user_copy_few_fault:
+    mov %rdx, %rax
+    ret
+// user_store_stat(rdi = to, rsi = fifteen words) -> rax = 0: stored, with the three unused words of a struct stat behind them
+.globl user_store_stat
+user_store_stat:
+    .set at, 0
+    .rept 15
+    mov at(%rsi), %rax
+    mov %rax, at(%rdi)
+    .set at, at + 8
+    .endr
+    xor %eax, %eax
+    mov %rax, 120(%rdi)
+    mov %rax, 128(%rdi)
+    mov %rax, 136(%rdi)
+    ret
+user_store_stat_fault:
+    mov $1, %eax
+    ret
+
 // user_fill(rdi = to, sil = byte, rdx = bytes) -> rax = bytes not filled
 .globl user_fill
 user_fill:
@@ -249,11 +311,15 @@ unsafe extern "C" {
     static user_copy_rest: u8;
     static user_copy_bytes: u8;
     static user_copy_run_fault: u8;
+    static user_copy_few_fault: u8;
+    static user_store_stat_fault: u8;
     static user_copy_end: u8;
     static user_fill_end: u8;
     static user_words_end: u8;
     static user_fault: u8;
     fn user_copy(to: *mut u8, from: *const u8, bytes: usize) -> usize;
+    fn user_store_stat(to: *mut u64, words: *const u64) -> usize;
+    fn user_copy_few(to: *mut u8, from: *const u8, bytes: usize) -> usize;
     fn user_fill(to: *mut u8, byte: u8, bytes: usize) -> usize;
     static user_fill_bytes: u8;
     fn user_copy_string(to: *mut u8, from: *const u8, limit: usize) -> Counted;
@@ -289,7 +355,9 @@ pub struct UserFault;
 /// Where to continue when an access at `rip` faults, if `rip` is inside one of this module's routines.
 #[must_use]
 pub fn fixup(rip: u64) -> Option<u64> {
-    let table: [(*const u8, *const u8, *const u8); 7] = [
+    let table: [(*const u8, *const u8, *const u8); 9] = [
+        (user_store_stat as *const () as *const u8, &raw const user_store_stat_fault, &raw const user_store_stat_fault),
+        (user_copy_few as *const () as *const u8, &raw const user_copy_few_fault, &raw const user_copy_few_fault),
         (user_copy as *const () as *const u8, &raw const user_copy_runs, &raw const user_copy_bytes),
         (&raw const user_copy_runs, &raw const user_copy_rest, &raw const user_copy_run_fault),
         (&raw const user_copy_rest, &raw const user_copy_bytes, &raw const user_copy_bytes),
@@ -347,6 +415,28 @@ pub unsafe fn copy_out(to: *mut u8, from: *const u8, len: usize) -> Result<(), u
         0 => Ok(()),
         left => Err(left),
     }
+}
+
+/// Copies a few bytes, either way, without a vector register. False: not all were copied.
+///
+/// # Safety
+/// Of the two runs of `len` bytes one lies in the program's half; the other is kernel memory that may be read or written.
+#[inline]
+#[must_use]
+pub unsafe fn copy_few(to: *mut u8, from: *const u8, len: usize) -> bool {
+    // SAFETY: per the contract; faults on the program's side are fixed up.
+    unsafe { user_copy_few(to, from, len) == 0 }
+}
+
+/// Stores a `struct stat`: its words, and the unused ones behind them, as zeros. Without a vector register. False: not all were stored.
+///
+/// # Safety
+/// The 144 bytes from `to` on lie in the program's half.
+#[inline]
+#[must_use]
+pub unsafe fn store_stat(to: *mut u64, words: &[u64; 15]) -> bool {
+    // SAFETY: per the contract; faults on `to` are fixed up.
+    unsafe { user_store_stat(to, words.as_ptr()) == 0 }
 }
 
 /// Zeroes `len` bytes of the program's memory.

@@ -63,6 +63,12 @@ fn has_signal() -> bool {
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn sync_call_loudly(function: extern "C" fn(*mut ()), argument: *mut ()) {
+    // SAFETY: the caller's promise.
+    unsafe { arch_x86_64::syscall::loudly(function, argument) }
+}
+
+#[unsafe(no_mangle)]
 fn sync_monotonic_ns() -> u64 {
     crate::clock::monotonic_ns()
 }

@@ -345,6 +345,23 @@ impl<P: Parker> RawMutex<P> {
         }
     }
 
+    /// Takes the lock if it is free and nobody waits for it: one step, which neither waits nor wakes.
+    #[inline(always)]
+    #[must_use]
+    pub fn try_lock_idle(&self) -> bool {
+        self.word.compare_exchange(bare(0), bare(LOCKED), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Releases the lock if nobody waits for it: one step, which wakes nobody. Else the caller still has it.
+    ///
+    /// # Safety
+    /// The caller owns the lock.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn try_unlock_idle(&self) -> bool {
+        self.word.compare_exchange(bare(LOCKED), bare(0), Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
     /// Takes the lock if it is free.
     #[inline]
     #[must_use]

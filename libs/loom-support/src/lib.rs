@@ -84,6 +84,11 @@ fn sync_thread_interrupted() -> bool {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn sync_call_loudly(function: extern "C" fn(*mut ()), argument: *mut ()) {
+    function(argument);
+}
+
+#[unsafe(no_mangle)]
 fn sync_monotonic_ns() -> u64 {
     1
 }

@@ -12,6 +12,7 @@
 //! - `sync_thread_interrupted() -> bool`: a signal is to be delivered to the calling thread. Whoever makes this true
 //!   also unparks the thread.
 //! - `sync_monotonic_ns() -> u64`.
+//! - `sync_call_loudly(extern "C" fn(*mut ()), *mut ())`, `extern "C"`: calls the function, and keeps the vector registers meanwhile.
 #![expect(unsafe_code, reason = "counted references cross a link-time interface")]
 
 use core::mem::ManuallyDrop;
@@ -30,6 +31,25 @@ unsafe extern "Rust" {
     fn sync_thread_tell(thread: NonNull<()>, word: *const AtomicU32, status: u32);
     safe fn sync_thread_interrupted() -> bool;
     safe fn sync_monotonic_ns() -> u64;
+}
+
+unsafe extern "C" {
+    fn sync_call_loudly(function: extern "C" fn(*mut ()), argument: *mut ());
+}
+
+/// Runs `act`, for the caller of which no vector register changes: what is rare in code that runs with a program's vector registers in place
+/// (the kernel's brief system calls).
+#[cold]
+pub fn loudly<F: FnOnce()>(act: F) {
+    extern "C" fn run<F: FnOnce()>(act: *mut ()) {
+        // SAFETY: the only call, with the address of the variable below.
+        if let Some(act) = unsafe { &mut *act.cast::<Option<F>>() }.take() {
+            act();
+        }
+    }
+    let mut act = Some(act);
+    // SAFETY: the function fits the argument.
+    unsafe { sync_call_loudly(run::<F>, (&raw mut act).cast()) }
 }
 
 /// A counted reference to a thread.

@@ -54,10 +54,10 @@ mod wait_list;
 mod wait_queue;
 mod wait_table;
 
-pub use backend::{ThreadHandle, interrupted, monotonic_ns, park};
+pub use backend::{ThreadHandle, interrupted, loudly, monotonic_ns, park};
 pub use completion::Completion;
 pub use condvar::CondVar;
-pub use mutex::{Mutex, MutexGuard};
+pub use mutex::{BriefGuard, Mutex, MutexGuard};
 pub use once::{Once, OnceCell};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::Semaphore;

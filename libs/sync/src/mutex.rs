@@ -6,7 +6,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
-use crate::backend::RawMutex;
+use crate::backend::{RawMutex, loudly};
 
 /// Mutual exclusion by sleeping. Not recursive. There is no poisoning: a panic ends the kernel.
 pub struct Mutex<T: ?Sized> {
@@ -56,6 +56,13 @@ impl<T: ?Sized> Mutex<T> {
         })
     }
 
+    /// Takes the lock if it is free and nobody waits for it. For brief system calls: neither this nor dropping the guard touches a vector
+    /// register.
+    #[inline(always)]
+    pub fn lock_briefly(&self) -> Option<BriefGuard<'_, T>> {
+        self.raw.try_lock_idle().then(|| BriefGuard { mutex: self, not_send: PhantomData })
+    }
+
     /// The data, without locking: nobody else can have it.
     pub fn get_mut(&mut self) -> &mut T {
         self.data.get_mut()
@@ -88,6 +95,42 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
 pub struct MutexGuard<'a, T: ?Sized> {
     mutex: &'a Mutex<T>,
     not_send: PhantomData<*const ()>,
+}
+
+/// As [`MutexGuard`], from [`Mutex::lock_briefly`].
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct BriefGuard<'a, T: ?Sized> {
+    mutex: &'a Mutex<T>,
+    not_send: PhantomData<*const ()>,
+}
+
+impl<T: ?Sized> Deref for BriefGuard<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard is the lock.
+        unsafe { &*self.mutex.data.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for BriefGuard<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard is the lock, and it is borrowed mutably.
+        unsafe { &mut *self.mutex.data.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for BriefGuard<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let raw = &self.mutex.raw;
+        // SAFETY: the guard is the lock.
+        if !unsafe { raw.try_unlock_idle() } {
+            // SAFETY: the guard is the lock, still.
+            loudly(|| unsafe { raw.unlock() });
+        }
+    }
 }
 
 // SAFETY: sharing the guard shares the data only.

@@ -162,6 +162,17 @@ impl<T> RwLock<T> {
 }
 
 impl<T: ?Sized> RwLock<T> {
+    /// The data, without entering.
+    ///
+    /// # Safety
+    /// As long as the reference is used, nobody enters for writing.
+    #[inline]
+    #[must_use]
+    pub unsafe fn peek(&self) -> &T {
+        // SAFETY: nobody writes.
+        unsafe { &*self.data.get() }
+    }
+
     /// Enters for reading.
     ///
     /// Context: may sleep; not with preemption disabled, not in interrupt handlers.

@@ -120,6 +120,11 @@ fn sync_thread_interrupted() -> bool {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn sync_call_loudly(function: extern "C" fn(*mut ()), argument: *mut ()) {
+    function(argument);
+}
+
+#[unsafe(no_mangle)]
 fn sync_monotonic_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = START.get_or_init(Instant::now).elapsed();

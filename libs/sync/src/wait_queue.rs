@@ -328,6 +328,24 @@ impl WaitQueue {
         self.notify_pollers(Wake::All);
     }
 
+    /// As [`WaitQueue::wake_all`], in a brief system call: touches no vector register.
+    #[inline(always)]
+    pub fn wake_all_briefly(&self) {
+        fence(Ordering::SeqCst);
+        if self.has_waiters() {
+            backend::loudly(|| self.wake_all());
+        }
+    }
+
+    /// As [`WaitQueue::wake_one`], in a brief system call: touches no vector register.
+    #[inline(always)]
+    pub fn wake_one_briefly(&self) {
+        fence(Ordering::SeqCst);
+        if self.has_waiters() {
+            backend::loudly(|| self.wake_one());
+        }
+    }
+
     /// Out of line: `wake_one` is inlined where queues are mostly idle. Tells the waiter after the lock is released, so that it does
     /// not run into it.
     #[inline(never)]
@@ -375,6 +393,7 @@ impl WaitQueue {
     }
 
     /// Whether a thread waits or a poller is registered at this instant.
+    #[inline(always)]
     #[must_use]
     pub fn has_waiters(&self) -> bool {
         !self.list.looks_empty()
@@ -392,6 +411,7 @@ impl WaitQueue {
         }
     }
 
+    #[inline(always)]
     fn notifiers(&self) -> Option<&NotifyList> {
         // SAFETY: once set, the pointer is an Arc that the queue owns until it is dropped.
         unsafe { self.notifiers.load(Ordering::Acquire).as_ref() }

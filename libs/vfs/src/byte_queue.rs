@@ -59,6 +59,28 @@ impl ByteQueue {
         }
     }
 
+    /// Appends all of `source`, if it fits into the first frame and can be read; else nothing.
+    #[inline(always)]
+    pub(crate) fn fill_briefly<S: Source>(&mut self, source: &mut S) -> Option<usize> {
+        let (wanted, end) = (source.remaining(), self.head + self.len);
+        let first = self.first.as_ref().filter(|_| end < PAGE_SIZE && wanted <= PAGE_SIZE - end)?;
+        let n = copy_in(first, end, wanted, source).ok().filter(|n| *n == wanted)?;
+        self.len += n;
+        Some(n)
+    }
+
+    /// Moves what is in the first frame to `sink`, as far as that has room, if there are no other frames and all can be stored; else nothing.
+    #[inline(always)]
+    pub(crate) fn drain_briefly<S: Sink>(&mut self, sink: &mut S) -> Option<usize> {
+        let wanted = self.len.min(sink.remaining());
+        let first = self.first.as_ref().filter(|_| self.rest.is_empty() && self.head + self.len <= PAGE_SIZE && wanted > 0)?;
+        let n = copy_out(first, self.head, wanted, sink).ok().filter(|n| *n == wanted)?;
+        self.len -= n;
+        // An emptied queue starts over, and one that is not does not reach the end of its frame.
+        self.head = if self.len == 0 { 0 } else { self.head + n };
+        Some(n)
+    }
+
     #[inline(never)]
     fn fill_frames(&mut self, source: &mut dyn Source, wanted: usize) -> Result<usize> {
         let mut done = 0;

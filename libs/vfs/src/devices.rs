@@ -68,6 +68,24 @@ impl Device {
     }
 }
 
+impl Device {
+    /// As [`Device::read_to`], for what is there at once. `None`: nothing was done.
+    #[inline(always)]
+    pub(crate) fn read_briefly<S: Sink>(&self, sink: &mut S) -> Option<usize> {
+        match self {
+            Self::Null => Some(0),
+            Self::Zero | Self::Full => sink.write_zeroes(sink.remaining()).ok(),
+            Self::Random(_) => None,
+        }
+    }
+
+    /// As [`File::write`]. `None`: nothing was done.
+    #[inline(always)]
+    pub(crate) fn write_briefly(&self, len: usize) -> Option<usize> {
+        if let Self::Null | Self::Zero = self { Some(len) } else { None }
+    }
+}
+
 impl File for Device {
     fn read(&self, _position: &mut u64, mut sink: &mut dyn Sink, _flags: OpenFlags) -> Result<usize> {
         self.read_to(&mut sink)

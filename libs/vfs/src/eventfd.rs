@@ -52,10 +52,23 @@ impl EventFd {
 
     #[inline]
     fn try_take(&self) -> Option<u64> {
+        let value = self.take_now()?;
+        self.writable.wake_all();
+        Some(value)
+    }
+
+    /// Takes what a read takes, unless that is nothing. Who waits for room is not told.
+    #[inline(always)]
+    fn take_now(&self) -> Option<u64> {
         let taken_of = |counter: u64| if self.take == Take::All { counter } else { counter.min(1) };
         let counter = self.change(|counter| (counter != 0).then(|| counter - taken_of(counter)))?;
-        self.writable.wake_all();
         Some(taken_of(counter))
+    }
+
+    /// Adds `value` if there is room. Who waits for something to read is not told.
+    #[inline(always)]
+    fn add_now(&self, value: u64) -> Option<u64> {
+        self.change(|counter| counter.checked_add(value).filter(|sum| *sum <= MAX))
     }
 
     /// Replaces the counter by what `new` makes of it, unless that is nothing; returns the old one.
@@ -72,7 +85,7 @@ impl EventFd {
 
     #[inline]
     fn try_add(&self, value: u64) -> Option<()> {
-        self.change(|counter| counter.checked_add(value).filter(|sum| *sum <= MAX))?;
+        self.add_now(value)?;
         self.readable.wake_all();
         Some(())
     }
@@ -135,6 +148,40 @@ impl EventFd {
     }
 }
 
+/// Brief reads and writes: those that need not wait. `None`: nothing was done.
+impl EventFd {
+    #[inline(always)]
+    pub(crate) fn read_briefly<S: Sink>(&self, sink: &mut S) -> Option<Result<usize>> {
+        if sink.remaining() < 8 {
+            return None;
+        }
+        let value = self.take_now()?;
+        self.writable.wake_all_briefly();
+        Some(sink.write(&value.to_le_bytes()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn write_briefly<S: Source>(&self, source: &mut S) -> Option<usize> {
+        let mut bytes = [0; 8];
+        if source.remaining() < 8 || source.read(&mut bytes) != Ok(8) {
+            return None;
+        }
+        // The largest number of all does not fit, whatever is there.
+        self.add_now(u64::from_le_bytes(bytes))?;
+        self.readable.wake_all_briefly();
+        Some(8)
+    }
+
+    #[inline(always)]
+    pub(crate) fn poll_briefly(&self) -> Events {
+        let counter = self.counter.load(Ordering::Acquire);
+        let mut events = Events::empty();
+        events.set(Events::READABLE, counter > 0);
+        events.set(Events::WRITABLE, counter < MAX);
+        events
+    }
+}
+
 impl File for EventFd {
     fn read(&self, _position: &mut u64, mut sink: &mut dyn Sink, flags: OpenFlags) -> Result<usize> {
         self.read_to(&mut sink, flags)
@@ -145,11 +192,7 @@ impl File for EventFd {
     }
 
     fn poll(&self) -> Events {
-        let counter = self.counter.load(Ordering::Acquire);
-        let mut events = Events::empty();
-        events.set(Events::READABLE, counter > 0);
-        events.set(Events::WRITABLE, counter < MAX);
-        events
+        self.poll_briefly()
     }
 
     fn poll_queues(&self, visit: &mut dyn FnMut(&WaitQueue)) {

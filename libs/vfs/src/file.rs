@@ -146,6 +146,8 @@ pub struct OpenFile {
     positioned: bool,
     /// [`File::is_content`], which never changes.
     is_content: bool,
+    /// [`Handle::moves_briefly`], which never changes.
+    moves_briefly: bool,
     position: Mutex<u64>,
     on_close: Mutex<Vec<CloseHook>>,
 }
@@ -164,6 +166,7 @@ impl OpenFile {
             other => (other.as_file().seekable(), other.as_file().has_position(), other.as_file().is_content()),
         };
         Arc::new(Self {
+            moves_briefly: file.moves_briefly(),
             file,
             location,
             flags: AtomicU32::new(kept.bits()),
@@ -182,6 +185,7 @@ impl OpenFile {
     }
 
     /// The epoll file behind it, if it is one.
+    #[inline]
     #[must_use]
     pub fn epoll(&self) -> Option<&Epoll> {
         self.file.epoll()
@@ -209,6 +213,7 @@ impl OpenFile {
     }
 
     /// A number that no other open file has at the same time; owner of locks taken through it.
+    #[inline]
     #[must_use]
     pub fn id(&self) -> usize {
         core::ptr::from_ref(self).addr()
@@ -238,6 +243,7 @@ impl OpenFile {
     }
 
     /// Access mode and status flags.
+    #[inline]
     #[must_use]
     pub fn flags(&self) -> OpenFlags {
         OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
@@ -319,6 +325,46 @@ impl OpenFile {
             None => self.with_position(|position| self.file().write(position, source, flags))?,
         };
         self.moved(n, Happening::MODIFY)
+    }
+
+    /// Whether [`OpenFile::read_briefly`] and [`OpenFile::write_briefly`] are worth a try.
+    #[inline(always)]
+    #[must_use]
+    pub const fn moves_briefly(&self) -> bool {
+        self.moves_briefly
+    }
+
+    /// A `read` that is quick, for a brief system call: what RAX gets. `None`: nothing was done.
+    #[inline(always)]
+    pub fn read_briefly<S: Sink>(&self, sink: &mut S) -> Option<isize> {
+        if !self.flags().grants_read() || inotify::anybody_watches() {
+            return None;
+        }
+        self.file.read_briefly(sink)
+    }
+
+    /// A `write` that is quick, as [`OpenFile::read_briefly`].
+    #[inline(always)]
+    pub fn write_briefly<S: Source>(&self, source: &mut S) -> Option<isize> {
+        let flags = self.flags();
+        if !flags.grants_write() || inotify::anybody_watches() {
+            return None;
+        }
+        self.file.write_briefly(source, flags)
+    }
+
+    /// Calls `tell` with what `stat` tells of a regular file in memory: metadata, but for size and blocks, and those. For brief system calls:
+    /// the metadata stay where they are, since a copy would take vector registers.
+    #[inline(always)]
+    pub fn stat_briefly<R>(&self, tell: impl FnOnce(&Metadata, u64, u64) -> R) -> Option<R> {
+        self.file.stat_briefly(tell)
+    }
+
+    /// [`OpenFile::poll`], if the answer is at hand.
+    #[inline(always)]
+    #[must_use]
+    pub fn poll_briefly(&self) -> Option<Events> {
+        self.file.poll_briefly()
     }
 
     /// `pread`: at `offset`; the position stays.

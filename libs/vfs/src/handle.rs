@@ -122,6 +122,50 @@ impl Handle {
         }
     }
 
+    /// Whether the file is of a kind that may do the next two. Always the same answer.
+    pub(crate) const fn moves_briefly(&self) -> bool {
+        matches!(self, Self::Pipe(_) | Self::Event(_) | Self::Device(_))
+    }
+
+    /// `read`, if that is quick. `None`: nothing was done.
+    #[inline(always)]
+    pub(crate) fn read_briefly<S: Sink>(&self, sink: &mut S) -> Option<isize> {
+        match self {
+            Self::Pipe(end) => end.read_briefly(sink).map(|n| n as isize),
+            Self::Event(event) => event.read_briefly(sink).map(pack),
+            Self::Device(device) => device.read_briefly(sink).map(|n| n as isize),
+            Self::Node(_) | Self::Epoll(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// `write`, as [`Handle::read_briefly`].
+    #[inline(always)]
+    pub(crate) fn write_briefly<S: Source>(&self, source: &mut S, flags: OpenFlags) -> Option<isize> {
+        let n = match self {
+            Self::Pipe(end) => end.write_briefly(source, flags),
+            Self::Event(event) => event.write_briefly(source),
+            Self::Device(device) => device.write_briefly(source.remaining()),
+            Self::Node(_) | Self::Epoll(_) | Self::Other(_) => None,
+        };
+        n.map(|n| n as isize)
+    }
+
+    /// [`Node::stat_briefly`] of a file in memory.
+    #[inline(always)]
+    pub(crate) fn stat_briefly<R>(&self, tell: impl FnOnce(&Metadata, u64, u64) -> R) -> Option<R> {
+        if let Self::Node(node) = self { node.stat_briefly(tell) } else { None }
+    }
+
+    /// [`File::poll`], if the answer is at hand.
+    #[inline(always)]
+    pub(crate) fn poll_briefly(&self) -> Option<Events> {
+        match self {
+            Self::Event(event) => Some(event.poll_briefly()),
+            Self::Pipe(end) => end.poll_briefly(),
+            _ => None,
+        }
+    }
+
     /// The epoll file, if it is one.
     #[inline]
     pub(crate) fn epoll(&self) -> Option<&Epoll> {

@@ -398,6 +398,7 @@ fn tell_both(dentry: &Arc<Dentry>, what: Happening) {
 }
 
 /// Something happened to an object itself, whatever its names.
+#[inline]
 pub fn happened_to(inode: &Arc<dyn Inode>, what: Happening) {
     if anybody_watches() {
         // What an object is told of its own end and moves does not say what it is.
@@ -407,6 +408,7 @@ pub fn happened_to(inode: &Arc<dyn Inode>, what: Happening) {
 }
 
 /// A name in `directory`, of `object`, was made or removed.
+#[inline]
 pub fn name_changed(directory: &Arc<Dentry>, name: &[u8], object: &Arc<dyn Inode>, what: Happening) {
     if anybody_watches() {
         tell(directory.inode(), &Told { what: what | kind_flag(object), cookie: 0, name, unlinked: false });

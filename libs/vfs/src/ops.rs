@@ -319,9 +319,8 @@ impl<'a> Context<'a> {
     /// Fails unless the caller may take `entry` out of `directory`.
     fn check_remove(&self, directory: &Location, entry: &dyn Inode) -> Result<()> {
         directory.require_writable()?;
-        self.check(directory, WRITE_AND_SEARCH)?;
-        let parent = directory.inode().permissions();
-        let me = self.viewer.credentials;
+        let (parent, me) = (directory.inode().permissions(), self.viewer.credentials);
+        parent.allow(directory.inode().kind(), WRITE_AND_SEARCH, me)?;
         let owner = parent.mode & STICKY == 0 || me.privileged() || me.uid == parent.uid || me.uid == entry.permissions().uid;
         if owner { Ok(()) } else { Err(Errno::EPERM) }
     }

@@ -14,7 +14,7 @@ use crate::io::{Sink, Source};
 ///
 /// # Panics
 /// If the range leaves the frame.
-#[inline]
+#[inline(always)]
 pub fn copy_out<S: Sink + ?Sized>(frame: &Frame, offset: usize, len: usize, sink: &mut S) -> Result<usize> {
     assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "range leaves the frame");
     // SAFETY: the range is inside the frame, which lives as long as the slice. The program may change the bytes meanwhile
@@ -30,7 +30,7 @@ pub fn copy_out<S: Sink + ?Sized>(frame: &Frame, offset: usize, len: usize, sink
 ///
 /// # Panics
 /// If the range leaves the frame.
-#[inline]
+#[inline(always)]
 pub fn copy_in<S: Source + ?Sized>(frame: &Frame, offset: usize, len: usize, source: &mut S) -> Result<usize> {
     assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "range leaves the frame");
     // SAFETY: as in `copy_out`; the source only stores bytes through the slice. Two writers that race leave mixed bytes.

@@ -95,6 +95,21 @@ impl State {
         self.capacity.saturating_sub(self.bytes.len())
     }
 
+    /// What is ready for an end with `directions`.
+    #[inline]
+    fn events(&self, directions: Directions) -> Events {
+        let mut events = Events::empty();
+        if directions.read {
+            events.set(Events::READABLE, !self.bytes.is_empty());
+            events.set(Events::HUP, self.writers == 0 && self.writer_opens > 0);
+        }
+        if directions.write {
+            events.set(Events::WRITABLE, self.room() >= PIPE_BUF.min(self.capacity));
+            events.set(Events::ERR, self.readers == 0);
+        }
+        events
+    }
+
     /// Notes that `len` bytes were written.
     #[inline]
     fn note_written(&mut self, len: usize, form: Form) {
@@ -312,17 +327,7 @@ impl Pipe {
     }
 
     fn poll(&self, directions: Directions) -> Events {
-        let state = self.state.lock();
-        let mut events = Events::empty();
-        if directions.read {
-            events.set(Events::READABLE, !state.bytes.is_empty());
-            events.set(Events::HUP, state.writers == 0 && state.writer_opens > 0);
-        }
-        if directions.write {
-            events.set(Events::WRITABLE, state.room() >= PIPE_BUF.min(state.capacity));
-            events.set(Events::ERR, state.readers == 0);
-        }
-        events
+        self.state.lock().events(directions)
     }
 }
 
@@ -359,6 +364,45 @@ impl PipeEnd {
     #[inline]
     pub(crate) fn write_from<S: Source>(&self, source: &mut S, flags: OpenFlags) -> Result<usize> {
         self.pipe.write(source, flags)
+    }
+}
+
+/// Brief reads and writes: of a stream of bytes that lie in one frame, by nobody who has to wait. `None`: nothing was done.
+impl PipeEnd {
+    #[inline(always)]
+    pub(crate) fn read_briefly<S: Sink>(&self, sink: &mut S) -> Option<usize> {
+        let n = {
+            let mut state = self.pipe.state.lock_briefly()?;
+            if !state.runs.is_empty() {
+                return None;
+            }
+            state.bytes.drain_briefly(sink)?
+        };
+        self.pipe.writable.wake_all_briefly();
+        Some(n)
+    }
+
+    #[inline(always)]
+    pub(crate) fn write_briefly<S: Source>(&self, source: &mut S, flags: OpenFlags) -> Option<usize> {
+        let wanted = source.remaining();
+        if wanted == 0 || wanted > PIPE_BUF || Form::of(flags) != Form::Stream {
+            return None;
+        }
+        let n = {
+            let mut state = self.pipe.state.lock_briefly()?;
+            if state.readers == 0 || !state.runs.is_empty() || state.room() < wanted {
+                return None;
+            }
+            state.bytes.fill_briefly(source)?
+        };
+        self.pipe.readable.wake_all_briefly();
+        Some(n)
+    }
+
+    #[inline(always)]
+    pub(crate) fn poll_briefly(&self) -> Option<Events> {
+        let state = self.pipe.state.lock_briefly()?;
+        Some(state.events(self.directions))
     }
 }
 

@@ -38,12 +38,6 @@ impl FsState {
         }
     }
 
-    /// Calls `f` with what a path walk needs that begins elsewhere than in the working directory.
-    pub fn with_root<R>(&self, credentials: &Credentials, f: impl FnOnce(Viewer<'_>) -> R) -> R {
-        let root = self.root.read().clone();
-        f(Viewer { mounts: &self.mounts, root: &root, credentials })
-    }
-
     /// Calls `f` with what a path walk needs, and the working directory.
     pub fn with_viewer<R>(&self, credentials: &Credentials, f: impl FnOnce(Viewer<'_>, &Location) -> R) -> R {
         let (root, cwd) = (self.root.read().clone(), self.cwd.read().clone());

@@ -7,6 +7,8 @@
 //! Lock order: [`TASKS`] or [`PROCESSES`], then `Process::threads`, then a task's own locks. None is held while program memory
 //! is touched.
 
+#![expect(unsafe_code, reason = "what a process with one thread uses of its own is not counted")]
+
 mod fs_state;
 mod ids;
 mod outcome;
@@ -14,6 +16,7 @@ mod registry;
 mod task;
 mod users;
 
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -25,6 +28,7 @@ use linux_abi::Errno;
 use linux_abi::process::{RLIM_INFINITY, Rlimit};
 use linux_abi::raw;
 use sync::{Interrupt, Mutex, RwLock, WaitQueue};
+use vfs::walk::Viewer;
 use vfs::{Credentials, Location};
 
 use crate::capabilities::Capabilities;
@@ -57,6 +61,29 @@ pub struct Executable {
     pub auxv: Vec<u8>,
     /// Initial stack pointer.
     pub stack_start: u64,
+}
+
+/// What a path walk starts with. See [`Process::view`].
+pub(crate) struct View<'a> {
+    credentials: Cow<'a, Arc<Credentials>>,
+    root: Cow<'a, Location>,
+    process: &'a Process,
+}
+
+impl<'a> View<'a> {
+    /// As `vfs` wants it.
+    pub(crate) fn viewer(&self) -> Viewer<'_> {
+        Viewer { mounts: &self.process.fs.mounts, root: &self.root, credentials: &self.credentials }
+    }
+
+    /// The working directory.
+    pub(crate) fn working_directory(&self) -> Cow<'a, Location> {
+        if self.process.files.is_shared() {
+            return Cow::Owned(self.process.fs.cwd.read().clone());
+        }
+        // SAFETY: as in `Process::view`.
+        Cow::Borrowed(unsafe { self.process.fs.cwd.peek() })
+    }
 }
 
 /// A process: what its threads share.
@@ -356,6 +383,22 @@ impl Process {
     #[must_use]
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.read().clone()
+    }
+
+    /// What a path walk of the calling thread starts with. A process with one thread need not count that: only its threads change it.
+    ///
+    /// Context: a thread of this process, which changes none of that as long as it uses the view.
+    pub(crate) fn view(&self) -> View<'_> {
+        if self.files.is_shared() {
+            return View {
+                credentials: Cow::Owned(self.credentials()),
+                root: Cow::Owned(self.fs.root.read().clone()),
+                process: self,
+            };
+        }
+        // SAFETY: nobody is there who would write: the calling thread is the only one, and does not (see above).
+        let (credentials, root) = unsafe { (self.credentials.peek(), self.fs.root.peek()) };
+        View { credentials: Cow::Borrowed(credentials), root: Cow::Borrowed(root), process: self }
     }
 
     /// A resource limit; `None` for a number that does not exist.

@@ -8,7 +8,7 @@ use vfs::OpenFlags;
 use vfs::io::{Sink, Source};
 
 use super::inbox::{Inbox, Incoming};
-use super::queue::{Attached, Look, Packet, PacketQueue, TakenPacket};
+use super::queue::{Attached, Look, Origin, Packet, PacketQueue, TakenPacket};
 use super::{MAX_QUEUED_PACKETS, UnixSocket, address_of};
 use crate::options::name::SO_PASSCRED;
 use crate::{AF_UNIX, Errno, Kind, MessageFlags, Outgoing, Paths, Received, Result, Wait};
@@ -218,14 +218,20 @@ impl UnixSocket {
         if !peeks {
             self.made_room(inbox);
         }
-        let TakenPacket { taken, full_len, from, .. } = packet;
-        let moved = if peeks { taken.len as isize } else { -(full_len as isize) };
-        self.common.move_peek_offset(moved);
+        let TakenPacket { len, full_len, origin } = packet;
+        self.common.move_peek_offset(if peeks { len as isize } else { -(full_len as isize) });
+        let (from, credentials, files) = match origin {
+            Origin::Taken(packet) => {
+                let Attached { credentials, rights } = packet.attached;
+                (packet.from, credentials, rights.map_or_else(Vec::new, super::in_flight::Rights::into_files))
+            }
+            Origin::Seen { from, credentials, files } => (from, credentials, files),
+        };
         let mut received = Received { from: address_of(&from), ..Received::default() };
-        received.flags.set(MessageFlags::TRUNC, taken.len < full_len);
-        received.len = if flags.contains(MessageFlags::TRUNC) { full_len } else { taken.len };
-        received.credentials = self.shown(taken.credentials);
-        received.files = taken.rights.map_or(taken.files, super::in_flight::Rights::into_files);
+        received.flags.set(MessageFlags::TRUNC, len < full_len);
+        received.len = if flags.contains(MessageFlags::TRUNC) { full_len } else { len };
+        received.credentials = self.shown(credentials);
+        received.files = files;
         Ok(received)
     }
 

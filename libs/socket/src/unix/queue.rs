@@ -235,12 +235,19 @@ pub(super) struct PacketQueue {
 
 /// A received packet.
 pub(super) struct TakenPacket {
-    pub(super) taken: Taken,
+    /// Bytes stored.
+    pub(super) len: usize,
     /// Its length, of which less may have fitted.
     pub(super) full_len: usize,
-    pub(super) from: Arc<NameCell>,
-    /// To be dropped with no lock held.
-    pub(super) _packet: Option<Packet>,
+    pub(super) origin: Origin,
+}
+
+/// What else there is to tell of a received packet.
+pub(super) enum Origin {
+    /// The packet itself. What is left of it is to be dropped with no lock held.
+    Taken(Packet),
+    /// It is still in the queue.
+    Seen { from: Arc<NameCell>, credentials: Option<Ucred>, files: Vec<Arc<OpenFile>> },
 }
 
 impl PacketQueue {
@@ -287,24 +294,35 @@ impl PacketQueue {
 
     /// Receives the first packet, or looks at the one at `offset` bytes.
     pub(super) fn take(&mut self, sink: &mut dyn Sink, look: Look) -> Option<Result<TakenPacket>> {
+        if look == Look::Take { self.take_first(sink) } else { self.see(sink, look) }
+    }
+
+    fn take_first(&mut self, sink: &mut dyn Sink) -> Option<Result<TakenPacket>> {
+        let full_len = self.packets.front()?.len;
+        let len = match self.bytes.drain(&mut LimitedSink::new(sink, full_len)) {
+            Ok(len) => len,
+            Err(error) => return Some(Err(error)),
+        };
+        self.bytes.discard(full_len - len);
+        let packet = self.packets.pop_front()?;
+        Some(Ok(TakenPacket { len, full_len, origin: Origin::Taken(packet) }))
+    }
+
+    #[inline(never)]
+    fn see(&mut self, sink: &mut dyn Sink, look: Look) -> Option<Result<TakenPacket>> {
         let (index, start, skip) = self.find(look)?;
         let packet = &self.packets[index];
-        let (full_len, from) = (packet.len - skip, packet.from.clone());
-        let mut taken = Taken { credentials: packet.attached.credentials, ..Taken::default() };
+        let full_len = packet.len - skip;
+        let mut len = 0;
         if full_len > 0 && sink.remaining() > 0 {
             match self.bytes.peek(start + skip, &mut LimitedSink::new(sink, full_len)) {
-                Ok(len) => taken.len = len,
+                Ok(seen) => len = seen,
                 Err(error) => return Some(Err(error)),
             }
         }
-        if look != Look::Take {
-            taken.files = packet.attached.rights.as_ref().map(|rights| rights.files().to_vec()).unwrap_or_default();
-            return Some(Ok(TakenPacket { taken, full_len, from, _packet: None }));
-        }
-        let mut packet = self.packets.pop_front()?;
-        self.bytes.discard(packet.len);
-        taken.rights = packet.attached.rights.take();
-        Some(Ok(TakenPacket { taken, full_len, from, _packet: Some(packet) }))
+        let files = packet.attached.rights.as_ref().map(|rights| rights.files().to_vec()).unwrap_or_default();
+        let origin = Origin::Seen { from: packet.from.clone(), credentials: packet.attached.credentials, files };
+        Some(Ok(TakenPacket { len, full_len, origin }))
     }
 
     /// The packet to look at: its index, where its bytes start, and how many of them to skip.

@@ -14,7 +14,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::Node;
 use crate::inode::Inode;
-use crate::types::DirEntry;
+use crate::types::{DirEntry, FileKind};
 use crate::{Errno, Result};
 
 /// Own cookies are above this.
@@ -116,6 +116,20 @@ impl Directory {
         } else if self.lower.is_some() {
             self.hidden.insert(Text::new(name));
         }
+    }
+
+    /// Takes `name` out, if it is one of this file system's own and no directory's: what it stood for. `None` for one that may be lower.
+    ///
+    /// # Errors
+    /// `EISDIR`.
+    pub(super) fn take_file(&mut self, name: &[u8]) -> Result<Option<Arc<Node>>> {
+        let Some((text, slot)) = self.own.remove_entry(name) else { return Ok(None) };
+        if slot.node.kind() == FileKind::Directory {
+            self.own.insert(text, slot);
+            return Err(Errno::EISDIR);
+        }
+        self.order.remove(&slot.cookie);
+        Ok(Some(slot.node))
     }
 
     /// Puts another node in the place of `name`, in the order too.

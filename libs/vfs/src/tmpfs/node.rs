@@ -19,7 +19,7 @@ use crate::file::File;
 use crate::inode::{Allocate, Append, Inode, MapKind, Naming, RenameMode, XattrMode};
 use crate::io::{Sink, Source};
 use crate::pipe::{self, Pipe};
-use crate::types::{DirEntry, FileKind, Metadata, Name, NewInode, OpenFlags, Permissions, SetAttributes, StatFs};
+use crate::types::{DirEntry, FileKind, Metadata, Name, NewInode, OpenFlags, Permissions, SetAttributes, StatFs, Timespec};
 use crate::{Errno, Result};
 
 /// Attributes that can change.
@@ -134,6 +134,15 @@ impl Node {
         }
     }
 
+    /// Calls `tell` with the metadata of a regular file (but for the size and blocks that they say), its size and its blocks, if nobody
+    /// holds them. For brief system calls.
+    #[inline(always)]
+    pub(crate) fn stat_briefly<R>(&self, tell: impl FnOnce(&Metadata, u64, u64) -> R) -> Option<R> {
+        let Body::Regular(content) = &self.body else { return None };
+        let attributes = self.attributes.lock_briefly()?;
+        Some(tell(&attributes.metadata, content.size(), content.blocks()))
+    }
+
     /// As [`Inode::read_at`].
     #[inline]
     pub(crate) fn read_to<S: Sink>(&self, offset: u64, sink: &mut S) -> Result<usize> {
@@ -176,7 +185,10 @@ impl Node {
 
     /// Notes a change of the content.
     fn touch(&self) {
-        let now = self.fs.now();
+        self.touch_at(self.fs.now());
+    }
+
+    fn touch_at(&self, now: Timespec) {
         let mut attributes = self.attributes.lock();
         attributes.metadata.mtime = now;
         attributes.metadata.ctime = now;
@@ -206,7 +218,10 @@ impl Node {
 
     /// Notes that the node has `change` more names.
     fn links_changed(&self, change: i32) {
-        let now = self.fs.now();
+        self.links_changed_at(change, self.fs.now());
+    }
+
+    fn links_changed_at(&self, change: i32, now: Timespec) {
         let left = {
             let mut attributes = self.attributes.lock();
             attributes.metadata.nlink = attributes.metadata.nlink.saturating_add_signed(change);
@@ -513,14 +528,22 @@ impl Inode for Node {
 
     fn unlink(&self, name: &[u8]) -> Result<()> {
         let mut directory = self.directory()?.write();
-        let node = self.find(&directory, name)?;
-        if node.kind == FileKind::Directory {
-            return Err(Errno::EISDIR);
-        }
-        directory.remove(name);
+        let node = match directory.take_file(name)? {
+            Some(node) => node,
+            None => {
+                let node = self.find(&directory, name)?;
+                if node.kind == FileKind::Directory {
+                    return Err(Errno::EISDIR);
+                }
+                directory.remove(name);
+                node
+            }
+        };
         drop(directory);
-        node.links_changed(-1);
-        self.names_changed(0);
+        let now = self.fs.now();
+        node.links_changed_at(-1, now);
+        self.mark_dirty();
+        self.touch_at(now);
         Ok(())
     }
 

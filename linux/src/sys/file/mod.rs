@@ -68,7 +68,7 @@ const AT_SYMLINK_FOLLOW: u32 = 0x400;
 /// Do not mount anything on the way; nothing would be.
 const AT_NO_AUTOMOUNT: u32 = 0x800;
 /// An empty path means the descriptor itself.
-const AT_EMPTY_PATH: u32 = 0x1000;
+pub(crate) const AT_EMPTY_PATH: u32 = 0x1000;
 /// `statx`'s synchronisation hints.
 const AT_STATX_SYNC_TYPE: u32 = 0x6000;
 
@@ -113,19 +113,17 @@ fn with_base<R>(
     f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
     let process = ctx.process();
-    let credentials = process.credentials();
-    let umask = process.fs.umask.load(core::sync::atomic::Ordering::Relaxed) as u16;
-    if dirfd == AT_FDCWD && !absolute {
-        return process.fs.with_viewer(&credentials, |viewer, cwd| f(Context { viewer, umask }, cwd));
+    // Who changes directory, root or credentials does so after the walk.
+    let view = process.view();
+    let viewer = view.viewer();
+    let context = Context { viewer, umask: process.fs.umask.load(core::sync::atomic::Ordering::Relaxed) as u16 };
+    if absolute {
+        f(context, viewer.root)
+    } else if dirfd == AT_FDCWD {
+        f(context, &view.working_directory())
+    } else {
+        f(context, process.files.find(dirfd)?.location())
     }
-    process.fs.with_root(&credentials, |viewer| {
-        let context = Context { viewer, umask };
-        if absolute {
-            return f(context, viewer.root);
-        }
-        let directory = process.files.find(dirfd)?;
-        f(context, directory.location())
-    })
 }
 
 /// Runs `f` with a process's view of the file tree and its working directory.
