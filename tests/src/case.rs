@@ -33,6 +33,8 @@ pub enum Program {
     Source(&'static str, Build),
     /// An installed program.
     Installed(&'static str),
+    /// The program of a crate in the registry, `NAME@VERSION`.
+    Registry(&'static str),
 }
 
 /// What the program reads.

@@ -1,7 +1,7 @@
 //! Boot tests: each runs one real program on the host and inside oxv and compares output and exit code.
 //!
 //! * [`case`]: what a test is; [`cases`] lists them all.
-//! * [`toolchain`]: compiles the programs of `tests/guest/` into `target/guest/`.
+//! * [`toolchain`]: compiles the programs of `tests/guest/` into `target/guest/`; [`registry`] fetches others.
 //! * [`run`]: starts a program on the host or under `oxv run`, with a time limit.
 //! * [`compare`]: what differs, in words.
 //! * [`torture`], [`machine`]: the same under `oxv run --torture`, and stopping virtual CPUs from outside.
@@ -25,6 +25,7 @@ pub mod memory;
 pub mod mishaps;
 pub mod privileged;
 pub mod paths;
+pub mod registry;
 pub mod run;
 pub mod toolchain;
 pub mod torture;

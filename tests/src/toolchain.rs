@@ -2,6 +2,7 @@
 
 use crate::case::{Build, Program};
 use crate::paths;
+use crate::registry;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,6 +39,7 @@ pub fn program(program: &Program) -> Result<PathBuf, Unavailable> {
     match program {
         Program::Installed(path) => installed(path),
         Program::Source(source, build) => compiled(source, *build),
+        Program::Registry(package) => registry::program(package),
     }
 }
 
@@ -141,6 +143,8 @@ fn package(tool: &str) -> &'static str {
         "sqlite3" => "sqlite3",
         "lua5.4" | "lua" => "lua5.4",
         "ruby" => "ruby",
+        "fio" => "fio",
+        "stress-ng" => "stress-ng",
         _ => "coreutils",
     }
 }

@@ -5,6 +5,7 @@ mod programs;
 mod scenarios;
 mod semantics;
 mod servers;
+mod suites;
 
 use crate::case::Case;
 
@@ -15,6 +16,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(programs::all());
     cases.extend(scenarios::all());
     cases.extend(servers::all());
+    cases.extend(suites::all());
     cases
 }
 

@@ -35,7 +35,7 @@ pub(super) fn fsx() -> Result<Suite> {
             Test { name, program: program.clone(), args }
         }));
     }
-    Ok(Suite { name: "fsx", title: "fsx 0.3.2 on tmpfs".to_owned(), memory: "512M", options: added("fsx"), tests })
+    Ok(Suite { name: "fsx", title: "fsx 0.3.2 on tmpfs".to_owned(), memory: "512M", options: ["--package", "libc6"].map(str::to_owned).into_iter().chain(added("fsx")).collect(), tests })
 }
 
 /// The jobs for fio.

@@ -162,5 +162,5 @@ fn known(suite: &runner::Suite, plan: &Plan) -> Result<Results> {
     let counted: Vec<_> = suite.tests.iter().filter(|test| host.get(&test.name).is_some_and(Outcome::passed)).cloned().collect();
     let waits = |name: &String| !guest.get(name).is_some_and(Outcome::passed) && local.get(name).is_some_and(|outcome| !outcome.passed());
     let waiting = counted.iter().map(|test| test.name.clone()).filter(waits).collect();
-    Ok(Results { all: suite.tests.len(), counted, waiting, guest })
+    Ok(Results { all: host.len(), counted, waiting, guest })
 }
