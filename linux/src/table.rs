@@ -441,7 +441,7 @@ table! {
     timer_create => time::timer_create / 3, full;
     timer_settime => time::timer_settime / 4, full;
     timer_gettime => time::timer_gettime / 2, full;
-    timer_getoverrun => time::timer_getoverrun / 1, partial("overruns are counted as 0");
+    timer_getoverrun => time::timer_getoverrun / 1, full;
     timer_delete => time::timer_delete / 1, full;
 
     // Processes (sys/process.rs)

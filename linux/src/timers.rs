@@ -273,16 +273,17 @@ impl Timer {
             None => SigInfo::new(n.signal, code::SI_KERNEL),
         };
         // A full queue loses the expiration, as on Linux.
-        let sent = match n.target {
+        let (sent, pending) = match n.target {
             Target::None => return Sent::No,
-            Target::Process => process.send_signal(n.signal, info),
+            Target::Process => (process.send_signal(n.signal, info), process.pending_signals()),
             Target::Thread(tid) => match process.task(tid) {
-                Some(task) => task.send_signal(n.signal, info),
+                Some(task) => (task.send_signal(n.signal, info), task.pending_signals()),
                 None => return Sent::No,
             },
         };
-        let waits = sent.is_ok() && !process.signals.action(n.signal).is_ignored(n.signal);
-        if waits { Sent::Yes } else { Sent::No }
+        // One that is ignored waits all the same while it is blocked.
+        let waits = !process.signals.action(n.signal).is_ignored(n.signal) || pending.contains(n.signal);
+        if sent.is_ok() && waits { Sent::Yes } else { Sent::No }
     }
 }
 

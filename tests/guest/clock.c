@@ -112,6 +112,17 @@ int main(void)
 	while (ticks < 5)
 		pause();
 	CHECK(timer_delete(timer) == 0);
+	/* A blocked signal waits although nobody handles it, and what the timer misses meanwhile is counted. */
+	sigset_t cont, pending;
+	sigemptyset(&cont);
+	sigaddset(&cont, SIGCONT);
+	event.sigev_signo = SIGCONT;
+	CHECK(sigprocmask(SIG_BLOCK, &cont, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 && timer_settime(timer, 0, &spec, NULL) == 0);
+	do
+		sleep_ms(50);
+	while (sigpending(&pending) == 0 && !sigismember(&pending, SIGCONT));
+	sleep_ms(50);
+	CHECK(sigprocmask(SIG_UNBLOCK, &cont, NULL) == 0 && timer_getoverrun(timer) >= 5 && timer_delete(timer) == 0);
 	/* An interval timer of consumed time. */
 	ticks = 0;
 	signal(SIGVTALRM, on_tick);
