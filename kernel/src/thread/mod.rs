@@ -208,8 +208,11 @@ impl Thread {
     /// Gives the thread work to look at before it returns to program code, waking it if it sleeps.
     pub fn set_work(&self) {
         self.block.add_work(WORK_SIGNAL);
-        self.unpark();
-        cpu::kick(self);
+        // The running thread sleeps no more without having looked, and is on its way to program code.
+        if !with_current(|current| core::ptr::eq(current, self)) {
+            self.unpark();
+            cpu::kick(self);
+        }
     }
 
     /// The word that the way back to program code looks at.

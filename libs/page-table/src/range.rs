@@ -62,6 +62,25 @@ fn spans(level: u32, at: u64, room: &Range<u64>) -> bool {
 }
 
 impl<S: TableSource> PageTable<S> {
+    /// As [`steps`], without the entries that are empty. Most are, above all in a small program that ends.
+    fn filled_steps(&self, table: PhysAddr, level: u32, start: u64, end: u64) -> impl Iterator<Item = Step> {
+        let slots = self.slots(table);
+        let mut at = start;
+        core::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let (index, last) = (VirtAddr(at).table_index(level), VirtAddr(end - 1).table_index(level));
+            let empty = slots[index..=last].iter().position(|slot| slot.load(Ordering::Relaxed) != 0)?;
+            if empty > 0 {
+                at = (at & !(level_span(level) - 1)) + empty as u64 * level_span(level);
+            }
+            let step = steps(level, at, end).next()?;
+            at = step.to;
+            Some(step)
+        })
+    }
+
     /// Removes all pages of `start..end` and the tables that lie in it as a whole; large pages that stick out are split.
     /// See [`PageTable::unmap_range_in`].
     ///
@@ -137,7 +156,7 @@ impl<S: TableSource> PageTable<S> {
         if level == 1 {
             return self.unmap_pages(table, range, sink);
         }
-        for step in steps(level, range.start, range.end) {
+        for step in self.filled_steps(table, level, range.start, range.end) {
             let mut entry = self.entry_at(table, step.index);
             if entry.is_empty() {
                 continue;
@@ -244,7 +263,7 @@ impl<S: TableSource> PageTable<S> {
         end: u64,
         visit: &mut dyn FnMut(VirtAddr, Entry, PageSize) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        for step in steps(level, start, end) {
+        for step in self.filled_steps(table, level, start, end) {
             let entry = self.entry_at(table, step.index);
             if entry.is_table(level) {
                 self.visit_level(entry.address(), level - 1, step.from, step.to, visit)?;

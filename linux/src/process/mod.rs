@@ -445,6 +445,11 @@ impl Process {
         self.threads.lock().values().cloned().collect()
     }
 
+    /// The first thread that `is_wanted`.
+    pub(crate) fn find_own_task(&self, is_wanted: impl Fn(&Task) -> bool) -> Option<Arc<Task>> {
+        self.threads.lock().values().find(|task| is_wanted(task)).cloned()
+    }
+
     /// How many threads live.
     #[must_use]
     pub fn thread_count(&self) -> usize {

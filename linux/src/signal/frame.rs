@@ -102,13 +102,9 @@ impl Area {
     }
 
     /// Puts the processor into the state of a new program, as Linux does before a handler.
-    fn load_initial() -> Result<(), Errno> {
-        let mut area = Self::zeroed()?;
-        area.put(FCW_OFFSET, FCW_DEFAULT.as_bytes());
-        area.put(MXCSR_OFFSET, MXCSR_DEFAULT.as_bytes());
-        // SAFETY: a valid area whose component map is empty: everything gets its initial value.
-        unsafe { fpu::restore(area.0.as_ptr().cast()) };
-        Ok(())
+    fn load_initial() {
+        // SAFETY: a valid area whose component map is empty: everything gets its initial value, and nothing behind the header is read.
+        unsafe { fpu::restore((&raw const INITIAL).cast()) };
     }
 
     /// Loads what a program hands back, after making it harmless.
@@ -125,6 +121,18 @@ impl Area {
         unsafe { fpu::restore(self.0.as_ptr().cast()) };
     }
 }
+
+/// The state of a new program: the legacy part, and a header without components.
+static INITIAL: [Line; XSAVE_HEADER_END / 64] = {
+    let mut lines = [Line([0; 64]); XSAVE_HEADER_END / 64];
+    let fcw = FCW_DEFAULT.to_le_bytes();
+    lines[0].0[FCW_OFFSET] = fcw[0];
+    lines[0].0[FCW_OFFSET + 1] = fcw[1];
+    let mxcsr = MXCSR_DEFAULT.to_le_bytes();
+    lines[0].0[MXCSR_OFFSET] = mxcsr[0];
+    lines[0].0[MXCSR_OFFSET + 1] = mxcsr[1];
+    lines
+};
 
 fn sw_bytes() -> FpxSwBytes {
     FpxSwBytes {
@@ -163,7 +171,7 @@ pub(super) fn push(
         info: *info,
     };
     write_frame(&layout, &frame, &area, xstate)?;
-    Area::load_initial()?;
+    Area::load_initial();
     if alt.flags & SS_AUTODISARM != 0 {
         task.signals.set_altstack(super::NO_STACK);
     }
@@ -265,7 +273,7 @@ pub(crate) fn pop(ctx: &mut Ctx<'_>) -> Result<(), Errno> {
     if let Some((area, extended)) = state {
         area.load(ctx.frame_mut(), extended);
     } else {
-        Area::load_initial()?;
+        Area::load_initial();
     }
     Ok(())
 }

@@ -291,9 +291,8 @@ impl Process {
     /// `EAGAIN` when the queue of real-time signals is full.
     pub fn send_signal(&self, signal: Signal, info: SigInfo) -> Result<(), Errno> {
         self.before_signal(signal);
-        let tasks = self.tasks();
-        let taker = tasks.iter().find(|t| t.wants(signal));
-        if self.signals.ignores(signal) && taker.is_some_and(|t| !t.awaits(signal)) {
+        let taker = self.find_own_task(|task| task.wants(signal));
+        if self.signals.ignores(signal) && taker.as_ref().is_some_and(|t| !t.awaits(signal)) {
             return Ok(());
         }
         match self.signals.pending.change(|q| q.push(signal, info, queue_limit(self))) {
