@@ -15,6 +15,7 @@ use elf::stack::{AuxValues, StackContents, StackImage};
 use elf::{ElfError, HEADER_SIZE, Header, Image, Kind, Plan, PlanStep, Protection, script};
 use kernel::mm::{Access, AddressSpace, Backing, MapFlags, MapRequest, Name, Placement, Prot, Sharing};
 use linux_abi::Errno;
+use vfs::running::Running;
 use vfs::inode::MapKind;
 use vfs::io::SliceSink;
 use vfs::ops::Context;
@@ -429,6 +430,7 @@ fn place(
     let auxv = stack.bytes[(stack.auxv_start - stack.pointer) as usize..][..stack.auxv_len as usize].to_vec();
     let executable = Executable {
         location: Some(program.file.clone()),
+        running: Some(Arc::new(Running::new(&**program.file.inode()))),
         args: (stack.arg_start, stack.arg_end),
         env: (stack.arg_end, stack.env_end),
         auxv,

@@ -10,6 +10,7 @@ use linux_abi::Errno;
 use linux_abi::raw::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use linux_abi::sched::RobustListHead;
 
+use crate::shared::Left;
 use crate::family;
 use crate::process::{self, ExitStatus, Process, Task};
 use crate::sys::{file, futex, ipc};
@@ -54,10 +55,16 @@ fn end_of_process(process: &Process) {
     if process.pid() == FIRST_PID {
         power_off(status);
     }
-    file::closed_all(process.pid(), process.files.close_all());
+    let _unused_or_not = process.fs.leave();
+    process.signals.leave();
+    match process.files.leave() {
+        Left::Unused(files) => file::closed_all(process.pid(), files.close_all()),
+        Left::Used => file::forget_locks(process),
+    }
     if process.session() == process.pid() {
         terminal::leader_ended(process);
     }
+    process.executable.write().running = None;
     process.timers.delete_all();
     ipc::undo_semaphores(process.pid());
     leave_space(process, process.space());

@@ -5,7 +5,8 @@
 //!
 //! A table's numbers are opened and closed by the threads of its process alone. While there is only one, the file that a call of its
 //! works on stays in the table, and need not be counted ([`FdTable::find`]), as with Linux's `fdget`; and what it closes nobody can be
-//! about to look up, so no grace period is waited for. Others (`/proc`, `pidfd_getfd`) look up with the lock.
+//! about to look up, so no grace period is waited for. Others (`/proc`, `pidfd_getfd`) look up with the lock. A table that processes have, or had, in
+//! common (`CLONE_FILES`) is one of many threads for ever.
 
 #![expect(unsafe_code, reason = "a file that is not counted is kept by the table")]
 
@@ -56,6 +57,8 @@ pub struct FdTable {
     files: SharedSlots<OpenFile, Numbers, Kernel>,
     /// More than one thread may change it.
     shared: AtomicBool,
+    /// Several processes have it, or had.
+    common: AtomicBool,
 }
 
 /// An open file for the length of a system call that closes no descriptor.
@@ -186,14 +189,21 @@ impl FdTable {
     #[must_use]
     pub const fn new() -> Self {
         let numbers = Numbers { first_free: 0, close_on_exec: Vec::new() };
-        Self { files: SharedSlots::new(numbers), shared: AtomicBool::new(false) }
+        Self { files: SharedSlots::new(numbers), shared: AtomicBool::new(false), common: AtomicBool::new(false) }
     }
 
     /// Says whether more than one thread may change the table from now on. Before the second begins, and after the last but one has ended.
     pub(crate) fn set_shared(&self, shared: bool) {
         let mut files = self.files.lock();
+        let shared = shared || self.common.load(Ordering::Relaxed);
         self.shared.store(shared, Ordering::Relaxed);
         files.lend(if shared { Lend::No } else { Lend::Yes });
+    }
+
+    /// Another process is to have it, too. The calling thread uses no file of it.
+    pub(crate) fn set_common(&self) {
+        self.common.store(true, Ordering::Relaxed);
+        self.set_shared(true);
     }
 
     /// Whether more than one thread may change the table.
@@ -386,7 +396,7 @@ impl FdTable {
     /// `ENOMEM`.
     pub fn duplicate(&self) -> Result<Self, Errno> {
         let files = self.files.lock();
-        let copy = Self { files: SharedSlots::new(Numbers::clone(&files)), shared: AtomicBool::new(false) };
+        let copy = Self { files: SharedSlots::new(Numbers::clone(&files)), shared: AtomicBool::new(false), common: AtomicBool::new(false) };
         let mut copies = copy.files.lock();
         for fd in 0..files.len() {
             if let Some(file) = files.get(fd) {

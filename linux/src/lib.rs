@@ -28,6 +28,7 @@ mod pty;
 pub mod random;
 pub mod rseq;
 mod scarcity;
+pub mod shared;
 pub mod signal;
 pub mod start;
 pub mod stdio;

@@ -307,12 +307,12 @@ table! {
     accept => socket::accept / 3, full;
     accept4 => socket::accept4 / 4, full;
     connect => socket::connect / 3, full;
-    sendto => socket::sendto / 6, partial("no MSG_OOB");
-    recvfrom => socket::recvfrom / 6, partial("no MSG_OOB");
-    sendmsg => socket::sendmsg / 3, partial("no MSG_OOB");
-    recvmsg => socket::recvmsg / 3, partial("no MSG_OOB");
-    sendmmsg => socket::sendmmsg / 4, partial("no MSG_OOB");
-    recvmmsg => socket::recvmmsg / 5, partial("no MSG_OOB");
+    sendto => socket::sendto / 6, partial("no SIGURG for MSG_OOB");
+    recvfrom => socket::recvfrom / 6, partial("no SIGURG for MSG_OOB");
+    sendmsg => socket::sendmsg / 3, partial("no SIGURG for MSG_OOB");
+    recvmsg => socket::recvmsg / 3, partial("no SIGURG for MSG_OOB");
+    sendmmsg => socket::sendmmsg / 4, partial("no SIGURG for MSG_OOB");
+    recvmmsg => socket::recvmmsg / 5, partial("no SIGURG for MSG_OOB");
     shutdown => socket::shutdown / 2, full;
     getsockopt => socket::getsockopt / 5, partial("SOL_SOCKET; no filters");
     setsockopt => socket::setsockopt / 5, partial("SOL_SOCKET; no filters");
@@ -350,6 +350,7 @@ table! {
     userfaultfd => userfault::userfaultfd / 1, partial("write protection with UFFD_FEATURE_WP_ASYNC alone");
     process_madvise => remote::process_madvise / 5, full;
     move_pages => remote::move_pages / 6, partial("one node");
+    kcmp => remote::kcmp / 5, partial("no KCMP_EPOLL_TFD: EOPNOTSUPP");
 
     // System V shared memory (sys/shm.rs)
     shmget => shm::shmget / 3, full;
@@ -374,8 +375,8 @@ table! {
     mq_getsetattr => ipc::mq_getsetattr / 3, full;
 
     // Threads (sys/thread.rs)
-    clone => thread::clone / 5, partial("processes share no files, directories or signal actions"), whole;
-    clone3 => thread::clone3 / 2, partial("processes share no files, directories or signal actions"), whole;
+    clone => thread::clone / 5, partial("no namespaces; threads of a process share files and directories"), whole;
+    clone3 => thread::clone3 / 2, partial("no namespaces; threads of a process share files and directories"), whole;
     fork => thread::fork / 0, full, whole;
     vfork => thread::vfork / 0, full, whole;
     exit => thread::exit / 1, full;
@@ -502,7 +503,7 @@ table! {
     setns => denied::no_such_descriptor / 1, partial("EPERM: one namespace of each kind");
     ptrace => denied::ptrace / 2, partial("EPERM: nobody may trace");
     reboot => denied::reboot / 2, partial("EPERM: the host turns machines off");
-    unshare => denied::unshare / 1, partial("no namespaces: EPERM");
+    unshare => denied::unshare / 1, partial("no namespaces: EPERM; nor may one thread of several part with what they share");
     init_module => denied::not_permitted / 0, partial("EPERM");
     finit_module => denied::not_permitted / 0, partial("EPERM");
     delete_module => denied::not_permitted / 0, partial("EPERM");

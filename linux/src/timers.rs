@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use linux_abi::Errno;
 use linux_abi::signal::{SigInfo, Signal, code};
+use signal::Queued;
 use sync::{Mutex, OnceCell, ThreadHandle};
 
 use crate::process::{self, Process};
@@ -124,7 +125,7 @@ impl State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sent {
     Yes,
-    /// Ignored, or the queue was full, or nobody is told.
+    /// Ignored (one that is blocked is not: its handler may come), or nobody is told.
     No,
 }
 
@@ -272,18 +273,12 @@ impl Timer {
             Some(id) => SigInfo::timer(n.signal, id as u32, 0, n.value),
             None => SigInfo::new(n.signal, code::SI_KERNEL),
         };
-        // A full queue loses the expiration, as on Linux.
-        let (sent, pending) = match n.target {
-            Target::None => return Sent::No,
-            Target::Process => (process.send_signal(n.signal, info), process.pending_signals()),
-            Target::Thread(tid) => match process.task(tid) {
-                Some(task) => (task.send_signal(n.signal, info), task.pending_signals()),
-                None => return Sent::No,
-            },
+        let queued = match n.target {
+            Target::None => None,
+            Target::Process => process.queue_signal(n.signal, info),
+            Target::Thread(tid) => process.task(tid).and_then(|task| task.queue_signal(n.signal, info)),
         };
-        // One that is ignored waits all the same while it is blocked.
-        let waits = !process.signals.action(n.signal).is_ignored(n.signal) || pending.contains(n.signal);
-        if sent.is_ok() && waits { Sent::Yes } else { Sent::No }
+        if queued == Some(Queued::Yes) { Sent::Yes } else { Sent::No }
     }
 }
 

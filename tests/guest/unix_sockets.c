@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -415,6 +416,59 @@ static void options(void)
 	close(s), close(p[0]), close(p[1]);
 }
 
+/* Urgent bytes, where the system has been built with them. */
+static void urgent(void)
+{
+	int s[2], mark = -1;
+	char byte = 0;
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, s) == 0);
+	ssize_t sent = send(s[0], "hello", 5, MSG_OOB);
+	int without = sent == -1 && errno == EOPNOTSUPP;
+	struct pollfd poller = { s[1], POLLIN | POLLPRI, 0 };
+	CHECK(without || (sent == 5 && poll(&poller, 1, 0) == 1 && poller.revents == (POLLIN | POLLPRI)));
+	CHECK(without || (recv(s[1], &byte, 1, MSG_OOB) == 1 && byte == 'o'));
+	CHECK(without || (recv(s[1], &byte, 1, MSG_OOB) == -1 && errno == EINVAL));
+	CHECK(without || (recv(s[1], buf, sizeof buf, 0) == 4 && memcmp(buf, "hell", 4) == 0));
+	CHECK(without || (send(s[0], "!", 1, MSG_OOB) == 1 && send(s[0], "after", 5, 0) == 5));
+	CHECK(without || (ioctl(s[1], SIOCATMARK, &mark) == 0 && mark == 1));
+	CHECK(without || (recv(s[1], buf, sizeof buf, 0) == 5 && memcmp(buf, "after", 5) == 0));
+	close(s[0]);
+	close(s[1]);
+}
+
+static int listed(const char *name, const char *how)
+{
+	char line[300];
+	int found = 0;
+	struct sockaddr_un sun;
+	address(&sun, name);
+	if (name[0] == '@')
+		sun.sun_path[0] = '@';
+	FILE *file = fopen("/proc/net/unix", "r");
+	while (file && fgets(line, sizeof line, file)) {
+		line[strcspn(line, "\n")] = 0;
+		char *path = strchr(line, '/') ? strrchr(line, ' ') + 1 : line;
+		found += strcmp(path, sun.sun_path) == 0 && strstr(line, how);
+	}
+	if (file)
+		fclose(file);
+	return found;
+}
+
+static void table(void)
+{
+	int file = socket(AF_UNIX, SOCK_STREAM, 0), abstract = socket(AF_UNIX, SOCK_DGRAM, 0);
+	struct sockaddr_un sun;
+	CHECK(bind_to(file, "listed") == 0 && listen(file, 3) == 0 && bind_to(abstract, "@listed") == 0);
+	CHECK(listed("listed", " 00010000 0001 01 ") == 1);
+	CHECK(listed("@listed", " 00000000 0002 01 ") == 1);
+	close(file);
+	close(abstract);
+	CHECK(listed("listed", "") == 0);
+	address(&sun, "listed");
+	CHECK(unlink(sun.sun_path) == 0);
+}
+
 int main(void)
 {
 	struct sockaddr_un sun;
@@ -431,6 +485,8 @@ int main(void)
 	credentials();
 	transfer();
 	options();
+	urgent();
+	table();
 	for (int i = 0; i < 4; i++) {
 		address(&sun, (const char *[]){"stream", "a", "file", "."}[i]);
 		if (i < 3)

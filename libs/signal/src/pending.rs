@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 
-use linux_abi::signal::{SigInfo, SigSet, Signal};
+use linux_abi::signal::{SigInfo, SigSet, Signal, code};
 
 /// What became of a signal given to [`PendingQueue::push`].
 #[must_use]
@@ -30,12 +30,14 @@ impl PendingQueue {
         Self { set: SigSet::EMPTY, infos: VecDeque::new() }
     }
 
-    /// Adds a signal. At most `limit` queue up (RLIMIT_SIGPENDING); a standard signal is never refused for that.
+    /// Adds a signal. At most `limit` queue up (RLIMIT_SIGPENDING); a standard signal is never refused for that. A timer's has a place of its own:
+    /// the timer sends the next one only when this one was taken.
     pub fn push(&mut self, signal: Signal, info: SigInfo, limit: usize) -> Queued {
-        if !signal.is_realtime() && self.set.contains(signal) {
+        let is_timers = info.code == code::SI_TIMER;
+        if !signal.is_realtime() && !is_timers && self.set.contains(signal) {
             return Queued::Merged;
         }
-        if self.infos.len() >= limit && signal.is_realtime() {
+        if self.infos.len() >= limit && signal.is_realtime() && !is_timers {
             return Queued::Full;
         }
         self.set = self.set.with(signal);
@@ -70,8 +72,6 @@ impl PendingQueue {
 
 #[cfg(test)]
 mod tests {
-    use linux_abi::signal::code;
-
     use super::*;
 
     const ALL: SigSet = SigSet(u64::MAX);
@@ -115,6 +115,17 @@ mod tests {
         let rt = Signal::new(41).unwrap();
         assert_eq!(q.push(rt, SigInfo::new(rt, 0), 1), Queued::Full);
         assert_eq!(q.push(Signal::SIGTERM, SigInfo::new(Signal::SIGTERM, 0), 1), Queued::Yes);
+    }
+
+    #[test]
+    fn the_signals_of_two_timers_do_not_merge() {
+        let mut q = queue(&[14]);
+        for id in [3, 5] {
+            assert_eq!(q.push(Signal::SIGALRM, SigInfo::timer(Signal::SIGALRM, id, 0, 0), 1), Queued::Yes);
+        }
+        let ids: Vec<_> = core::iter::from_fn(|| q.take(ALL)).map(|(_, info)| (info.code == code::SI_TIMER, info.timer_id())).collect();
+        assert_eq!(ids[1..], [(true, 3), (true, 5)]);
+        assert!(q.set().is_empty());
     }
 
     #[test]

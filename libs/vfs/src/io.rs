@@ -181,6 +181,32 @@ impl Sink for LimitedSink<'_> {
     }
 }
 
+/// A [`Source`] that gives at most `limit` bytes of another.
+pub struct LimitedSource<'a> {
+    inner: &'a mut dyn Source,
+    limit: usize,
+}
+
+impl<'a> LimitedSource<'a> {
+    /// Wraps `inner`.
+    pub fn new(inner: &'a mut dyn Source, limit: usize) -> Self {
+        Self { inner, limit }
+    }
+}
+
+impl Source for LimitedSource<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let len = buffer.len().min(self.limit);
+        let n = self.inner.read(&mut buffer[..len])?;
+        self.limit -= n;
+        Ok(n)
+    }
+
+    fn remaining(&self) -> usize {
+        self.inner.remaining().min(self.limit)
+    }
+}
+
 /// Memory that an `ioctl` argument points to.
 pub trait ArgMemory {
     /// Copies `buffer.len()` bytes from the program's `address`.
@@ -265,6 +291,16 @@ mod tests {
         let mut sink = VecSink::new(700);
         assert_eq!(sink.write_zeroes(2000), Ok(700));
         assert_eq!(sink.into_vec(), [0; 700]);
+    }
+
+    #[test]
+    fn a_limited_source_gives_no_more_than_it_may() {
+        let mut bytes = b"abcdef".as_slice();
+        let mut source = LimitedSource::new(&mut bytes, 4);
+        let mut buffer = [0; 3];
+        assert_eq!((source.remaining(), source.read(&mut buffer)), (4, Ok(3)));
+        assert_eq!((source.remaining(), source.read(&mut buffer), buffer[0]), (1, Ok(1), b'd'));
+        assert_eq!((source.remaining(), bytes), (0, b"ef".as_slice()));
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod ops;
 pub mod page;
 pub mod pipe;
 pub mod poll;
+pub mod running;
 pub mod synth;
 pub mod timerfd;
 pub mod tmpfs;

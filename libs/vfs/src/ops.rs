@@ -15,6 +15,7 @@ use crate::inode::{Inode, Naming, RenameMode, same_inode};
 use crate::inotify::{self, Happening};
 use crate::mount::Location;
 use crate::types::{Access, FileKind, NewInode, OpenFlags, SetAttributes};
+use crate::running;
 use crate::walk::{Follow, Last, Parent, Resolve, Viewer, Walk};
 use crate::{Errno, Metadata, Result, Timespec};
 
@@ -194,7 +195,8 @@ impl<'a> Context<'a> {
         let mut access = Access::empty();
         access.set(Access::READ, flags.can_read());
         access.set(Access::WRITE, writes);
-        self.check(place, access)
+        self.check(place, access)?;
+        if writes && kind == FileKind::Regular { running::require_idle(&**place.inode()) } else { Ok(()) }
     }
 
     fn open_unnamed(&self, directory: &Location, flags: OpenFlags, mode: u16) -> Result<Arc<OpenFile>> {
@@ -563,17 +565,24 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
+    /// Whether the caller may change the size of a file.
+    ///
+    /// # Errors
+    /// `EACCES`, `EINVAL`, `EISDIR`, `EROFS`.
+    pub fn check_truncate(&self, place: &Location) -> Result<()> {
+        match place.inode().kind() {
+            FileKind::Regular => self.check(place, Access::WRITE).and_then(|()| running::require_idle(&**place.inode())),
+            FileKind::Directory => Err(Errno::EISDIR),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
     /// `truncate`.
     ///
     /// # Errors
     /// Those of `truncate(2)`.
     pub fn truncate(&self, place: &Location, size: u64) -> Result<()> {
-        match place.inode().kind() {
-            FileKind::Regular => {}
-            FileKind::Directory => return Err(Errno::EISDIR),
-            _ => return Err(Errno::EINVAL),
-        }
-        self.check(place, Access::WRITE)?;
+        self.check_truncate(place)?;
         place.inode().truncate(size)?;
         inotify::happened(place.dentry(), Happening::MODIFY);
         Ok(())

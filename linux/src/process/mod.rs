@@ -28,6 +28,7 @@ use linux_abi::Errno;
 use linux_abi::process::{RLIM_INFINITY, Rlimit};
 use linux_abi::raw;
 use sync::{Interrupt, Mutex, RwLock, WaitQueue};
+use vfs::running::Running;
 use vfs::walk::Viewer;
 use vfs::{Credentials, Location};
 
@@ -35,6 +36,7 @@ use crate::capabilities::Capabilities;
 use crate::family::Family;
 use crate::fdtable::FdTable;
 use crate::jobs::Job;
+use crate::shared::Shared;
 use crate::signal::ProcessSignals;
 use crate::timers::ProcessTimers;
 
@@ -53,6 +55,8 @@ pub(crate) use users::Places;
 pub struct Executable {
     /// The file.
     pub location: Option<Location>,
+    /// Nobody may write to it meanwhile.
+    pub running: Option<Arc<Running>>,
     /// Address range of the argument strings.
     pub args: (u64, u64),
     /// Address range of the environment strings.
@@ -91,9 +95,9 @@ pub struct Process {
     pid: u32,
     identity: Arc<Identity>,
     /// Files by descriptor.
-    pub files: FdTable,
+    pub files: Shared<FdTable>,
     /// Root, working directory, umask.
-    pub fs: FsState,
+    pub fs: Shared<FsState>,
     /// Signal dispositions and process-wide pending signals.
     pub signals: ProcessSignals,
     /// Interval and POSIX timers.
@@ -105,6 +109,8 @@ pub struct Process {
     credentials: RwLock<Arc<Credentials>>,
     capabilities: Mutex<Capabilities>,
     limits: Mutex<[Rlimit; raw::RLIM_NLIMITS as usize]>,
+    /// See [`Process::minds_writes`].
+    minds_writes: AtomicBool,
     threads: Mutex<BTreeMap<u32, Arc<Task>>>,
     places: Mutex<Places>,
     /// Parents, children and what they wait for.
@@ -153,15 +159,27 @@ fn default_limits() -> [Rlimit; raw::RLIM_NLIMITS as usize] {
 }
 
 impl Process {
-    /// A process without threads, registered under `pid`. `place` is its own among those of its user.
+    /// The first process, without threads, registered under `pid`. `place` is its own among those of its user.
     #[must_use]
     pub(crate) fn new(pid: u32, space: Arc<AddressSpace>, fs: FsState, files: FdTable, ids: Ids, place: Places) -> Arc<Self> {
+        Self::with_signals(pid, space, (Shared::new(fs), Shared::new(files)), ids, ProcessSignals::new(), place)
+    }
+
+    /// A process without threads, registered under `pid`.
+    pub(crate) fn with_signals(
+        pid: u32,
+        space: Arc<AddressSpace>,
+        (fs, files): (Shared<FsState>, Shared<FdTable>),
+        ids: Ids,
+        signals: ProcessSignals,
+        place: Places,
+    ) -> Arc<Self> {
         let process = Arc::new(Self {
             pid,
             identity: Arc::new(Identity::new(pid, &ids)),
             files,
             fs,
-            signals: ProcessSignals::new(),
+            signals,
             timers: ProcessTimers::new(),
             executable: RwLock::new(Executable::default()),
             space: RwLock::new(space),
@@ -169,6 +187,7 @@ impl Process {
             capabilities: Mutex::new(Capabilities::of_new_program(&ids, 0)),
             ids: RwLock::new(ids),
             limits: Mutex::new(default_limits()),
+            minds_writes: AtomicBool::new(true),
             threads: Mutex::new(BTreeMap::new()),
             places: Mutex::new(place),
             family: Family::new(),
@@ -190,6 +209,7 @@ impl Process {
             dead_children: Mutex::new(Usage::default()),
             oom_score_adj: AtomicI32::new(0),
         });
+        process.look_at_writes();
         PROCESSES.write().insert(pid, process.clone());
         process
     }
@@ -213,10 +233,10 @@ impl Process {
 
     /// What a child of `fork` inherits beside memory, files and identities.
     pub(crate) fn inherit(&self, parent: &Self) {
-        self.signals.copy_actions(&parent.signals);
         *self.capabilities.lock() = parent.capabilities();
         *self.executable.write() = parent.executable.read().clone();
         *self.limits.lock() = *parent.limits.lock();
+        self.look_at_writes();
         self.set_process_group(parent.process_group());
         self.set_session(parent.session());
         self.set_terminal(parent.terminal());
@@ -376,6 +396,7 @@ impl Process {
         let mut capabilities = self.capabilities.lock();
         *capabilities = capabilities.after(&ids, &new);
         *ids = new;
+        self.look_at_writes();
         Ok(result)
     }
 
@@ -425,6 +446,7 @@ impl Process {
         *slot = new;
         drop(limits);
         self.limit_space(resource, new.cur);
+        self.look_at_writes();
         Ok(())
     }
 
@@ -437,6 +459,19 @@ impl Process {
             raw::RLIMIT_STACK if !borrowed() => space.set_stack_limit(bytes),
             _ => {}
         }
+    }
+
+    /// Whether there is anything to see to when it writes to files: it may not make them as large as it likes, or it is not privileged, and set-id bits
+    /// go from what it writes.
+    #[must_use]
+    pub fn minds_writes(&self) -> bool {
+        self.minds_writes.load(Ordering::Relaxed)
+    }
+
+    /// Limits or identities have changed.
+    fn look_at_writes(&self) {
+        let limited = self.limit(raw::RLIMIT_FSIZE).is_some_and(|limit| limit.cur != RLIM_INFINITY);
+        self.minds_writes.store(limited || !self.credentials().privileged(), Ordering::Relaxed);
     }
 
     /// The threads, in order of their numbers.

@@ -1,8 +1,9 @@
 //! /proc: processes (`process.rs`) and the system (`system.rs`), as synthetic trees.
 //!
-//! The content is made when it is read. What a real Linux has beyond this is absent rather than faked: no network.
+//! The content is made when it is read. What a real Linux has beyond this is absent rather than faked: of the network, all but local sockets.
 
 mod maps;
+mod net;
 mod pagemap;
 mod process;
 pub(crate) mod system;

@@ -21,7 +21,7 @@ use vfs::synth::{Directory, Entry, Fixed, Joined};
 use vfs::types::{Name, dev_major, dev_minor};
 use vfs::{FileKind, Location, OpenFile};
 
-use super::{maps, named, number, pagemap};
+use super::{maps, named, net, number, pagemap};
 use crate::entry::with_task;
 use crate::oom;
 use crate::process::{Process, Task};
@@ -98,6 +98,7 @@ fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Opt
         ("mountinfo", about(&process, mountinfo)),
         ("mounts", about(&process, mounts)),
         ("mountstats", about(&process, mountstats)),
+        ("net", net::directory()),
         ("ns", namespaces()),
         ("oom_score", about(&process, |p| Ok(format!("{}\n", oom::score(p)).into_bytes()))),
         ("oom_score_adj", oom_score_adj(&process)),

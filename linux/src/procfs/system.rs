@@ -68,6 +68,7 @@ pub(super) fn root() -> Fixed {
         ("misc", Entry::text("")),
         ("modules", Entry::text("")),
         ("mounts", Entry::link("self/mounts")),
+        ("net", Entry::link("self/net")),
         ("oxv", Entry::fixed(vec![("calls", text(calls::statistics))])),
         ("partitions", Entry::text("major minor  #blocks  name\n\n")),
         ("slabinfo", text(slabinfo)),

@@ -26,6 +26,7 @@ use sync::{Mutex, WaitQueue};
 
 use crate::jobs::STOP_SIGNALS;
 use crate::process::{ExitStatus, Process, Task};
+use crate::shared::Shared;
 
 /// A pending queue with its set readable without the lock.
 struct Pending {
@@ -59,7 +60,7 @@ impl Pending {
 
 /// What the threads of a process share about signals.
 pub struct ProcessSignals {
-    actions: Mutex<[SigAction; NSIG]>,
+    actions: Shared<Mutex<[SigAction; NSIG]>>,
     pending: Pending,
     /// Woken whenever a signal is sent to the process or one of its threads: signalfd.
     pub arrivals: Arc<WaitQueue>,
@@ -70,10 +71,37 @@ impl ProcessSignals {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            actions: Mutex::new([SigAction::default(); NSIG]),
+            actions: Shared::new(Mutex::new([SigAction::default(); NSIG])),
             pending: Pending::new(),
             arrivals: Arc::new(WaitQueue::new()),
         }
+    }
+
+    /// Nothing pending, with the dispositions of `other` as they are and will be.
+    #[must_use]
+    pub(crate) fn sharing(other: &Self) -> Self {
+        Self { actions: other.actions.share(), ..Self::new() }
+    }
+
+    /// Where the dispositions are: the same for all who share them.
+    pub(crate) fn address(&self) -> usize {
+        self.actions.address()
+    }
+
+    /// Whether another process has the same dispositions.
+    pub(crate) fn are_shared(&self) -> bool {
+        self.actions.is_shared()
+    }
+
+    /// Goes on with dispositions of its own: `execve`.
+    pub(crate) fn own(&self) {
+        let copy = |actions: &Mutex<_>| Ok::<_, core::convert::Infallible>(Mutex::new(*actions.lock()));
+        let Ok(_left) = self.actions.own(copy);
+    }
+
+    /// The process ends.
+    pub(crate) fn leave(&self) {
+        let _nothing_to_do = self.actions.leave();
     }
 
     /// The disposition of `signal`.
@@ -97,10 +125,10 @@ impl ProcessSignals {
         action
     }
 
-    /// Takes over another process's dispositions: `fork`.
-    pub(crate) fn copy_actions(&self, other: &Self) {
-        let actions = *other.actions.lock();
-        *self.actions.lock() = actions;
+    /// Nothing pending, with another process's dispositions as they are now: `fork`.
+    #[must_use]
+    pub(crate) fn copying(other: &Self) -> Self {
+        Self { actions: Shared::new(Mutex::new(*other.actions.lock())), ..Self::new() }
     }
 
     /// What `execve` leaves: caught signals become default.
@@ -258,18 +286,26 @@ impl Task {
     /// # Errors
     /// `EAGAIN` when the queue of real-time signals is full.
     pub fn send_signal(&self, signal: Signal, info: SigInfo) -> Result<(), Errno> {
+        accepted(self.queue_signal(signal, info))
+    }
+
+    /// As [`Task::send_signal`]; what became of it, `None` if it is ignored.
+    pub(crate) fn queue_signal(&self, signal: Signal, info: SigInfo) -> Option<Queued> {
         self.process().before_signal(signal);
         if self.process().signals.ignores(signal) && self.wants(signal) && !self.awaits(signal) {
-            return Ok(());
+            return None;
         }
-        match self.signals.pending.change(|q| q.push(signal, info, queue_limit(self.process()))) {
-            Queued::Full => return Err(Errno::EAGAIN),
-            Queued::Yes | Queued::Merged => {}
+        let queued = self.signals.pending.change(|q| q.push(signal, info, queue_limit(self.process())));
+        if queued != Queued::Full {
+            self.notify_signal(signal);
+            self.process().signals.arrivals.wake_all();
         }
-        self.notify_signal(signal);
-        self.process().signals.arrivals.wake_all();
-        Ok(())
+        Some(queued)
     }
+}
+
+fn accepted(queued: Option<Queued>) -> Result<(), Errno> {
+    if queued == Some(Queued::Full) { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
 /// Sends the calling thread a signal for what it just did: SIGPIPE, SIGXFSZ.
@@ -290,21 +326,25 @@ impl Process {
     /// # Errors
     /// `EAGAIN` when the queue of real-time signals is full.
     pub fn send_signal(&self, signal: Signal, info: SigInfo) -> Result<(), Errno> {
+        accepted(self.queue_signal(signal, info))
+    }
+
+    /// As [`Process::send_signal`]; what became of it, `None` if it is ignored.
+    pub(crate) fn queue_signal(&self, signal: Signal, info: SigInfo) -> Option<Queued> {
         self.before_signal(signal);
         let taker = self.find_own_task(|task| task.wants(signal));
         if self.signals.ignores(signal) && taker.as_ref().is_some_and(|t| !t.awaits(signal)) {
-            return Ok(());
+            return None;
         }
-        match self.signals.pending.change(|q| q.push(signal, info, queue_limit(self))) {
-            Queued::Full => return Err(Errno::EAGAIN),
-            Queued::Yes | Queued::Merged => {}
+        let queued = self.signals.pending.change(|q| q.push(signal, info, queue_limit(self)));
+        if queued != Queued::Full {
+            if let Some(task) = taker {
+                task.notify_signal(signal);
+            }
+            // A thread that unblocked the signal since it was looked at sees it in its own check.
+            self.signals.arrivals.wake_all();
         }
-        if let Some(task) = taker {
-            task.notify_signal(signal);
-        }
-        // A thread that unblocked the signal since it was looked at sees it in its own check.
-        self.signals.arrivals.wake_all();
-        Ok(())
+        Some(queued)
     }
 
     /// Signals sent to the process that no thread has taken yet.

@@ -5,10 +5,13 @@
 //! `kernel.perf_event_paranoid`, `vm.unprivileged_userfaultfd`, `kernel.yama.ptrace_scope`, `landlock` absent from `lsm=`), the answer is that of the
 //! switch. Facilities that a kernel can be built without (seccomp, keys, accounting, quotas) are `ENOSYS`. What changes the machine is `EPERM`.
 
-use linux_abi::Errno;
+use linux_abi::{Errno, raw};
 
 use crate::ctx::{Ctx, SysResult};
+use crate::fdtable::FdTable;
 use crate::process;
+use crate::shared::Left;
+use crate::sys::file;
 
 /// The facility was left out of the kernel.
 ///
@@ -82,19 +85,37 @@ pub fn reboot(_: &Ctx<'_>, magic: u32, magic2: u32) -> SysResult {
     Err(if magic == MAGIC && MAGIC2.contains(&magic2) { Errno::EPERM } else { Errno::EINVAL })
 }
 
-/// `unshare`: what is not shared may be unshared; new namespaces are not to be had.
+/// `unshare`: what processes share; new namespaces are not to be had.
 ///
 /// # Errors
-/// `EINVAL` for unknown flags, `EPERM` for namespaces and for what threads share.
+/// `EINVAL` for unknown flags and for what cannot be parted, `EPERM` for namespaces and for what threads share, `ENOMEM`.
 pub fn unshare(ctx: &Ctx<'_>, flags: u64) -> SysResult {
     // CLONE_NEWTIME, and the flags of clone(2) that unshare(2) knows.
     const NEW_NAMESPACES: u64 = 0x80 | 0x7e02_0000;
-    const SHARED: u64 = 0x0000_0200 | 0x0000_0400 | 0x0000_0800 | 0x0000_0100 | 0x0001_0000 | 0x0004_0000;
-    if flags & !(NEW_NAMESPACES | SHARED) != 0 {
+    const INSEPARABLE: u64 = (raw::CLONE_VM | raw::CLONE_SIGHAND | raw::CLONE_THREAD) as u64;
+    const SEPARABLE: u64 = (raw::CLONE_FS | raw::CLONE_FILES) as u64;
+    const HARMLESS: u64 = raw::CLONE_SYSVSEM as u64;
+    let process = ctx.process();
+    let is_alone = process.thread_count() == 1;
+    if flags & !(NEW_NAMESPACES | INSEPARABLE | SEPARABLE | HARMLESS) != 0 {
         return Err(Errno::EINVAL);
     }
-    let alone = ctx.process().thread_count() == 1;
-    if flags & NEW_NAMESPACES != 0 || flags & SHARED != 0 && !alone { Err(Errno::EPERM) } else { Ok(0) }
+    if flags & INSEPARABLE != 0 && (!is_alone || process.signals.are_shared()) {
+        return Err(Errno::EINVAL);
+    }
+    if flags & NEW_NAMESPACES != 0 || flags & SEPARABLE != 0 && !is_alone {
+        return Err(Errno::EPERM);
+    }
+    if flags & u64::from(raw::CLONE_FS) != 0 {
+        let _fs_has_no_end = process.fs.own(|fs| Ok::<_, Errno>(fs.duplicate()))?;
+    }
+    if flags & u64::from(raw::CLONE_FILES) != 0
+        && let Left::Unused(files) = process.files.own(FdTable::duplicate)?
+    {
+        file::closed_all(process.pid(), files.close_all());
+    }
+    process.files.set_shared(!is_alone);
+    Ok(0)
 }
 
 /// `ioprio_get`: what every process has that has set nothing.

@@ -150,13 +150,27 @@ fn expect(word: UserPtr<u32>, expected: u32) -> Result<(), Errno> {
 }
 
 #[inline(always)]
-fn wait(word: UserPtr<u32>, op: u32, expected: u32, timeout: u64, bitset: u32) -> SysResult {
+fn wait(ctx: &Ctx<'_>, word: UserPtr<u32>, op: u32, expected: u32, timeout: u64, bitset: u32) -> SysResult {
     if bitset == 0 {
         return Err(Errno::EINVAL);
     }
     let key = key_of(word.address(), Scope::of(op))?;
-    let deadline = deadline(op, UserPtr::new(timeout))?;
-    waited(TABLE.wait(key, bitset, || expect(word, expected), |woken| park_until(deadline, woken)), deadline)
+    let is_relative = op & FUTEX_CMD_MASK as u32 == FUTEX_WAIT;
+    let deadline = if is_relative { relative_deadline(ctx, UserPtr::new(timeout))? } else { deadline(op, UserPtr::new(timeout))? };
+    let result = TABLE.wait(key, bitset, || expect(word, expected), |woken| park_until(deadline, woken));
+    match (result, deadline) {
+        // Without a handler the wait goes on for the time that is left.
+        (Err(Errno::ERESTARTSYS), Some(deadline)) if is_relative => Err(ctx.task().continuation.interrupted(ctx.frame().orig_rax, deadline)),
+        (result, deadline) => waited(result, deadline),
+    }
+}
+
+/// The deadline of FUTEX_WAIT.
+#[inline(never)]
+fn relative_deadline(ctx: &Ctx<'_>, timeout: UserPtr<Timespec>) -> Result<Option<u64>, Errno> {
+    let Some(timeout) = timeout.non_null() else { return Ok(None) };
+    let ns = timeout.read()?.to_ns().ok_or(Errno::EINVAL)?;
+    Ok(Some(ctx.task().continuation.deadline(ns)))
 }
 
 /// What a wait returns.
@@ -238,7 +252,7 @@ fn apply_wake_op(word: UserPtr<u32>, encoded: u32) -> Result<bool, Errno> {
     })
 }
 
-/// The deadline of a wait: relative for FUTEX_WAIT, absolute otherwise.
+/// The deadline of all waits but FUTEX_WAIT: an absolute time.
 #[inline]
 fn deadline(op: u32, timeout: UserPtr<Timespec>) -> Result<Option<u64>, Errno> {
     timeout.non_null().map(|timeout| deadline_at(op, timeout)).transpose()
@@ -248,11 +262,7 @@ fn deadline(op: u32, timeout: UserPtr<Timespec>) -> Result<Option<u64>, Errno> {
 fn deadline_at(op: u32, timeout: UserPtr<Timespec>) -> Result<u64, Errno> {
     let ns = timeout.read()?.to_ns().ok_or(Errno::EINVAL)?;
     let clock = if op & FUTEX_CLOCK_REALTIME != 0 { CLOCK_REALTIME } else { CLOCK_MONOTONIC };
-    Ok(if op & FUTEX_CMD_MASK as u32 == FUTEX_WAIT {
-        sync::monotonic_ns().saturating_add(ns)
-    } else {
-        time::monotonic_deadline(clock, ns)
-    })
+    Ok(time::monotonic_deadline(clock, ns))
 }
 
 /// A count argument: an `int`, negative meaning "none". (To wake, Linux counts after the first: 0 and less wake one.)
@@ -291,7 +301,7 @@ pub fn futex(
 fn other(ctx: &Ctx<'_>, word: UserPtr<u32>, op: u32, val: u32, timeout: u64, word2: UserPtr<u32>, val3: u32) -> SysResult {
     const WAIT_BITSET_REALTIME: u32 = FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME;
     match op & !FUTEX_PRIVATE_FLAG {
-        FUTEX_WAIT | FUTEX_WAIT_BITSET | WAIT_BITSET_REALTIME => wait(word, op, val, timeout, bitset(op, val3)),
+        FUTEX_WAIT | FUTEX_WAIT_BITSET | WAIT_BITSET_REALTIME => wait(ctx, word, op, val, timeout, bitset(op, val3)),
         FUTEX_WAKE | FUTEX_WAKE_BITSET => wake(word, op, val, bitset(op, val3)),
         _ => rare(ctx, word, op, val, timeout, word2, val3),
     }

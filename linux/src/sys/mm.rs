@@ -80,6 +80,9 @@ fn is_shared(flags: u32) -> Result<bool, Errno> {
     }
 }
 
+/// `F_SEAL_WRITE`, `F_SEAL_FUTURE_WRITE`: of a file with either, nothing that can be written to may be mapped.
+const SEALS_WRITES: u32 = 8 | 16;
+
 /// The backing of a file mapping and its name for `/proc/self/maps`.
 fn file_backing(ctx: &Ctx<'_>, file: &OpenFile, shared: bool, prot: Prot, offset: u64) -> Result<(Backing, Name), Errno> {
     let flags = file.flags();
@@ -93,10 +96,14 @@ fn file_backing(ctx: &Ctx<'_>, file: &OpenFile, shared: bool, prot: Prot, offset
     if prot.contains(Prot::EXEC) {
         file.location().require_executable().map_err(|_| Errno::EPERM)?;
     }
+    let may_write = flags.can_write() && content.seals().map_or(true, |seals| seals & SEALS_WRITES == 0);
+    if shared && prot.contains(Prot::WRITE) && !may_write {
+        return Err(Errno::EPERM);
+    }
     let kind = if shared { MapKind::Shared } else { MapKind::Private };
     let object = content.mappable(kind).ok_or(Errno::ENODEV)?;
     file.was_read();
-    let sharing = match (shared, flags.can_write()) {
+    let sharing = match (shared, may_write) {
         (false, _) => Sharing::Private,
         (true, true) => Sharing::Shared,
         (true, false) => Sharing::SharedReadOnly,

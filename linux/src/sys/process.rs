@@ -15,6 +15,8 @@ use linux_abi::signal::{SigInfo, Signal};
 use vfs::Location;
 use vfs::ops::Context;
 
+use crate::fdtable::FdTable;
+use crate::shared::Left;
 use crate::ctx::{Ctx, SysResult};
 use crate::entry::Personality;
 use crate::exec::{self, Loaded, Request};
@@ -258,6 +260,11 @@ fn replace_program(
 /// The new program takes over the process, under the process's own number.
 fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     let process = ctx.task().process_ref();
+    process.signals.own();
+    let _fs_has_no_end = process.fs.own(|fs| Ok::<_, Errno>(fs.duplicate()))?;
+    if let Left::Unused(files) = process.files.own(FdTable::duplicate)? {
+        file::closed_all(process.pid(), files.close_all());
+    }
     file::closed_all(process.pid(), process.files.close_on_exec());
     process.signals.reset_handlers();
     process.timers.delete_all();

@@ -5,6 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 use addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::{Access, AddressSpace, Advice};
@@ -147,6 +148,46 @@ pub fn process_madvise(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: u
         done += vector.len as usize;
     }
     Ok(done)
+}
+
+/// What `kcmp` compares.
+mod compared {
+    pub(super) const FILE: u32 = 0;
+    pub(super) const VM: u32 = 1;
+    pub(super) const FILES: u32 = 2;
+    pub(super) const FS: u32 = 3;
+    pub(super) const SIGHAND: u32 = 4;
+    pub(super) const IO: u32 = 5;
+    pub(super) const SYSVSEM: u32 = 6;
+    pub(super) const EPOLL_TFD: u32 = 7;
+}
+
+/// `kcmp`: whether two processes have the same thing: 0 for the same, 1 or 2 for the order of different ones.
+///
+/// # Errors
+/// `EBADF`, `EINVAL`, `EOPNOTSUPP` (`KCMP_EPOLL_TFD`), `EPERM`, `ESRCH`.
+pub fn kcmp(ctx: &Ctx<'_>, first: u32, second: u32, kind: u32, first_fd: u32, second_fd: u32) -> SysResult {
+    let process = |tid| find_task(tid).map(|task| task.process_ref().clone()).ok_or(Errno::ESRCH);
+    let (one, other) = (process(first)?, process(second)?);
+    if !may_look(ctx.process(), &one) || !may_look(ctx.process(), &other) {
+        return Err(Errno::EPERM);
+    }
+    let address: &dyn Fn(&Process, u32) -> Result<usize, Errno> = match kind {
+        compared::FILE => &|process, fd| process.files.get_of_other(fd as i32).map(|file| file.id()),
+        compared::VM => &|process, _| Ok(Arc::as_ptr(&process.space()).addr()),
+        compared::FILES => &|process, _| Ok(process.files.address()),
+        compared::FS => &|process, _| Ok(process.fs.address()),
+        compared::SIGHAND => &|process, _| Ok(process.signals.address()),
+        // Nobody has any.
+        compared::IO | compared::SYSVSEM => &|_, _| Ok(0),
+        compared::EPOLL_TFD => return Err(Errno::EOPNOTSUPP),
+        _ => return Err(Errno::EINVAL),
+    };
+    Ok(match address(&one, first_fd)?.cmp(&address(&other, second_fd)?) {
+        Ordering::Equal => 0,
+        Ordering::Less => 1,
+        Ordering::Greater => 2,
+    })
 }
 
 /// `move_pages`: with one node, a page is there or nowhere.

@@ -22,8 +22,10 @@ use crate::entry::Personality;
 use crate::exec;
 use crate::exit;
 use crate::family;
+use crate::fdtable::FdTable;
 use crate::process::{self, Places, Process, Task};
-use crate::signal::TaskSignals;
+use crate::shared::Shared;
+use crate::signal::{ProcessSignals, TaskSignals};
 use crate::sys::pidfd;
 use crate::user_ptr::UserPtr;
 
@@ -89,6 +91,9 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
 
 /// What a new process may ask for.
 const PROCESS_FLAGS: u64 = (CLONE_VM
+    | CLONE_FS
+    | CLONE_FILES
+    | CLONE_SIGHAND
     | CLONE_VFORK
     | CLONE_SYSVSEM
     | CLONE_SETTLS
@@ -130,6 +135,12 @@ fn number_for(caller: &Process, args: &CloneArgs) -> Result<u32, Errno> {
     if taken { Err(Errno::EEXIST) } else { Ok(wanted) }
 }
 
+/// The descriptors of a process that is to have them in common with another one.
+fn common_files(process: &Process) -> Shared<FdTable> {
+    process.files.set_common();
+    process.files.share()
+}
+
 /// Starts a process: a copy of the caller's memory, or (with `CLONE_VM`) the caller's own until it runs a program.
 fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     let (maker, caller) = (ctx.task().process_ref(), ctx.task());
@@ -154,7 +165,10 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     if has(args.flags, CLONE_CHILD_SETTID) {
         exec::write_to(&space, VirtAddr(args.child_tid), &pid.to_le_bytes())?;
     }
-    let child = Process::new(pid, space.clone(), maker.fs.duplicate(), maker.files.duplicate()?, maker.ids(), place);
+    let fs = if has(args.flags, CLONE_FS) { maker.fs.share() } else { Shared::new(maker.fs.duplicate()) };
+    let files = if has(args.flags, CLONE_FILES) { common_files(maker) } else { Shared::new(maker.files.duplicate()?) };
+    let signals = if has(args.flags, CLONE_SIGHAND) { ProcessSignals::sharing(&maker.signals) } else { ProcessSignals::copying(&maker.signals) };
+    let child = Process::with_signals(pid, space.clone(), (fs, files), maker.ids(), signals, place);
     child.inherit(maker);
     if has(args.flags, CLONE_PARENT) {
         child.family.become_sibling(&maker.family);

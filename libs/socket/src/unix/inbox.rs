@@ -11,7 +11,7 @@ use sync::{Mutex, MutexGuard, WaitQueue};
 use vfs::io::{Sink, Source};
 
 use super::in_flight::Rights;
-use super::queue::{Attached, Look, PacketQueue, StreamQueue, Taken};
+use super::queue::{Attached, Look, PacketQueue, StreamQueue, Taken, Urgent};
 use crate::{Errno, Result};
 
 /// A queue and those who wait for it.
@@ -21,6 +21,8 @@ pub(super) struct Inbox<Q> {
     closed: AtomicBool,
     /// How many bytes of a stream may wait here, as its sender said last.
     limit: AtomicUsize,
+    /// An urgent byte is received in its place in the stream.
+    pub(super) urgent_inline: AtomicBool,
     /// Whoever receives wants to know who sent.
     pub(super) wants_credentials: AtomicBool,
     /// Woken when something came, or the end.
@@ -33,6 +35,7 @@ impl<Q: Default> Inbox<Q> {
             queue: Mutex::new(Q::default()),
             closed: AtomicBool::new(false),
             limit: AtomicUsize::new(usize::MAX),
+            urgent_inline: AtomicBool::new(false),
             wants_credentials: AtomicBool::new(false),
             readable: WaitQueue::new(),
         })
@@ -88,8 +91,9 @@ impl Inbox<StreamQueue> {
         credentials: bool,
         error: impl FnOnce() -> Option<Errno>,
     ) -> Option<Result<Outcome>> {
-        let skip = if let Look::Peek(offset) = look { offset } else { 0 };
         let mut queue = self.queue.lock();
+        let skip = queue.pass_urgent(look, self.urgent());
+        let look = if look == Look::Take { look } else { Look::Peek(skip) };
         if queue.len() <= skip {
             if let Some(error) = error() {
                 return Some(Err(error));
@@ -100,6 +104,39 @@ impl Inbox<StreamQueue> {
         let has_room = queue.len() <= self.limit.load(Ordering::Relaxed) / 4;
         drop(queue);
         Some(result.map(|taken| Outcome { taken, has_room }))
+    }
+}
+
+impl Inbox<StreamQueue> {
+    fn urgent(&self) -> Urgent {
+        if self.urgent_inline.load(Ordering::Relaxed) { Urgent::Inline } else { Urgent::Apart }
+    }
+
+    /// Appends an urgent byte; `None` when there is no room below `limit`.
+    pub(super) fn try_put_urgent(&self, source: &mut dyn Source, limit: usize) -> Option<Result<usize>> {
+        let mut queue = self.queue.lock();
+        if self.is_closed() {
+            return Some(Err(Errno::EPIPE));
+        }
+        self.limit.store(limit, Ordering::Relaxed);
+        if queue.len() >= limit {
+            return None;
+        }
+        let result = queue.put_urgent(source);
+        drop(queue);
+        self.readable.wake_all();
+        Some(result)
+    }
+
+    /// Receives the urgent byte.
+    ///
+    /// # Errors
+    /// `EINVAL` when there is none, or it is received in its place.
+    pub(super) fn take_urgent(&self, sink: &mut dyn Sink, look: Look) -> Result<usize> {
+        if self.urgent() == Urgent::Inline {
+            return Err(Errno::EINVAL);
+        }
+        self.queue.lock().take_urgent(sink, look).ok_or(Errno::EINVAL)?
     }
 }
 

@@ -55,6 +55,8 @@ pub const MAX_QUEUED_PACKETS: usize = 10;
 /// Longest backlog (`/proc/sys/net/core/somaxconn`).
 pub const MAX_BACKLOG: usize = 4096;
 
+/// `ioctl`: whether what is received next is urgent, or behind what was.
+const SIOCATMARK: u32 = 0x8905;
 /// `ioctl`: bytes that can be received.
 const SIOCINQ: u32 = 0x541b;
 /// `ioctl`: bytes sent that nobody has received.
@@ -322,7 +324,7 @@ impl Socket for UnixSocket {
     }
 
     fn send(&self, message: Outgoing<'_>, paths: &dyn Paths, open_flags: OpenFlags) -> Result<usize> {
-        if message.flags.contains(MessageFlags::OOB) {
+        if message.flags.contains(MessageFlags::OOB) && self.kind() != Kind::Stream {
             return Err(Errno::EOPNOTSUPP);
         }
         match self.kind() {
@@ -403,6 +405,11 @@ impl Socket for UnixSocket {
             option_name::SO_PASSCRED => {
                 self.inbox.wants_credentials().store(self.common.is_on(name), Ordering::Relaxed);
             }
+            option_name::SO_OOBINLINE => {
+                if let Incoming::Bytes(inbox) = &self.inbox {
+                    inbox.urgent_inline.store(self.common.is_on(name), Ordering::Relaxed);
+                }
+            }
             option_name::SO_SNDBUF | option_name::SO_SNDBUFFORCE => self.writable.wake_all(),
             _ => {}
         }
@@ -419,6 +426,7 @@ impl Socket for UnixSocket {
         events.set(Events::RDHUP, closed);
         let unconnected = self.kind() != Kind::Datagram && linked.is_none() && !listening;
         events.set(Events::HUP, closed && mute || unconnected);
+        events.set(Events::PRI, matches!(&self.inbox, Incoming::Bytes(inbox) if inbox.lock().has_urgent()));
         events.set(Events::READABLE, closed || self.has_something(listening));
         let writable = !listening && self.has_send_room() && self.destination_has_room();
         events.set(Events::WRITABLE | Events::WRBAND, writable);
@@ -432,6 +440,10 @@ impl Socket for UnixSocket {
 
     fn ioctl(&self, request: u32, arg: IoctlArg<'_>) -> Result<usize> {
         let bytes = match request {
+            SIOCATMARK => match &self.inbox {
+                Incoming::Bytes(inbox) => usize::from(inbox.lock().is_at_mark()),
+                Incoming::Packets(_) => 0,
+            },
             SIOCINQ if self.is_listening() => return Err(Errno::EINVAL),
             SIOCINQ => match &self.inbox {
                 Incoming::Packets(inbox) if self.kind() == Kind::Datagram => inbox.lock().first_len(),

@@ -50,11 +50,27 @@ struct Mark {
     attached: Attached,
 }
 
+/// What becomes of an urgent byte in the stream (`SO_OOBINLINE`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgent {
+    /// It is received in its place.
+    Inline,
+    /// Only who asks for it receives it (`MSG_OOB`).
+    Apart,
+}
+
 /// The bytes of a stream.
+///
+/// One byte may be urgent, the last that was sent so. It ends what is received at once, and stays when it was received on its own, as a hole: the
+/// same end, and nothing else.
 #[derive(Default)]
 pub(super) struct StreamQueue {
     bytes: ByteQueue,
     marks: VecDeque<Mark>,
+    /// Where the urgent byte is, unless it was received.
+    urgent: Option<u64>,
+    /// Where such bytes were; ascending.
+    holes: VecDeque<u64>,
     /// Bytes that have ever been taken: the position of the first byte.
     taken: u64,
 }
@@ -103,16 +119,101 @@ impl StreamQueue {
         Ok(n)
     }
 
+    /// Appends an urgent byte.
+    pub(super) fn put_urgent(&mut self, mut source: &mut dyn Source) -> Result<usize> {
+        let at = self.taken + self.bytes.len() as u64;
+        let n = self.bytes.fill(&mut source, 1)?;
+        if n == 1 {
+            self.urgent = Some(at);
+        }
+        Ok(n)
+    }
+
+    /// Whether an urgent byte waits to be received on its own.
+    pub(super) const fn has_urgent(&self) -> bool {
+        self.urgent.is_some()
+    }
+
+    /// Whether the next byte is, or was, urgent.
+    pub(super) fn is_at_mark(&self) -> bool {
+        self.next_stop() == Some(self.taken)
+    }
+
+    /// Receives the urgent byte alone; `None` if there is none.
+    pub(super) fn take_urgent(&mut self, sink: &mut dyn Sink, look: Look) -> Option<Result<usize>> {
+        let at = self.urgent?;
+        let copied = self.bytes.peek((at - self.taken) as usize, &mut LimitedSink::new(sink, 1));
+        if copied == Ok(1) && look == Look::Take {
+            self.urgent = None;
+            self.holes.push_back(at);
+        }
+        Some(copied)
+    }
+
+    /// The first place that ends what is received at once.
+    fn next_stop(&self) -> Option<u64> {
+        self.holes.front().copied().or(self.urgent)
+    }
+
+    /// Passes what is not received from `at` on, if it begins there: the urgent byte, and holes. Returns where to go on.
+    pub(super) fn pass_urgent(&mut self, look: Look, urgent: Urgent) -> usize {
+        let mut at = if let Look::Peek(offset) = look { offset } else { 0 };
+        while let Some(is_hole) = self.stop_at(self.taken + at as u64) {
+            if !is_hole && urgent == Urgent::Inline {
+                break;
+            }
+            if look == Look::Take {
+                self.bytes.discard(1);
+                self.forget_stop();
+                self.taken += 1;
+            } else {
+                at += 1;
+            }
+        }
+        at
+    }
+
+    /// Whether something ends at this place, and whether it is a hole.
+    fn stop_at(&self, position: u64) -> Option<bool> {
+        if self.holes.contains(&position) { Some(true) } else { (self.urgent == Some(position)).then_some(false) }
+    }
+
+    fn forget_stop(&mut self) {
+        if self.holes.pop_front().is_none() {
+            self.urgent = None;
+        }
+    }
+
+    /// How many bytes there are from `at` on before one that ends what is received. The urgent one itself is no end where it is received in its place.
+    fn before_stop(&self, at: usize) -> usize {
+        let position = self.taken + at as u64;
+        let stops = self.holes.iter().copied().chain(self.urgent);
+        stops.filter(|&stop| stop > position).map(|stop| (stop - position) as usize).next().unwrap_or(usize::MAX)
+    }
+
     /// Receives what may be received at once: nothing is put together from different senders if `credentials` are wanted, and
-    /// nothing comes after bytes with rights.
-    pub(super) fn take(&mut self, mut sink: &mut dyn Sink, look: Look, credentials: bool) -> Result<Taken> {
+    /// nothing comes after bytes with rights. [`StreamQueue::pass_urgent`] comes first.
+    pub(super) fn take(&mut self, sink: &mut dyn Sink, look: Look, credentials: bool) -> Result<Taken> {
+        let at = if let Look::Peek(offset) = look { offset } else { 0 };
+        if self.next_stop().is_none() {
+            return self.take_calm(sink, look, at, credentials);
+        }
+        let mut sink = LimitedSink::new(sink, self.before_stop(at));
+        if look == Look::Take && self.urgent == Some(self.taken) {
+            // Received in its place: it is urgent no more.
+            self.urgent = None;
+        }
+        self.take_calm(&mut sink, look, at, credentials)
+    }
+
+    /// The same where nothing urgent is in between.
+    fn take_calm(&mut self, mut sink: &mut dyn Sink, look: Look, mut at: usize, credentials: bool) -> Result<Taken> {
         if self.marks.is_empty() && look == Look::Take {
             let len = self.bytes.drain(&mut sink)?;
             self.taken += len as u64;
             return Ok(Taken { len, ..Taken::default() });
         }
         let mut taken = Taken::default();
-        let mut at = if let Look::Peek(offset) = look { offset } else { 0 };
         while sink.remaining() > 0 {
             let Some(run) = self.run(at) else { break };
             if taken.len > 0 && credentials && run.credentials != taken.credentials {

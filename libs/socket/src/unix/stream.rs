@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use vfs::OpenFlags;
-use vfs::io::{Sink, Source};
+use vfs::io::{LimitedSource, Sink, Source};
 
 use super::inbox::{Inbox, Incoming, Outcome};
 use super::queue::{Attached, Look, StreamQueue};
@@ -49,9 +49,18 @@ impl UnixSocket {
         let mut attached = Attached { credentials, rights: self.rights(message.files) };
         let wait = self.send_wait(open_flags, message.flags);
         let (source, limit) = (message.data, self.common.send_limit());
+        // Of an urgent message the last byte is.
+        let urgent = usize::from(message.flags.contains(MessageFlags::OOB));
+        if urgent > source.remaining() {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let mut done = 0;
         while source.remaining() > 0 {
-            let step = wait.on(&self.writable, || outgoing.try_put(source, limit, &mut attached));
+            let calm = source.remaining() - urgent;
+            let step = wait.on(&self.writable, || match calm {
+                0 => outgoing.try_put_urgent(source, limit),
+                _ => outgoing.try_put(&mut LimitedSource::new(source, calm), limit, &mut attached),
+            });
             match step.and_then(|result| result) {
                 Ok(0) => break,
                 Ok(n) => done += n,
@@ -105,10 +114,11 @@ impl UnixSocket {
         open_flags: OpenFlags,
     ) -> Result<Received> {
         let link = self.require_link()?;
-        if flags.contains(MessageFlags::OOB) {
-            return Err(Errno::EINVAL);
-        }
         let peeks = flags.contains(MessageFlags::PEEK);
+        if flags.contains(MessageFlags::OOB) {
+            let len = inbox.take_urgent(sink, if peeks { Look::Peek(0) } else { Look::Take })?;
+            return Ok(Received { len, flags: MessageFlags::OOB, ..Received::default() });
+        }
         let look = if peeks { Look::Peek(self.common.peek_offset().unwrap_or(0)) } else { Look::Take };
         let wait = self.receive_wait(open_flags, flags);
         let mut received = Received { from: address_of(&link.peer_name), ..Received::default() };

@@ -468,3 +468,65 @@ fn waitall_waits_for_all() {
     }
     assert_eq!(reader.join().unwrap(), Ok((10, b"0123456789".to_vec())));
 }
+
+fn send_urgent(socket: &UnixSocket, data: &[u8]) -> Result<usize> {
+    let mut source = data;
+    socket.send(Outgoing { flags: MessageFlags::OOB, ..Outgoing::plain(&mut source) }, &Tree::default(), NONBLOCK)
+}
+
+fn urgent(socket: &UnixSocket, flags: MessageFlags) -> Result<Vec<u8>> {
+    recv_with(socket, 1, flags | MessageFlags::OOB).map(|(bytes, received)| {
+        assert_eq!(received.flags, MessageFlags::OOB);
+        bytes
+    })
+}
+
+#[test]
+fn an_urgent_byte_is_received_apart_and_ends_what_is_received() {
+    let [a, b] = UnixSocket::pair(domain(), Kind::Stream);
+    assert_eq!(urgent(&b, NONE), Err(Errno::EINVAL));
+    assert_eq!(send_urgent(&a, b""), Err(Errno::EOPNOTSUPP));
+    assert_eq!(send_urgent(&a, b"hello"), Ok(5));
+    assert!(b.poll().contains(Events::PRI | Events::IN));
+    assert_eq!(send(&a, b"world"), Ok(5));
+    assert_eq!(urgent(&b, MessageFlags::PEEK).unwrap(), b"o");
+    assert_eq!(urgent(&b, NONE).unwrap(), b"o");
+    assert_eq!(urgent(&b, NONE), Err(Errno::EINVAL));
+    assert!(!b.poll().contains(Events::PRI));
+    // The place ends a piece although the byte is gone.
+    assert_eq!(recv_with(&b, 20, MessageFlags::PEEK).unwrap().0, b"hell");
+    assert_eq!(recv(&b, 20).unwrap(), b"hell");
+    assert_eq!(recv(&b, 20).unwrap(), b"world");
+    assert_eq!(recv(&b, 20), Err(Errno::EAGAIN));
+}
+
+#[test]
+fn an_urgent_byte_that_nobody_asks_for_is_lost() {
+    let [a, b] = UnixSocket::pair(domain(), Kind::Stream);
+    send_urgent(&a, b"ab!").unwrap();
+    send(&a, b"cd").unwrap();
+    assert_eq!(recv(&b, 20).unwrap(), b"ab");
+    assert_eq!(recv(&b, 20).unwrap(), b"cd");
+    send_urgent(&a, b"!").unwrap();
+    assert_eq!(recv(&b, 20), Err(Errno::EAGAIN), "it alone is nothing to receive");
+    assert_eq!(urgent(&b, NONE), Err(Errno::EINVAL), "and was passed");
+    // A second one makes the first an ordinary byte.
+    send_urgent(&a, b"hello").unwrap();
+    send_urgent(&a, b"wor").unwrap();
+    assert_eq!(urgent(&b, NONE).unwrap(), b"r");
+    assert_eq!(recv(&b, 20).unwrap(), b"hellowo");
+    assert_eq!(recv(&b, 20), Err(Errno::EAGAIN));
+}
+
+#[test]
+fn an_urgent_byte_may_stay_in_its_place() {
+    let [a, b] = UnixSocket::pair(domain(), Kind::Stream);
+    b.set_option(options::SOL_SOCKET, options::name::SO_OOBINLINE, &1_i32.to_le_bytes()).unwrap();
+    send_urgent(&a, b"ab!").unwrap();
+    send(&a, b"cd").unwrap();
+    assert_eq!(urgent(&b, NONE), Err(Errno::EINVAL));
+    assert_eq!(recv(&b, 20).unwrap(), b"ab");
+    assert_eq!(recv(&b, 20).unwrap(), b"!cd");
+    let [a, _b] = UnixSocket::pair(domain(), Kind::SeqPacket);
+    assert_eq!(send_urgent(&a, b"x"), Err(Errno::EOPNOTSUPP));
+}

@@ -5,10 +5,12 @@ use linux_abi::fs::Iovec;
 use linux_abi::signal::Signal;
 use vfs::file::{OpenFile, SeekFrom};
 use vfs::inode::Allocate;
-use vfs::io::{Sink, Source};
+use vfs::Location;
+use vfs::ops::Context;
+use vfs::io::Sink;
 use vfs::types::{Access, FileKind, OpenFlags};
 
-use super::{AT_FDCWD, find, with_place};
+use super::{AT_FDCWD, careful, find, with_place};
 use crate::ctx::{Ctx, SysResult};
 use crate::user_ptr::{UserIovecs, UserPtr, UserSlice};
 
@@ -49,7 +51,7 @@ pub fn read(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize) -> SysRes
 /// # Errors
 /// Those of `write(2)`.
 pub fn write(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize) -> SysResult {
-    let result = find(ctx, fd)?.write(&mut UserSlice::new(buffer, count)?);
+    let result = careful::write(ctx, &*find(ctx, fd)?, None, &mut UserSlice::new(buffer, count)?);
     wrote(ctx, result)
 }
 
@@ -66,7 +68,7 @@ pub fn pread64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize, at: i6
 /// # Errors
 /// Those of `pwrite(2)`.
 pub fn pwrite64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, count: usize, at: i64) -> SysResult {
-    let result = find(ctx, fd)?.write_at(offset(at)?, &mut UserSlice::new(buffer, count)?);
+    let result = careful::write(ctx, &*find(ctx, fd)?, Some(offset(at)?), &mut UserSlice::new(buffer, count)?);
     wrote(ctx, result)
 }
 
@@ -83,7 +85,7 @@ pub fn readv(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize) -> S
 /// # Errors
 /// Those of `writev(2)`.
 pub fn writev(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize) -> SysResult {
-    let result = write_vectors(&*find(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, None);
+    let result = careful::write(ctx, &*find(ctx, fd)?, None, &mut UserIovecs::read(vectors, count)?);
     wrote(ctx, result)
 }
 
@@ -100,7 +102,7 @@ pub fn preadv(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize, at:
 /// # Errors
 /// Those of `pwritev(2)`.
 pub fn pwritev(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: usize, at: i64) -> SysResult {
-    let result = write_vectors(&*find(ctx, fd)?, &mut UserIovecs::read(vectors, count)?, Some(offset(at)?));
+    let result = careful::write(ctx, &*find(ctx, fd)?, Some(offset(at)?), &mut UserIovecs::read(vectors, count)?);
     wrote(ctx, result)
 }
 
@@ -149,7 +151,7 @@ pub fn pwritev2(
             file.file().write(&mut position, &mut source, file.flags() | OpenFlags::APPEND)
         })
     } else {
-        write_vectors(&file, &mut source, at)
+        careful::write(ctx, &file, at, &mut source)
     };
     wrote(ctx, result)
 }
@@ -158,13 +160,6 @@ fn read_vectors(file: &OpenFile, mut sink: &mut dyn Sink, at: Option<u64>) -> Sy
     match at {
         Some(at) => file.read_at(at, &mut sink),
         None => file.read(&mut sink),
-    }
-}
-
-fn write_vectors(file: &OpenFile, mut source: &mut dyn Source, at: Option<u64>) -> SysResult {
-    match at {
-        Some(at) => file.write_at(at, &mut source),
-        None => file.write(&mut source),
     }
 }
 
@@ -238,7 +233,12 @@ pub fn syncfs(ctx: &Ctx<'_>, fd: i32) -> SysResult {
 /// Those of `truncate(2)`.
 pub fn truncate(ctx: &Ctx<'_>, path: UserPtr<u8>, size: i64) -> SysResult {
     let size = offset(size)?;
-    with_place(ctx, AT_FDCWD, path, 0, |context, place| context.truncate(place, size)).map(|()| 0)
+    let truncate = |context: Context<'_>, place: &Location| {
+        context.check_truncate(place)?;
+        careful::before_resize(ctx, place.inode(), size)?;
+        context.truncate(place, size)
+    };
+    with_place(ctx, AT_FDCWD, path, 0, truncate).map(|()| 0)
 }
 
 /// `ftruncate`.
@@ -246,7 +246,11 @@ pub fn truncate(ctx: &Ctx<'_>, path: UserPtr<u8>, size: i64) -> SysResult {
 /// # Errors
 /// Those of `ftruncate(2)`.
 pub fn ftruncate(ctx: &Ctx<'_>, fd: i32, size: i64) -> SysResult {
-    find(ctx, fd)?.truncate(offset(size)?).map(|()| 0)
+    let (file, size) = (find(ctx, fd)?, offset(size)?);
+    if let Some(content) = file.content().filter(|_| file.flags().can_write()) {
+        careful::before_resize(ctx, content, size)?;
+    }
+    file.truncate(size).map(|()| 0)
 }
 
 /// `fallocate`.
@@ -273,7 +277,12 @@ pub fn fallocate(ctx: &Ctx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysRes
     debug_assert!(end > at);
     let content = file.content().ok_or(Errno::ENODEV)?;
     match content.kind() {
-        FileKind::Regular => file.allocate(how, at as u64, len as u64).map(|()| 0),
+        FileKind::Regular => {
+            if matches!(how, Allocate::Grow | Allocate::ZeroRange) {
+                careful::before_resize(ctx, content, end as u64)?;
+            }
+            file.allocate(how, at as u64, len as u64).map(|()| 0)
+        }
         FileKind::Directory => Err(Errno::EISDIR),
         FileKind::Fifo => Err(Errno::ESPIPE),
         _ => Err(Errno::ENODEV),

@@ -14,6 +14,7 @@ use vfs::types::Access;
 
 use super::get;
 use crate::ctx::{Ctx, SysResult};
+use crate::process::Process;
 use crate::sys::ipc;
 use crate::user_ptr::UserPtr;
 
@@ -64,6 +65,15 @@ pub(super) fn closed(pid: u32, file: &OpenFile) {
 /// Many descriptors are gone at once.
 pub(crate) fn closed_all(pid: u32, files: Vec<Arc<OpenFile>>) {
     files.iter().for_each(|file| closed(pid, file));
+}
+
+/// A process ends whose descriptors others go on using: its record locks end.
+pub(crate) fn forget_locks(process: &Process) {
+    for fd in process.files.open_descriptors() {
+        if let Ok(file) = process.files.get_of_other(fd) {
+            closed(process.pid(), &file);
+        }
+    }
 }
 
 /// A lock, for `/proc/locks`.

@@ -4,6 +4,7 @@
 //! | file | calls |
 //! |---|---|
 //! | `data.rs` | read, write and their relatives; lseek, fsync, truncate, fallocate |
+//! | `careful.rs` | what a write must not do: RLIMIT_FSIZE, set-id bits |
 //! | `transfer.rs` | sendfile, copy_file_range, splice |
 //! | `open.rs` | open, close, dup, fcntl, ioctl, pipe |
 //! | `memfd.rs`, `huge_file.rs` | memfd |
@@ -17,6 +18,7 @@
 //! Neighbours: `event.rs` (waiting for files), `fdtable.rs`, `user_ptr.rs`.
 
 mod attributes;
+mod careful;
 mod data;
 mod huge_file;
 mod locks;
@@ -31,7 +33,7 @@ mod watch;
 pub use attributes::*;
 pub use data::*;
 pub use locks::flock;
-pub(crate) use locks::{closed_all, held_locks};
+pub(crate) use locks::{closed_all, forget_locks, held_locks};
 pub use memfd::memfd_create;
 pub(crate) use memfd::size_of_huge_pages;
 pub use mounting::*;

@@ -61,11 +61,9 @@ fn read(file: &OpenFile, place: &Place<'_>, buffer: &mut [u8]) -> SysResult {
     }
 }
 
-fn write(file: &OpenFile, place: &Place<'_>, mut data: &[u8]) -> SysResult {
-    match place {
-        Place::Offset(offset) => file.write_at(*offset, &mut data),
-        Place::Position(file) => file.write(&mut data),
-    }
+fn write(ctx: &Ctx<'_>, file: &OpenFile, place: &Place<'_>, mut data: &[u8]) -> SysResult {
+    let at = if let Place::Offset(offset) = place { Some(*offset) } else { None };
+    super::data::wrote(ctx, super::careful::write(ctx, file, at, &mut data))
 }
 
 /// Takes back what was read from the source but not written to the destination.
@@ -80,6 +78,7 @@ fn give_back(place: &Place<'_>, count: usize) -> Result<(), Errno> {
 
 /// Moves up to `count` bytes; stops at the end, or when a side would block after something has been moved.
 fn transfer<'a>(
+    ctx: &Ctx<'_>,
     (input, from): (&'a OpenFile, &mut Place<'a>),
     (output, to): (&'a OpenFile, &mut Place<'a>),
     count: usize,
@@ -95,7 +94,7 @@ fn transfer<'a>(
             Err(_) if done > 0 => break,
             Err(error) => return Err(error),
         };
-        let put = write(output, to, &buffer[..got]);
+        let put = write(ctx, output, to, &buffer[..got]);
         let moved = *put.as_ref().unwrap_or(&0);
         give_back(from, got - moved)?;
         for place in [&mut *from, &mut *to] {
@@ -130,7 +129,7 @@ pub fn sendfile(ctx: &Ctx<'_>, out_fd: i32, in_fd: i32, offset: UserPtr<u64>, co
     }
     let mut from = Place::new(&input, offset)?;
     let mut to = Place::Position(&output);
-    let done = transfer((&input, &mut from), (&output, &mut to), count)?;
+    let done = transfer(ctx, (&input, &mut from), (&output, &mut to), count)?;
     from.store(offset)?;
     Ok(done)
 }
@@ -168,7 +167,7 @@ pub fn copy_file_range(
     if overlap && vfs::inode::same_inode(input.inode(), output.inode()) {
         return Err(Errno::EINVAL);
     }
-    let done = transfer((&input, &mut from), (&output, &mut to), count)?;
+    let done = transfer(ctx, (&input, &mut from), (&output, &mut to), count)?;
     from.store(in_offset)?;
     to.store(out_offset)?;
     Ok(done)
@@ -214,7 +213,7 @@ pub fn splice(
     }
     let mut from = Place::new(&input, in_offset)?;
     let mut to = Place::new(&output, out_offset)?;
-    let done = transfer((&input, &mut from), (&output, &mut to), count)?;
+    let done = transfer(ctx, (&input, &mut from), (&output, &mut to), count)?;
     from.store(in_offset)?;
     to.store(out_offset)?;
     Ok(done)
