@@ -347,11 +347,6 @@ impl Process {
         Some(queued)
     }
 
-    /// Signals sent to the process that no thread has taken yet.
-    pub(crate) fn pending_signals(&self) -> SigSet {
-        self.signals.pending.set()
-    }
-
     /// What sending does at once, whoever blocks or ignores the signal: SIGKILL decides the end, SIGCONT continues, and it and the stop
     /// signals take each other back.
     fn before_signal(&self, signal: Signal) {

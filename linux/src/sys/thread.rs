@@ -167,6 +167,11 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     }
     let fs = if has(args.flags, CLONE_FS) { maker.fs.share() } else { Shared::new(maker.fs.duplicate()) };
     let files = if has(args.flags, CLONE_FILES) { common_files(maker) } else { Shared::new(maker.files.duplicate()?) };
+    if has(args.flags, CLONE_FS) {
+        // Neither may look at its directories uncounted any more, see `Process::view`.
+        maker.files.set_common();
+        files.set_common();
+    }
     let signals = if has(args.flags, CLONE_SIGHAND) { ProcessSignals::sharing(&maker.signals) } else { ProcessSignals::copying(&maker.signals) };
     let child = Process::with_signals(pid, space.clone(), (fs, files), maker.ids(), signals, place);
     child.inherit(maker);
