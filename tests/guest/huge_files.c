@@ -131,6 +131,8 @@ static void segment(void)
 	WELL(shmdt(p) == 0 && q[1] == 8 && total() == 3);
 	WELL(shmdt(q) == 0 && total() == 0);
 	WELL(shmget(IPC_PRIVATE, 1ul << 44, IPC_CREAT | 0600 | SHM_HUGETLB) == -1 && errno == ENOMEM);
+	/* Rounded up to whole pages that is more than there are addresses. */
+	WELL(shmget(IPC_PRIVATE, -(2ul << 24), IPC_CREAT | 0600 | SHM_HUGETLB | SIZE(30)) == -1 && (errno == ENOMEM || errno == EINVAL));
 }
 
 int main(void)

@@ -217,7 +217,8 @@ fn new_memory(bytes: u64, flags: u32) -> Result<Arc<dyn Mappable>, Errno> {
     if flags & SHM_HUGETLB == 0 {
         return Ok(SharedMemory::new(bytes.next_multiple_of(PAGE)));
     }
-    let memory = LargeMemory::new(bytes, size_of_huge_pages(flags).ok_or(Errno::EINVAL)?);
+    let size = size_of_huge_pages(flags).ok_or(Errno::EINVAL)?;
+    let memory = LargeMemory::new(bytes.checked_next_multiple_of(size.bytes()).ok_or(Errno::ENOMEM)?, size);
     if flags & SHM_NORESERVE == 0 {
         memory.reserve(0..bytes)?;
     }
