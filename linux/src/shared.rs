@@ -60,9 +60,9 @@ impl<T> Shared<T> {
         Self::to(common)
     }
 
-    /// Whether there are other users.
+    /// Whether there are other users. (Of the threads of one process, which use one handle, this says nothing.)
     #[must_use]
-    pub fn is_shared(&self) -> bool {
+    pub fn has_other_users(&self) -> bool {
         self.common().users.load(Ordering::Acquire) > 1
     }
 
@@ -72,7 +72,7 @@ impl<T> Shared<T> {
     /// # Errors
     /// Those of `copy`; nothing changes then.
     pub fn own<E>(&self, copy: impl FnOnce(&T) -> Result<T, E>) -> Result<Left<'_, T>, E> {
-        if !self.is_shared() {
+        if !self.has_other_users() {
             return Ok(Left::Used);
         }
         let old = self.common();

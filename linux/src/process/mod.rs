@@ -82,7 +82,7 @@ impl<'a> View<'a> {
 
     /// The working directory.
     pub(crate) fn working_directory(&self) -> Cow<'a, Location> {
-        if self.process.files.is_shared() {
+        if !self.process.walks_alone() {
             return Cow::Owned(self.process.fs.cwd.read().clone());
         }
         // SAFETY: as in `Process::view`.
@@ -406,18 +406,24 @@ impl Process {
         self.credentials.read().clone()
     }
 
-    /// What a path walk of the calling thread starts with. A process with one thread need not count that: only its threads change it.
+    /// Whether nobody but the calling thread can change what its path walks start with: no other thread (with which it would share the
+    /// descriptors, too), and no other process with the same directories. The calling thread alone can end that.
+    fn walks_alone(&self) -> bool {
+        !self.files.is_shared() && !self.fs.has_other_users()
+    }
+
+    /// What a path walk of the calling thread starts with, counted unless it [walks alone](Self::walks_alone).
     ///
     /// Context: a thread of this process, which changes none of that as long as it uses the view.
     pub(crate) fn view(&self) -> View<'_> {
-        if self.files.is_shared() {
+        if !self.walks_alone() {
             return View {
                 credentials: Cow::Owned(self.credentials()),
                 root: Cow::Owned(self.fs.root.read().clone()),
                 process: self,
             };
         }
-        // SAFETY: nobody is there who would write: the calling thread is the only one, and does not (see above).
+        // SAFETY: nobody is there who would write: the calling thread could alone, and does not (see above).
         let (credentials, root) = unsafe { (self.credentials.peek(), self.fs.root.peek()) };
         View { credentials: Cow::Borrowed(credentials), root: Cow::Borrowed(root), process: self }
     }

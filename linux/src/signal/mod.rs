@@ -90,7 +90,7 @@ impl ProcessSignals {
 
     /// Whether another process has the same dispositions.
     pub(crate) fn are_shared(&self) -> bool {
-        self.actions.is_shared()
+        self.actions.has_other_users()
     }
 
     /// Goes on with dispositions of its own: `execve`.
