@@ -72,12 +72,7 @@ impl Mappable for SharedMemory {
 
     fn punch_hole(&self, start: u64, end: u64) -> Result<(), Errno> {
         let pages = start / PAGE_SIZE as u64..end.div_ceil(PAGE_SIZE as u64);
-        let gone = {
-            let mut all = self.pages.lock();
-            let mut gone = all.split_off(&pages.start);
-            all.append(&mut gone.split_off(&pages.end));
-            gone
-        };
+        let gone: BTreeMap<_, _> = self.pages.lock().extract_if(pages.clone(), |_, _| true).collect();
         let was_ours = |index: u64, page: PhysAddr| gone.get(&index).is_some_and(|frame| frame.phys() == page);
         self.mappers.forget(&Lost { object: self.mapping_id(), pages, private: LostPrivate::Unchanged(&was_ours) });
         Ok(())

@@ -139,7 +139,7 @@ impl LargeMemory {
         for index in (range.start / bytes..range.end.div_ceil(bytes)).filter(|index| !pages.contains_key(index)) {
             fresh.insert(index, Page::set_aside(self.size_of_pages)?);
         }
-        pages.append(&mut fresh);
+        pages.extend(fresh);
         Ok(())
     }
 
@@ -222,12 +222,7 @@ impl Mappable for LargeMemory {
         }
         self.clear_part(start..whole.start);
         self.clear_part(whole.end..end);
-        let gone = {
-            let mut pages = self.pages.lock();
-            let mut gone = pages.split_off(&(whole.start / bytes));
-            pages.append(&mut gone.split_off(&(whole.end / bytes)));
-            gone
-        };
+        let gone: BTreeMap<_, _> = self.pages.lock().extract_if(whole.start / bytes..whole.end / bytes, |_, _| true).collect();
         let was_ours = |index: u64, page: PhysAddr| {
             gone.get(&(index / self.size_of_pages.pages())).and_then(|page| page.touched()).is_some_and(|block| block.phys() == page)
         };
