@@ -28,7 +28,7 @@ pub(crate) fn to_register(result: SysResult) -> isize {
 }
 
 /// The first of the internal errors that ask for a restart.
-const FIRST_INTERNAL: u16 = Errno::ERESTARTSYS.0;
+pub(crate) const FIRST_INTERNAL: u16 = Errno::ERESTARTSYS.0;
 
 /// A call that a signal interrupted: the signal decides how it ends, on the way back to the program.
 #[cold]

@@ -85,6 +85,7 @@ pub(crate) fn leave_space(process: &Process, space: Arc<AddressSpace>) {
 /// Gives back the memory of a program that has ended or was replaced, now: others may still refer to its space for a while. The last
 /// of them frees the rest, but for the root table, which a CPU may still have loaded and which the next space uses.
 pub(crate) fn retire(space: Arc<AddressSpace>) {
+    file::leave_aio(&space);
     if let Err(error) = space.unmap(VirtAddr(0), layout::USER_MAX) {
         log::warn!("the memory of an ended program was not given back: {error}");
     }

@@ -34,6 +34,8 @@ const GROWING: &[Sysno] = &[
     Sysno::inotify_add_watch,
     Sysno::inotify_init,
     Sysno::inotify_init1,
+    Sysno::io_setup,
+    Sysno::io_submit,
     Sysno::link,
     Sysno::linkat,
     Sysno::listen,

@@ -280,6 +280,14 @@ table! {
     swapon => file::mount_denied / 0, partial("EPERM");
     swapoff => file::mount_denied / 0, partial("EPERM");
 
+    // Asynchronous I/O (sys/file/aio.rs)
+    io_setup => file::io_setup / 2, full;
+    io_destroy => file::io_destroy / 1, full;
+    io_submit => file::io_submit / 3, full;
+    io_cancel => file::io_cancel / 3, full;
+    io_getevents => file::io_getevents / 5, full;
+    io_pgetevents => file::io_pgetevents / 6, full;
+
     // Waiting for files (sys/event)
     poll => event::poll / 3, full;
     ppoll => event::ppoll / 5, full;

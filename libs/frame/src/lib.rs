@@ -8,7 +8,7 @@
 //! Frames of the boot image ([`Frame::from_permanent`]) have no count; all of this does nothing to them.
 //!
 //! Contents: a frame may be mapped into the program, which can change it at any moment. So no reference to the contents is ever
-//! made; everything goes through raw copies, and two racing copies give mixed bytes, never anything worse.
+//! made but to single atomic words; everything goes through raw copies, and two racing copies give mixed bytes, never anything worse.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![expect(unsafe_code, reason = "the crate turns physical addresses into memory")]
 
@@ -23,6 +23,7 @@ use addr::{PAGE_SIZE, PhysAddr};
 use core::fmt;
 use core::num::NonZeroU64;
 use core::ops::Range;
+use core::sync::atomic::AtomicU32;
 use linux_abi::Errno;
 
 pub use mappable::{Mappable, MappingId};
@@ -168,6 +169,18 @@ impl Frame {
         check(offset, bytes.len());
         // SAFETY: as in `read`.
         unsafe { self.as_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// The 32-bit word at `offset`, which those who map the frame may change at any time.
+    ///
+    /// # Panics
+    /// If it leaves the frame or is not aligned.
+    #[must_use]
+    pub fn word(&self, offset: usize) -> &AtomicU32 {
+        check(offset, size_of::<u32>());
+        assert!(offset.is_multiple_of(size_of::<u32>()), "the word is not aligned");
+        // SAFETY: inside the frame (checked), which is alive as long as `self`; aligned.
+        unsafe { AtomicU32::from_ptr(self.as_ptr().add(offset).cast()) }
     }
 
     /// Sets the bytes of `range` to zero.

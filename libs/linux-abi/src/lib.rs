@@ -8,6 +8,7 @@
 
 #![cfg_attr(not(test), no_std)]
 
+pub mod aio;
 mod errno;
 pub mod fs;
 pub mod process;

@@ -92,6 +92,11 @@ impl EventFd {
 }
 
 impl EventFd {
+    /// Adds one, for the kernel itself: without waiting, and in vain if the counter is full.
+    pub fn signal(&self) {
+        let _full = self.try_add(1);
+    }
+
     /// `read`, as [`File::read`].
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+pub mod aio;
 pub mod anon;
 pub mod byte_queue;
 pub mod channel;

@@ -12,7 +12,7 @@ use kernel::mm::{
 };
 use kernel::percpu::cpu_count;
 use linux_abi::Errno;
-use vfs::inotify;
+use vfs::{aio, inotify};
 use vfs::synth::{Entry, Fixed};
 use vfs::types::{dev_major, dev_minor};
 
@@ -298,6 +298,8 @@ fn sys() -> Entry {
         (
             "fs",
             Entry::fixed(vec![
+                ("aio-max-nr", knob(&aio::MAX_REQUESTS)),
+                ("aio-nr", text(|| format!("{}\n", aio::requests()))),
                 ("dentry-state", text(|| format!("{0}\t{0}\t45\t0\t0\t0\n", vfs::keeper::count()))),
                 ("epoll", Entry::fixed(vec![("max_user_watches", Entry::text("1048576\n"))])),
                 (

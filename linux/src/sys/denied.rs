@@ -131,18 +131,26 @@ pub fn ioprio_get(ctx: &Ctx<'_>, which: u32, who: u32) -> SysResult {
 /// # Errors
 /// `EINVAL`, `EPERM` (the real-time class), `ESRCH`.
 pub fn ioprio_set(ctx: &Ctx<'_>, which: u32, who: u32, priority: u32) -> SysResult {
+    check_io_priority(ctx, priority)?;
+    find_whom(ctx, which, who)
+}
+
+/// Whether the caller may have such a priority.
+///
+/// # Errors
+/// `EINVAL`, `EPERM` (the real-time class).
+pub(crate) fn check_io_priority(ctx: &Ctx<'_>, priority: u32) -> Result<(), Errno> {
     const CLASS_SHIFT: u32 = 13;
     const NONE: u32 = 0;
     const REAL_TIME: u32 = 1;
     const IDLE: u32 = 3;
     let (class, level) = (priority >> CLASS_SHIFT, priority & 7);
     match class {
-        NONE if level != 0 => return Err(Errno::EINVAL),
-        REAL_TIME if ctx.process().own_id(process::OwnId::Euid) != 0 => return Err(Errno::EPERM),
-        NONE..=IDLE => {}
-        _ => return Err(Errno::EINVAL),
+        NONE if level != 0 => Err(Errno::EINVAL),
+        REAL_TIME if ctx.process().own_id(process::OwnId::Euid) != 0 => Err(Errno::EPERM),
+        NONE..=IDLE => Ok(()),
+        _ => Err(Errno::EINVAL),
     }
-    find_whom(ctx, which, who)
 }
 
 /// Whether whom the two calls are about exists.

@@ -42,6 +42,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("epoll_more.c"),
         Case::c("unix_sockets.c"),
         Case::c("ipc.c"),
+        Case::c("aio.c"),
         Case::c("files.c"),
         Case::c("file_extras.c"),
         Case::c("inotify.c"),

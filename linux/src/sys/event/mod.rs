@@ -50,7 +50,7 @@ fn left(deadline_ns: u64) -> u64 {
 
 /// Runs `wait` with another signal mask, if one is given. The old mask comes back at once, or after the handler of the signal that
 /// ended the wait.
-fn with_mask(
+pub(crate) fn with_mask(
     ctx: &Ctx<'_>,
     mask: UserPtr<SigSet>,
     size: usize,

@@ -7,7 +7,7 @@ use vfs::file::{OpenFile, SeekFrom};
 use vfs::inode::Allocate;
 use vfs::Location;
 use vfs::ops::Context;
-use vfs::io::Sink;
+use vfs::io::{Sink, Source};
 use vfs::types::{Access, FileKind, OpenFlags};
 
 use super::{AT_FDCWD, careful, find, with_place};
@@ -20,6 +20,10 @@ const RWF_APPEND: u32 = 0x10;
 const RWF_NOWAIT: u32 = 0x8;
 /// Hints and durability requests that need nothing here.
 const RWF_HARMLESS: u32 = 0x1 | 0x2 | 0x4;
+/// What may be asked of a read.
+pub(super) const READ_FLAGS: u32 = RWF_HARMLESS | RWF_NOWAIT;
+/// What may be asked of a write.
+pub(super) const WRITE_FLAGS: u32 = READ_FLAGS | RWF_APPEND;
 const FALLOC_KEEP_SIZE: u32 = 1;
 const FALLOC_PUNCH_HOLE: u32 = 2;
 const FALLOC_COLLAPSE_RANGE: u32 = 8;
@@ -34,7 +38,7 @@ pub(super) fn wrote(ctx: &Ctx<'_>, result: SysResult) -> SysResult {
     result
 }
 
-fn offset(value: i64) -> Result<u64, Errno> {
+pub(super) fn offset(value: i64) -> Result<u64, Errno> {
     u64::try_from(value).map_err(|_| Errno::EINVAL)
 }
 
@@ -119,7 +123,7 @@ pub fn preadv2(
     _high: usize,
     flags: u32,
 ) -> SysResult {
-    if flags & !(RWF_HARMLESS | RWF_NOWAIT) != 0 {
+    if flags & !READ_FLAGS != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
     let at = if at == -1 { None } else { Some(offset(at)?) };
@@ -139,24 +143,29 @@ pub fn pwritev2(
     _high: usize,
     flags: u32,
 ) -> SysResult {
-    if flags & !(RWF_HARMLESS | RWF_NOWAIT | RWF_APPEND) != 0 {
+    if flags & !WRITE_FLAGS != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
     let at = if at == -1 { None } else { Some(offset(at)?) };
     let file = find(ctx, fd)?;
-    let mut source = UserIovecs::read(vectors, count)?;
+    write_vectors(ctx, &file, &mut UserIovecs::read(vectors, count)?, at, flags)
+}
+
+/// Writes at `at` or at the file's position, or with `RWF_APPEND` in `flags` at its end.
+pub(super) fn write_vectors(ctx: &Ctx<'_>, file: &OpenFile, mut source: &mut dyn Source, at: Option<u64>, flags: u32) -> SysResult {
     let result = if flags & RWF_APPEND != 0 {
         file.require(Access::WRITE).and_then(|()| {
             let mut position = 0;
-            file.file().write(&mut position, &mut source, file.flags() | OpenFlags::APPEND)
+            file.file().write(&mut position, source, file.flags() | OpenFlags::APPEND)
         })
     } else {
-        careful::write(ctx, &file, at, &mut source)
+        careful::write(ctx, file, at, &mut source)
     };
     wrote(ctx, result)
 }
 
-fn read_vectors(file: &OpenFile, mut sink: &mut dyn Sink, at: Option<u64>) -> SysResult {
+/// Reads at `at` or at the file's position.
+pub(super) fn read_vectors(file: &OpenFile, mut sink: &mut dyn Sink, at: Option<u64>) -> SysResult {
     match at {
         Some(at) => file.read_at(at, &mut sink),
         None => file.read(&mut sink),

@@ -4,6 +4,7 @@
 //! | file | calls |
 //! |---|---|
 //! | `data.rs` | read, write and their relatives; lseek, fsync, truncate, fallocate |
+//! | `aio.rs` | io_setup, io_submit and relatives |
 //! | `careful.rs` | what a write must not do: RLIMIT_FSIZE, set-id bits |
 //! | `transfer.rs` | sendfile, copy_file_range, splice |
 //! | `open.rs` | open, close, dup, fcntl, ioctl, pipe |
@@ -17,6 +18,7 @@
 //!
 //! Neighbours: `event.rs` (waiting for files), `fdtable.rs`, `user_ptr.rs`.
 
+mod aio;
 mod attributes;
 mod careful;
 mod data;
@@ -30,6 +32,7 @@ mod owner;
 mod transfer;
 mod watch;
 
+pub use aio::*;
 pub use attributes::*;
 pub use data::*;
 pub use locks::flock;
