@@ -3,7 +3,8 @@
 //! Callers never wait for the port. A line is put on a lock-free list and the log thread writes it out; before that
 //! thread exists, and when the kernel stops, whoever logs drains the list itself.
 //!
-//! Context of the logging macros: thread context with preemption enabled (a line is allocated). Interrupt handlers do not log.
+//! Context of the logging macros: thread context with preemption enabled (a line is allocated). Interrupt handlers do not log. Nor does the scheduler, which
+//! may have a [`Notice`] written.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -11,7 +12,7 @@ use core::fmt::Write as _;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use lockfree::mpsc::{MpscLink, MpscList, MpscNode};
 use log::{LevelFilter, Log, Metadata, Record};
-use sync::WaitQueue;
+use sync::{OnceCell, ThreadHandle, WaitQueue};
 
 /// Lines that may wait at most; more are dropped and counted.
 const MAX_WAITING: usize = 4096;
@@ -29,10 +30,49 @@ unsafe impl MpscNode for Line {
     }
 }
 
+/// A line that is written once, for those who may neither wait nor allocate.
+pub(crate) struct Notice {
+    link: MpscLink,
+    given: AtomicBool,
+    text: &'static str,
+}
+
+#[expect(unsafe_code, reason = "promises that the link is always the same field")]
+// SAFETY: always the same field, used for nothing else.
+unsafe impl MpscNode for Notice {
+    fn mpsc_link(&self) -> &MpscLink {
+        &self.link
+    }
+}
+
+impl Notice {
+    pub(crate) const fn new(text: &'static str) -> Self {
+        Self { link: MpscLink::new(), given: AtomicBool::new(false), text }
+    }
+
+    /// Has the log thread write the line, if this is the first time. Context: any, the scheduler included.
+    pub(crate) fn give(&'static self) {
+        if !self.given.load(Ordering::Relaxed) && !self.given.swap(true, Ordering::Relaxed) {
+            self.push();
+        }
+    }
+
+    #[cold]
+    #[expect(unsafe_code, reason = "pushes a node on the lock-free list")]
+    fn push(&'static self) {
+        // SAFETY: whoever has set `given` is alone in linking it.
+        let _ = unsafe { NOTICES.push(self) };
+        if let Some(thread) = THREAD.get() {
+            thread.unpark();
+        }
+    }
+}
+
+static NOTICES: MpscList<&'static Notice> = MpscList::new();
+static THREAD: OnceCell<ThreadHandle> = OnceCell::new();
 static LINES: MpscList<Box<Line>> = MpscList::new();
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
-static THREAD_RUNS: AtomicBool = AtomicBool::new(false);
 static MORE: WaitQueue = WaitQueue::new();
 
 struct Logger;
@@ -74,13 +114,16 @@ pub(crate) fn init(level: Option<&str>) {
 pub(crate) fn start_thread() {
     let started = crate::thread::spawn("klogd", crate::thread::Class::Normal, || {
         loop {
-            let wait = MORE.wait_until(None, sync::Interrupt::Ignored, || (!LINES.is_empty()).then_some(()));
-            if wait.is_ok() {
-                drain();
+            MORE.wait(|| (!LINES.is_empty() || !NOTICES.is_empty()).then_some(()));
+            for notice in NOTICES.take_all() {
+                log::warn!("{}", notice.text);
             }
+            drain();
         }
     });
-    THREAD_RUNS.store(started.is_ok(), Ordering::Release);
+    if let Ok(thread) = started {
+        let _first = THREAD.set(crate::thread::handle(&thread));
+    }
 }
 
 #[expect(unsafe_code, reason = "pushes a node on the lock-free list")]
@@ -92,7 +135,7 @@ fn push(text: String) {
     }
     // SAFETY: the line was just made; nobody else can link it.
     let _ = unsafe { LINES.push(Box::new(Line { link: MpscLink::new(), text })) };
-    if THREAD_RUNS.load(Ordering::Acquire) {
+    if THREAD.get().is_some() {
         MORE.wake_all();
     } else {
         drain();

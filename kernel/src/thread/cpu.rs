@@ -19,24 +19,27 @@
 //! counter's difference and take the first thread of the queue. Whatever comes from outside (an incoming thread, a request, the
 //! timer) comes with an interrupt, which asks for a full pass.
 //!
-//! `brief.rs` has waking, waiting and yielding, `placement.rs` which CPU a thread goes to, `balance.rs` how loads even out.
+//! `brief.rs` has waking, waiting and yielding, `placement.rs` which CPU a thread goes to, `balance.rs` how loads even out, `accounts.rs` who is charged.
 #![expect(unsafe_code, reason = "state that belongs to one CPU by discipline")]
 
+mod accounts;
 mod balance;
 mod brief;
 mod mischief;
 mod placement;
 
+pub(super) use accounts::{cpu_time_ns, last_pass_ns};
 pub(crate) use balance::start_balancers;
 pub(super) use brief::{tell, unpark, wait, yield_now};
-pub(super) use placement::{affinity_changed, kick, offer_this_cpu, policy_changed, send_elsewhere, start, stay};
+pub(super) use placement::{affinity_changed, kick, offer_this_cpu, policy_changed, review_all, send_elsewhere, start, stay};
 
+use accounts::end_ready;
 use balance::give;
 use brief::next_at_once;
 use placement::{IDLE, allows, send, wake_target};
 use super::switch::{self, Departure, Leaving};
 use super::sleep::{self, AbandonedTimer, SleepTimer};
-use super::{Class, Stack, Thread, ThreadRef};
+use super::{Class, Stack, Thread, ThreadRef, real_time};
 use mischief::Fate;
 use crate::mm::KernelStack;
 use crate::percpu::{self, MAX_CPUS};
@@ -57,8 +60,6 @@ use timer::TimerQueue;
 
 /// About the length of a turn: when the hardware timer fires within it, a turn's end is not computed.
 const SOON_NS: u64 = 2 * HYSTERESIS_NS;
-/// A timer interrupt so late means that the host had stopped this virtual CPU.
-const LATE_NS: u64 = 10_000_000;
 /// Hardware timer not set.
 const NEVER: u64 = u64::MAX;
 
@@ -104,28 +105,6 @@ impl Local {
         self.armed_ns <= now + SOON_NS
     }
 
-    /// How long this CPU stood still since the last account, because the host ran something else: that is not charged. The host says
-    /// so, or the hardware timer shows it.
-    fn stopped_ns(&mut self, now: u64) -> u64 {
-        match self.steal.and_then(StealTime::stolen_ns) {
-            Some(stolen) => {
-                let since = stolen.saturating_sub(core::mem::replace(&mut self.stolen_ns, stolen));
-                since.min(now.saturating_sub(self.queue.charged_ns()))
-            }
-            None => self.late_ns(now),
-        }
-    }
-
-    /// The same without an account: the hardware timer is late by as much (its interrupt is never held up for long: nothing here turns interrupts off for
-    /// milliseconds), so less than [`LATE_NS`] passes unnoticed, and a thread is never charged less than it ran.
-    fn late_ns(&self, now: u64) -> u64 {
-        let due = self.missed_ns.max(self.queue.charged_ns());
-        match now.checked_sub(due) {
-            Some(late) if self.missed_ns != 0 && late >= LATE_NS => late,
-            _ => 0,
-        }
-    }
-
     fn is_idle(&self, thread: &Thread) -> bool {
         self.idle_ptr() == NonNull::from(thread)
     }
@@ -138,33 +117,6 @@ impl Local {
         })
     }
 
-    /// Brings the accounts up to date; `current` is the running thread. Returns the time.
-    fn account(&mut self, shared: &Shared, current: &Thread) -> u64 {
-        let tsc = processor::rdtsc();
-        let now = clock::at_tsc(tsc);
-        let is_idle = self.is_idle(current);
-        shared.begin_charge();
-        let stopped = self.stopped_ns(now);
-        if stopped != 0 {
-            self.queue.account(None, self.queue.charged_ns() + stopped);
-        }
-        self.queue.account((!is_idle).then_some(current), now);
-        shared.end_charge(tsc);
-        self.missed_ns = 0;
-        // If the timer fires soon, turns may be brief until it does.
-        let calm = !is_idle && self.fires_soon(now) && !(torture::is_on() && mischief::disturbs());
-        self.brief_until_tsc = if calm { tsc + self.brief_ticks } else { 0 };
-        now
-    }
-
-    /// Charges `current` for a brief turn that ends at `tsc`.
-    #[inline(always)]
-    fn charge_briefly(&mut self, shared: &Shared, current: &Thread, tsc: u64) {
-        let ticks = tsc.wrapping_sub(shared.since_tsc.load(Ordering::Relaxed));
-        shared.begin_charge();
-        self.queue.charge_briefly(current, (ticks * self.ns_per_tick) >> 32);
-        shared.end_charge(tsc);
-    }
 }
 
 /// What any CPU may touch.
@@ -181,22 +133,10 @@ pub(super) struct Shared {
     pub(super) poll_window_ns: AtomicU64,
     /// Since when (by the time-stamp counter) the running thread is not charged; 0 while it is being charged.
     since_tsc: AtomicU64,
-    /// A queued thread may have lost the right to run here, or got another policy.
+    /// A queued thread may have lost the right to run here, or got another policy; or real-time threads have got another share.
     review: AtomicBool,
     balancer: OnceCell<ThreadHandle>,
     balancer_sleeps: AtomicBool,
-}
-
-impl Shared {
-    #[inline(always)]
-    fn begin_charge(&self) {
-        self.since_tsc.store(0, Ordering::Release);
-    }
-
-    #[inline(always)]
-    fn end_charge(&self, tsc: u64) {
-        self.since_tsc.store(tsc, Ordering::Release);
-    }
 }
 
 #[repr(align(64))]
@@ -343,14 +283,6 @@ fn pick_allowed(local: &mut Local, current: &Thread) -> Option<ThreadRef> {
     }
 }
 
-/// `thread` comes to run: what it waited since it became ready.
-#[inline(always)]
-fn end_ready(thread: &Thread, tsc: u64) {
-    // Counters of two CPUs may differ by a little: then this is negative, which evens out.
-    let waited = tsc.wrapping_sub(thread.ready_tsc.load(Ordering::Relaxed));
-    thread.ready_ticks.store(thread.ready_ticks.load(Ordering::Relaxed).wrapping_add(waited), Ordering::Relaxed);
-}
-
 #[inline(always)]
 fn count_switch(from: &Thread, departure: Departure) {
     let counter = if departure == Departure::Parked { &from.waits } else { &from.preemptions };
@@ -388,6 +320,7 @@ fn depart(local: &mut Local, current: &Thread, why: Why, is_idle: bool) -> Optio
 fn hand_over(local: &mut Local, shared: &Shared) {
     if shared.review.load(Ordering::Relaxed) && shared.review.swap(false, Ordering::Acquire) {
         let cpu = local.cpu;
+        local.queue.set_real_time_share(real_time::real_time_share());
         local.queue.requeue_changed();
         while let Some(thread) = local.queue.take_for_migration(|thread| !allows(thread, cpu)) {
             send_elsewhere(thread);
@@ -514,24 +447,6 @@ pub(crate) fn timer_fired(mode: Mode) {
     });
 }
 
-/// See [`Thread::cpu_time_ns`]. A running thread's share since it was last charged is added, by its CPU's word for that: if the
-/// word stands still while the account is read, both belong together.
-pub(super) fn cpu_time_ns(thread: &Thread) -> u64 {
-    const TRIES: usize = 16;
-    for _ in 0..TRIES {
-        let cpu = thread.cpu();
-        let since = shared(cpu).since_tsc.load(Ordering::Acquire);
-        let accounted = thread.entity.cpu_time_ns();
-        let runs = percpu::current_of(cpu).cast::<Thread>() == core::ptr::from_ref(thread);
-        core::sync::atomic::fence(Ordering::Acquire);
-        if since != 0 && since == shared(cpu).since_tsc.load(Ordering::Relaxed) && cpu == thread.cpu() {
-            let now = processor::rdtsc();
-            return accounted + if runs { clock::at_tsc(now).saturating_sub(clock::at_tsc(since)) } else { 0 };
-        }
-    }
-    thread.entity.cpu_time_ns()
-}
-
 /// A switch is due in a trap handler. Context: interrupts off (and off again on return), preemption enabled.
 pub(crate) fn preempt() {
     super::with_current(|thread| schedule(thread, Why::Preempted));
@@ -610,14 +525,6 @@ pub(super) fn runs_idle() -> bool {
     // SAFETY: the idle thread is set before anything else runs and never changes.
     let idle = unsafe { (*SCHEDULERS[percpu::cpu_id()].local.get()).idle_ptr() };
     idle.as_ptr().cast_const() == block::current().cast()
-}
-
-/// When this CPU's accounts were last brought up to date, in monotonic nanoseconds. Context: any.
-pub(super) fn last_pass_ns() -> u64 {
-    match shared(percpu::cpu_id()).since_tsc.load(Ordering::Relaxed) {
-        0 => clock::monotonic_ns(),
-        tsc => clock::at_tsc(tsc),
-    }
 }
 
 /// Whether a thread waits for this CPU besides the running one. Context: any.

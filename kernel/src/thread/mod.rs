@@ -16,6 +16,7 @@
 mod backend;
 mod cpu;
 mod idle;
+mod real_time;
 mod reference;
 mod sleep;
 mod switch;
@@ -31,12 +32,13 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use linux_abi::Errno;
 use lockfree::mpsc::MpscLink;
-pub use runqueue::{Mode, Policy, RR_QUANTUM_NS, Sampled, ShownTimes};
+pub use runqueue::{Mode, Policy, RealTimeShare, RR_QUANTUM_NS, Sampled, ShownTimes};
 use runqueue::{ModeSamples, SchedEntity, ThreadState};
 use sleep::Timers;
 
 pub(crate) use cpu::{init_ap, init_cpu, preempt, start_balancers, timer_fired};
 pub(crate) use idle::run_idle;
+pub use real_time::{change_real_time_share, real_time_share};
 pub use reference::{ThreadRef, reap};
 pub(crate) use reference::start_reaper;
 

@@ -18,6 +18,8 @@ const NO_CPU: u32 = u32::MAX;
 /// The rank of the normal class; real-time priority n has rank `RANK_NORMAL − n`.
 pub(crate) const RANK_NORMAL: u32 = 100;
 const RANK_IDLE: u32 = 101;
+/// Added to the rank of real-time threads that have used up their CPU's time for them: behind all others, in the order that they have.
+const RANK_HELD: u32 = RANK_IDLE;
 /// How long a `SCHED_RR` thread runs before its equals.
 pub const QUANTUM_NS: u64 = 100_000_000;
 
@@ -79,6 +81,12 @@ impl Policy {
     pub(crate) const fn is_real_time(self) -> bool {
         matches!(self, Self::Fifo(_) | Self::RoundRobin(_))
     }
+}
+
+/// Whether threads of a rank share by R; those of all others go one after the other, each as long as it wants.
+#[inline(always)]
+pub(crate) const fn shares(rank: u32) -> bool {
+    matches!(rank, RANK_NORMAL | RANK_IDLE)
 }
 
 /// Embedded in every thread.
@@ -244,6 +252,19 @@ impl SchedEntity {
         Policy::decode(self.policy.load(Ordering::Relaxed))
     }
 
+    /// Whether it stands behind all others.
+    #[inline(always)]
+    pub(crate) fn is_held(&self) -> bool {
+        self.rank() > RANK_IDLE
+    }
+
+    /// Puts a real-time thread behind all others, or back where it belongs.
+    pub(crate) fn hold(&self, is_held: bool) {
+        let policy = self.effective();
+        let held = if is_held && policy.is_real_time() { RANK_HELD } else { 0 };
+        self.set_rank(policy.rank() + held);
+    }
+
     /// Batch work, compared with ordinary work.
     pub(crate) fn is_batch_among_equals(&self, other: &Self) -> bool {
         matches!(self.effective(), Policy::Batch(_)) && self.rank() == other.rank()
@@ -301,7 +322,7 @@ impl SchedEntity {
     #[inline(always)]
     pub(crate) fn precedes(&self, other: &Self) -> bool {
         let (rank, others) = (self.rank(), other.rank());
-        rank < others || rank == others && rank >= RANK_NORMAL && self.runtime() < other.runtime()
+        rank < others || rank == others && shares(rank) && self.runtime() < other.runtime()
     }
 
     /// Whether `self` runs strictly before `other`.
@@ -312,11 +333,7 @@ impl SchedEntity {
     #[inline]
     fn key(&self) -> (u32, u64, i64) {
         let rank = self.rank();
-        let runtime = if rank < RANK_NORMAL {
-            0
-        } else {
-            self.runtime()
-        };
+        let runtime = if shares(rank) { self.runtime() } else { 0 };
         (rank, runtime, self.sequence())
     }
 }

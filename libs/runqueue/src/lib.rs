@@ -7,6 +7,7 @@
 //! - [`PollFlag`], [`PollWindow`]: whether and how long an idle CPU looks for work before it halts.
 //! - [`Balance`]: when a thread moves to another CPU.
 //! - [`ModeSamples`], [`ShownTimes`]: user and system time.
+//! - [`RealTimeShare`]: what real-time threads leave to all others.
 //! - [`measure`]: R in fixed point.
 //!
 //! Neighbours: `kernel::thread` wires it to timers, interrupts and the context switch. The idea is in
@@ -16,6 +17,7 @@
 extern crate alloc;
 
 mod balance;
+mod budget;
 mod entity;
 pub mod measure;
 mod modes;
@@ -25,6 +27,7 @@ mod sleep;
 mod state;
 
 pub use balance::{Balance, IMBALANCE};
+pub use budget::RealTimeShare;
 pub use entity::{Policy, QUANTUM_NS as RR_QUANTUM_NS, SchedEntity};
 pub use modes::{Mode, ModeSamples, Sampled, ShownTimes};
 pub use poll::{PollFlag, PollWindow};

@@ -22,14 +22,21 @@
 //! a thread that goes before all others, and comes within an epoch that it is up to date in, is not numbered and not linked. Whatever
 //! looks further than at the first thread puts it in the heap before.
 //!
+//! Real-time threads that have had their [`crate::RealTimeShare`] of a period get a rank behind all others, among which they keep their order, until the next
+//! one. That changes in [`RunQueue::account`] alone, which begins a new epoch: threads in the queue and the running one are given their rank there, all
+//! others when they come, since their epoch is an older one.
+//!
 //! Hysteresis: a running thread goes on until its R is above the first one's by the R of `HYSTERESIS_NS`; two equal
 //! threads therefore alternate at twice that.
 #![expect(unsafe_code, reason = "queued threads are held as raw references")]
 
+mod changes;
+
 use lockfree::mpsc::OwningPtr;
 use pairing_heap::{HeapLink, HeapNode, PairingHeap};
 
-use crate::entity::{Policy, RANK_NORMAL, SchedEntity};
+use crate::budget::Budget;
+use crate::entity::{Policy, SchedEntity, shares};
 use crate::measure::{BRIEF_NS, Factor, PRICE_ONE, Rate, SWITCH_PENALTY_NS, renormalised};
 
 /// Epochs of one queue are so far apart: more than there are CPUs.
@@ -91,6 +98,8 @@ where
     /// The thread that was preempted last, only to be compared.
     displaced: *const P::Target,
     running: bool,
+    /// Of real-time threads.
+    budget: Budget,
 }
 
 // SAFETY: the queue holds counted references to threads; it is used by one CPU at a time.
@@ -116,6 +125,7 @@ where
             last_sequence: 0,
             displaced: core::ptr::null(),
             running: false,
+            budget: Budget::new(),
         }
     }
 
@@ -179,17 +189,32 @@ where
 
     /// Lets time pass: charges the running thread for it (`None`: the CPU was idle).
     pub fn account(&mut self, current: Option<&P::Target>, now_ns: u64) {
+        let before_ns = self.now_ns;
         if self.charged_ns > self.now_ns {
             self.pass(None, self.charged_ns);
         }
         self.pass(current, now_ns);
         self.charged_ns = self.now_ns;
+        let is_real_time = current.is_some_and(|current| !shares(current.sched_entity().rank()));
+        if is_real_time || self.budget.is_spent() {
+            // What was charged briefly counts as the running thread's, too.
+            self.look_at_budget(if is_real_time { self.now_ns - before_ns } else { 0 });
+        }
         self.rate = self.factor.rate();
         self.epoch += EPOCH_STEP;
         if let Some(entity) = current.map(Scheduled::sched_entity) {
             entity.set_factor(self.factor, self.now_ns, self.cpu);
-            entity.begin_epoch(self.epoch, self.rate);
+            self.begin_epoch(entity);
         }
+    }
+
+    /// The entity, which is in no heap, is up to date from now on.
+    #[inline(always)]
+    fn begin_epoch(&self, entity: &SchedEntity) {
+        if self.budget.is_spent() || entity.is_held() {
+            entity.hold(self.budget.is_spent());
+        }
+        entity.begin_epoch(self.epoch, self.rate);
     }
 
     fn pass(&mut self, current: Option<&P::Target>, now_ns: u64) {
@@ -231,7 +256,7 @@ where
     fn catch_up(&mut self, entity: &SchedEntity) {
         entity.arrive(self.cpu, self.factor, self.now_ns);
         entity.refresh_policy();
-        entity.begin_epoch(self.epoch, self.rate);
+        self.begin_epoch(entity);
     }
 
     /// Scales every queued R. Order is kept; sequence numbers are untouched, so new equals may come out in either order.
@@ -431,7 +456,7 @@ where
         if first.rank() != rank {
             return first.rank() < rank;
         }
-        if rank < RANK_NORMAL {
+        if !shares(rank) {
             return matches!(current.effective(), Policy::RoundRobin(_)) && current.quantum_left_ns() == 0;
         }
         current.runtime() > first.runtime() + self.hysteresis(current)
@@ -445,9 +470,17 @@ where
         }
     }
 
-    /// When [`RunQueue::should_preempt`] will become true if nothing else happens; None: never. Never too early.
+    /// When [`RunQueue::should_preempt`] will become true if nothing else happens; None: never. Too early only when real-time threads are held or let
+    /// go, which [`RunQueue::account`] does at that time.
     #[must_use]
     pub fn next_preemption(&self, current: &P::Target) -> Option<u64> {
+        let turn = self.end_of_turn(current);
+        let concerns = self.budget.is_spent() || !self.is_empty() && !shares(current.sched_entity().rank());
+        let change = if concerns { self.budget.next_change(self.now_ns) } else { None };
+        turn.into_iter().chain(change).min()
+    }
+
+    fn end_of_turn(&self, current: &P::Target) -> Option<u64> {
         let first = self.first()?.sched_entity();
         let current = current.sched_entity();
         if first.rank() < current.rank() {
@@ -466,68 +499,6 @@ where
             }
         };
         Some(self.now_ns.saturating_add(left_ns))
-    }
-
-    /// Takes one thread that may go to another CPU; the first one of the queue only if it is the only one allowed, and
-    /// real-time threads last. The caller makes it `Waking` and pushes it on the other's incoming list.
-    pub fn take_for_migration(&mut self, mut allowed: impl FnMut(&P::Target) -> bool) -> Option<P> {
-        self.settle();
-        let found = {
-            let mut candidates = self.heap.iter().filter(|thread| allowed(&thread.0));
-            let first = candidates.next()?;
-            let other =
-                candidates.find(|thread| !thread.0.sched_entity().effective().is_real_time());
-            core::ptr::from_ref(other.unwrap_or(first))
-        };
-        // SAFETY: found in this heap just now, so alive and linked in it.
-        unsafe { self.heap.remove(&*found) };
-        let thread = found.cast::<P::Target>();
-        if core::ptr::eq(self.displaced, thread) {
-            self.displaced = core::ptr::null();
-        }
-        // SAFETY: alive by the reference that is given out below.
-        unsafe { &*thread }
-            .sched_entity()
-            .set_factor(self.factor, self.now_ns, self.cpu);
-        // SAFETY: `enqueue` gave up a reference for every linked thread.
-        Some(unsafe { P::from_raw(thread) })
-    }
-
-    /// Puts a queued thread in its new place after [`SchedEntity::set_policy`]; false if it is not queued.
-    ///
-    /// # Safety
-    /// If the thread is in a run queue, it is in this one.
-    pub unsafe fn requeue(&mut self, thread: &P::Target) -> bool {
-        self.settle();
-        let node = core::ptr::from_ref(thread).cast::<ByKey<P::Target>>();
-        // SAFETY: the wrapper is transparent; the caller's promise.
-        if !unsafe { self.heap.remove(&*node) } {
-            return false;
-        }
-        let entity = thread.sched_entity();
-        let rank = entity.rank();
-        entity.refresh_policy();
-        // sched(7): whose priority falls goes first among its new equals, whose priority rises last.
-        if entity.rank() > rank && entity.rank() < RANK_NORMAL {
-            self.first_sequence -= 1;
-            entity.set_sequence(self.first_sequence);
-        } else {
-            self.number(entity, Enqueue::Woken);
-        }
-        // SAFETY: removed just now; the queue's reference still keeps it alive.
-        unsafe { self.heap.insert(node) };
-        true
-    }
-
-    /// Puts every queued thread in its new place whose policy was changed.
-    pub fn requeue_changed(&mut self) {
-        self.settle();
-        loop {
-            let changed = self.heap.iter().find(|thread| thread.0.sched_entity().policy_changed());
-            let Some(changed) = changed.map(core::ptr::from_ref) else { return };
-            // SAFETY: it is in this queue, which keeps it alive.
-            let _queued = unsafe { self.requeue(&(*changed).0) };
-        }
     }
 
     /// The factor, for tracing and tests.

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::{Balance, Enqueue, Policy, RunQueue, SchedEntity, Scheduled};
+use crate::{Balance, Enqueue, Policy, RealTimeShare, RunQueue, SchedEntity, Scheduled};
 
 const MS: u64 = 1_000_000;
 
@@ -289,6 +289,45 @@ fn real_time_takes_what_it_wants() {
         hog("rest", Policy::Normal(-20)),
     ];
     assert_eq!(simulate(4000, tasks).0, "fifo=3000 rest=1000");
+}
+
+#[test]
+fn a_runaway_real_time_thread_leaves_a_twentieth() {
+    let fifo = |name, priority| hog(name, Policy::Fifo(priority));
+    assert_eq!(simulate(4000, vec![fifo("fifo", 99), hog("rest", Policy::Normal(0))]).0, "fifo=3800 rest=200");
+    let tasks = vec![fifo("high", 20), fifo("low", 10), hog("rest", Policy::Normal(0)), hog("nice", Policy::Normal(19))];
+    assert_eq!(simulate(4000, tasks).0, "high=3800 low=0 rest=192 nice=8");
+    assert_eq!(simulate(4000, vec![fifo("fifo", 1), hog("idle", Policy::Idle(0))]).0, "fifo=3800 idle=200");
+    // Equals go on in turns.
+    let tasks = vec![hog("a", Policy::RoundRobin(5)), hog("b", Policy::RoundRobin(5)), hog("rest", Policy::Normal(0))];
+    assert_eq!(simulate(4000, tasks).0, "a=1900 b=1900 rest=200");
+    // Who leaves more by itself is left alone.
+    let tasks = vec![sleeper("fifo", Policy::Fifo(1), 90 * MS, 10 * MS), hog("rest", Policy::Normal(0))];
+    assert_eq!(simulate(4000, tasks).0, "fifo=3600 rest=400");
+}
+
+#[test]
+fn real_time_threads_among_themselves_have_all_and_keep_their_order() {
+    assert_eq!(simulate(4000, vec![hog("fifo", Policy::Fifo(1))]), ("fifo=4000".to_owned(), 1));
+    let tasks = vec![hog("high", Policy::Fifo(20)), hog("low", Policy::RoundRobin(10)), sleeper("late", Policy::Normal(0), MS, 10_000 * MS)];
+    assert_eq!(simulate(4000, tasks).0, "high=3999 low=0 late=1");
+}
+
+#[test]
+fn the_share_of_real_time_threads_may_be_changed_while_they_run() {
+    let mut cpu = Cpu::new(vec![hog("fifo", Policy::Fifo(99)), hog("rest", Policy::Normal(0))]);
+    for (runtime_us, period_us, report) in [
+        (950_000, 1_000_000, "fifo=950 rest=50"),
+        (-1, 1_000_000, "fifo=1950 rest=50"),
+        (20_000, 100_000, "fifo=2150 rest=850"),
+        (0, 1_000_000, "fifo=2150 rest=1850"),
+        (1, i32::MAX, "fifo=2150 rest=2850"),
+    ] {
+        cpu.queue.set_real_time_share(RealTimeShare::new(runtime_us, period_us).expect("it is one"));
+        let end = cpu.now + 1000 * MS;
+        cpu.run_until(end);
+        assert_eq!(cpu.report(), report);
+    }
 }
 
 #[test]

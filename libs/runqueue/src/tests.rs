@@ -475,3 +475,74 @@ fn who_does_not_go_before_the_heap_is_linked() {
     enqueue(&mut queue, &thread(3, Policy::Fifo(1)), Enqueue::Woken);
     assert!(!enqueue_in_front(&mut queue, &woken), "a real-time thread is there");
 }
+
+/// A queue whose budget for real-time threads was spent by the one that is returned; it runs.
+fn with_spent_budget() -> (RunQueue<Arc<Thread>>, Arc<Thread>) {
+    let mut queue = RunQueue::new(0);
+    let hog = thread(0, Policy::Fifo(50));
+    queue.account(Some(&*hog), MS);
+    queue.account(Some(&*hog), 952 * MS);
+    assert!(queue.holds_real_time());
+    (queue, hog)
+}
+
+#[test]
+fn held_threads_stand_behind_all_others_in_their_order() {
+    let (mut queue, hog) = with_spent_budget();
+    let others = [Policy::Fifo(49), Policy::RoundRobin(51), Policy::Idle(0), Policy::Normal(19), Policy::Fifo(50)];
+    for (name, policy) in (1..).zip(others) {
+        enqueue(&mut queue, &thread(name, policy), Enqueue::Woken);
+    }
+    assert!(queue.should_preempt(&hog));
+    assert_eq!(queue.next_preemption(&hog), Some(952 * MS));
+    enqueue(&mut queue, &hog, Enqueue::Preempted);
+    assert_eq!(drain(&mut queue), [4, 3, 2, 0, 5, 1]);
+}
+
+#[test]
+fn held_threads_come_back_wherever_they_were() {
+    let (mut queue, running) = with_spent_budget();
+    let [queued, asleep] = [1, 2].map(|name| thread(name, Policy::Fifo(50)));
+    for thread in [&queued, &asleep] {
+        enqueue(&mut queue, thread, Enqueue::Woken);
+    }
+    assert_eq!(queue.pick_next().map(|thread| thread.name), Some(1));
+    assert_eq!(queue.pick_next().map(|thread| thread.name), Some(2));
+    enqueue(&mut queue, &queued, Enqueue::Woken);
+    let normal = thread(3, Policy::Normal(0));
+    enqueue(&mut queue, &normal, Enqueue::Woken);
+    queue.account(Some(&*running), 1001 * MS);
+    assert!(!queue.holds_real_time());
+    assert!(!queue.should_preempt(&running), "it is where it was");
+    enqueue(&mut queue, &asleep, Enqueue::Woken);
+    assert_eq!(drain(&mut queue), [1, 2, 3]);
+}
+
+#[test]
+fn a_held_thread_may_change_its_policy_and_leave() {
+    let (mut queue, _hog) = with_spent_budget();
+    let all = [10, 20, 30].map(|priority| thread(u32::from(priority), Policy::Fifo(priority)));
+    for thread in &all {
+        enqueue(&mut queue, thread, Enqueue::Woken);
+    }
+    all[0].entity.set_policy(Policy::Fifo(40));
+    all[2].entity.set_policy(Policy::Normal(0));
+    queue.requeue_changed();
+    assert_eq!(queue.first().map(|first| first.name), Some(30));
+    let moved = queue.take_for_migration(|thread| thread.name == 10).expect("it is queued");
+    let mut elsewhere = RunQueue::new(1);
+    enqueue(&mut elsewhere, &thread(1, Policy::Normal(0)), Enqueue::Woken);
+    enqueue(&mut elsewhere, &moved, Enqueue::Woken);
+    assert_eq!(drain(&mut elsewhere), [10, 1], "that CPU has time left for it");
+    assert_eq!(drain(&mut queue), [30, 20]);
+}
+
+#[test]
+fn a_held_thread_goes_before_no_equal() {
+    let (mut queue, hog) = with_spent_budget();
+    let equal = thread(1, Policy::Fifo(50));
+    enqueue(&mut queue, &equal, Enqueue::Woken);
+    equal.entity.set_runtime(u64::MAX >> 8);
+    assert!(!enqueue_in_front(&mut queue, &hog), "it came later, though it has run less");
+    assert_eq!(drain(&mut queue), [1]);
+}

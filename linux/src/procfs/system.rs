@@ -11,6 +11,7 @@ use kernel::mm::{
     PageSize, explicit_pages, free_blocks, large_page_counts, max_areas, memory_info, set_max_areas, slab_info,
 };
 use kernel::percpu::cpu_count;
+use kernel::thread::{self, RealTimeShare};
 use linux_abi::Errno;
 use vfs::{aio, inotify};
 use vfs::synth::{Entry, Fixed};
@@ -293,6 +294,15 @@ fn max_map_count() -> Entry {
     Entry::writable(|| Ok(format!("{}\n", max_areas()).into_bytes()), write)
 }
 
+/// A part of what real-time threads may have of each CPU's time.
+fn real_time_share(get: fn(RealTimeShare) -> i32, with: fn(RealTimeShare, i32) -> Option<RealTimeShare>) -> Entry {
+    let write = move |text: &[u8]| {
+        let number = core::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).ok_or(Errno::EINVAL)?;
+        thread::change_real_time_share(|share| with(share, number))
+    };
+    Entry::writable(move || Ok(format!("{}\n", get(thread::real_time_share())).into_bytes()), write)
+}
+
 fn sys() -> Entry {
     Entry::fixed(vec![
         (
@@ -392,6 +402,8 @@ fn sys_kernel() -> Entry {
         ("shmmni", knob(&shm::MAX_SEGMENTS)),
         ("randomize_va_space", Entry::text("2\n")),
         ("sched_autogroup_enabled", Entry::text("0\n")),
+        ("sched_rt_period_us", real_time_share(RealTimeShare::period_us, |share, us| RealTimeShare::new(share.runtime_us(), us))),
+        ("sched_rt_runtime_us", real_time_share(RealTimeShare::runtime_us, |share, us| RealTimeShare::new(us, share.period_us()))),
         ("threads-max", Entry::text("127182\n")),
         ("version", text(|| format!("{}\n", info::version()))),
         ("yama", Entry::fixed(vec![("ptrace_scope", Entry::text("1\n"))])),

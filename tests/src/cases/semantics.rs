@@ -37,6 +37,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("rseq.c"),
         Case::c("scheduling.c"),
         Case::c("spread.c"),
+        Case::c("runaway.c"),
         Case::c("pipes.c"),
         Case::c("epoll.c"),
         Case::c("epoll_more.c"),

@@ -141,7 +141,17 @@ pub(in crate::thread) fn affinity_changed(thread: &Thread) {
     let _here = PreemptGuard::new();
     // Whoever puts the thread on another CPU's list meanwhile says so before that CPU looks at the new mask; this is the other half.
     fence(Ordering::SeqCst);
-    let cpu = thread.cpu();
+    review(thread.cpu());
+}
+
+/// Has every CPU look at what holds for all of them.
+pub(in crate::thread) fn review_all() {
+    let _here = PreemptGuard::new();
+    (0..percpu::cpu_count()).for_each(review);
+}
+
+/// Has a CPU look at its queue. Context: preemption disabled.
+fn review(cpu: usize) {
     shared(cpu).review.store(true, Ordering::Release);
     if cpu == percpu::cpu_id() {
         block::set_need_resched(true);
