@@ -37,4 +37,27 @@ static inline void sleep_ms(long ms)
 {
 	usleep(ms * 1000);
 }
+
+/* Whether a thread of this process sleeps at this instant. */
+static inline int is_asleep(int tid)
+{
+	char path[64], text[512] = "";
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	FILE *file = fopen(path, "r");
+	if (!file)
+		return 0;
+	size_t length = fread(text, 1, sizeof(text) - 1, file);
+	fclose(file);
+	text[length] = 0;
+	/* The name before the state may contain anything. */
+	const char *end = strrchr(text, ')');
+	return end && end[1] == ' ' && end[2] == 'S';
+}
+
+/* Waits until a thread of this process sleeps. */
+static inline void until_asleep(int tid)
+{
+	while (!is_asleep(tid))
+		usleep(1000);
+}
 #endif

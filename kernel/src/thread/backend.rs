@@ -1,7 +1,7 @@
 //! The `sync` crate's backend: its link-time symbols, defined by kernel threads.
 #![expect(unsafe_code, reason = "counted references cross a link-time interface")]
 
-use super::{Thread, ThreadRef, cpu};
+use super::{Policy, Thread, ThreadRef, cpu};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use sync::ThreadHandle;
@@ -49,6 +49,15 @@ fn sync_thread_park(deadline_ns: u64) {
 unsafe fn sync_thread_unpark(thread: NonNull<()>) {
     // SAFETY: the caller holds a reference, so the thread is alive.
     unsafe { thread.cast::<Thread>().as_ref() }.unpark();
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_urgency(thread: NonNull<()>) -> u32 {
+    // SAFETY: the caller's promise: the thread waits, so it is alive.
+    match unsafe { thread.cast::<Thread>().as_ref() }.policy() {
+        Policy::Fifo(priority) | Policy::RoundRobin(priority) => u32::from(priority),
+        _ => 0,
+    }
 }
 
 #[unsafe(no_mangle)]

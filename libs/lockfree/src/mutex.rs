@@ -167,6 +167,15 @@ impl<P: Parker> WaitRecord<P> {
         }
     }
 
+    /// The thread that waits.
+    ///
+    /// # Safety
+    /// The record is armed, and nobody arms it anew meanwhile.
+    pub unsafe fn thread(&self) -> P::Handle {
+        // SAFETY: the caller's promise.
+        unsafe { self.handle.with(|slot| (*slot).clone()).unwrap_unchecked() }
+    }
+
     /// Sleeps until told something.
     pub fn wait(&self) -> Told {
         loop {
@@ -201,9 +210,7 @@ impl<P: Parker> WaitRecord<P> {
     unsafe fn tell(record: *const Self, status: u32) {
         // SAFETY: the record is alive, and ours until its thread is told; and armed, so it names a thread.
         unsafe {
-            let thread = (*record).handle.with(|slot| (*slot).clone());
-            debug_assert!(thread.is_some(), "the record is armed");
-            let thread = thread.unwrap_unchecked();
+            let thread = (*record).thread();
             P::tell(thread, &raw const (*record).status, status);
         }
     }

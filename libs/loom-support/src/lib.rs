@@ -79,6 +79,11 @@ unsafe fn sync_thread_tell(thread: NonNull<()>, word: *const AtomicU32, status: 
 }
 
 #[unsafe(no_mangle)]
+unsafe fn sync_thread_urgency(_: NonNull<()>) -> u32 {
+    0
+}
+
+#[unsafe(no_mangle)]
 fn sync_thread_interrupted() -> bool {
     false
 }

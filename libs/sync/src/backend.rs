@@ -9,6 +9,7 @@
 //! - `sync_thread_this() -> NonNull<()>`: the calling thread, not counted, and
 //!   `sync_thread_tell(NonNull<()>, *const AtomicU32, u32)`: stores the number (Release), then gives the token, to a thread that waits for
 //!   the store and may be gone at once after it. Thread context.
+//! - `sync_thread_urgency(NonNull<()>) -> u32`: the priority of a real-time thread, which waits; 0 for others.
 //! - `sync_thread_interrupted() -> bool`: a signal is to be delivered to the calling thread. Whoever makes this true
 //!   also unparks the thread.
 //! - `sync_monotonic_ns() -> u64`.
@@ -29,6 +30,7 @@ unsafe extern "Rust" {
     fn sync_thread_unpark(thread: NonNull<()>);
     safe fn sync_thread_this() -> NonNull<()>;
     fn sync_thread_tell(thread: NonNull<()>, word: *const AtomicU32, status: u32);
+    fn sync_thread_urgency(thread: NonNull<()>) -> u32;
     safe fn sync_thread_interrupted() -> bool;
     safe fn sync_monotonic_ns() -> u64;
 }
@@ -136,6 +138,17 @@ pub(crate) enum ThreadParker {}
 /// A thread that waits, not counted.
 #[derive(Clone, Copy)]
 pub(crate) struct Waiting(NonNull<()>);
+
+impl Waiting {
+    /// The priority of a real-time thread; 0 for others.
+    ///
+    /// # Safety
+    /// The thread waits.
+    pub(crate) unsafe fn urgency(self) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { sync_thread_urgency(self.0) }
+    }
+}
 
 // SAFETY: the backend's threads are shared objects.
 unsafe impl Send for Waiting {}

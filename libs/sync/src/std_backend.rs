@@ -16,6 +16,7 @@ struct Thread {
     given: Condvar,
     interrupted: AtomicBool,
     parks: AtomicU32,
+    urgency: AtomicU32,
 }
 
 std::thread_local! {
@@ -36,6 +37,11 @@ pub fn interrupt(thread: &ThreadHandle) {
 /// Clears the calling thread's pending signal.
 pub fn clear_interrupt() {
     CURRENT.with(|thread| thread.interrupted.store(false, Ordering::SeqCst));
+}
+
+/// Gives the calling thread a real-time priority; 0: none.
+pub fn set_urgency(urgency: u32) {
+    CURRENT.with(|thread| thread.urgency.store(urgency, Ordering::Relaxed));
 }
 
 impl Thread {
@@ -112,6 +118,12 @@ unsafe fn sync_thread_tell(thread: NonNull<()>, word: *const AtomicU32, status: 
         thread
     };
     thread.unpark();
+}
+
+#[unsafe(no_mangle)]
+unsafe fn sync_thread_urgency(thread: NonNull<()>) -> u32 {
+    // SAFETY: the caller's promise: the thread is alive.
+    unsafe { thread.cast::<Thread>().as_ref() }.urgency.load(Ordering::Relaxed)
 }
 
 #[unsafe(no_mangle)]

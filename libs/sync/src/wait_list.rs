@@ -43,6 +43,12 @@ impl<T> Waiter<T> {
             _pinned: PhantomPinned,
         }
     }
+
+    /// Its thread's real-time priority; 0 without one. It is linked, and its list locked.
+    fn urgency(&self) -> u32 {
+        // SAFETY: linked waiters are armed, and their threads wait until they are told.
+        unsafe { self.record.thread().urgency() }
+    }
 }
 
 /// The waiters, in order of arrival, behind a lock.
@@ -166,10 +172,14 @@ impl<T> List<T> {
 
     /// All tags, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.waiters().map(|waiter| &waiter.tag)
+    }
+
+    fn waiters(&self) -> impl Iterator<Item = &Waiter<T>> {
         // SAFETY: linked waiters are alive, and stay linked while the list is locked.
         let first = unsafe { self.head().as_ref() };
         // SAFETY: as above.
-        core::iter::successors(first, |waiter| unsafe { waiter.next.get().as_ref() }).map(|waiter| &waiter.tag)
+        core::iter::successors(first, |waiter| unsafe { waiter.next.get().as_ref() })
     }
 
     /// Arms the waiter and links it last.
@@ -198,6 +208,48 @@ impl<T> List<T> {
         });
         self.append(waiter);
         waiter
+    }
+
+    /// As [`List::push_new`], but before those whose threads are less urgent.
+    ///
+    /// # Safety
+    /// As for [`List::push_new`].
+    #[inline(always)]
+    pub(crate) unsafe fn push_new_in_order<'a>(&self, place: &'a mut MaybeUninit<Waiter<T>>, tag: T) -> &'a Waiter<T> {
+        // SAFETY: the caller's promise.
+        let waiter = unsafe { self.push_new(place, tag) };
+        if !waiter.prev.get().is_null() {
+            self.advance(waiter);
+        }
+        waiter
+    }
+
+    /// Moves the last waiter before those whose threads are less urgent: for ordinary threads there are none.
+    #[inline(never)]
+    fn advance(&self, last: &Waiter<T>) {
+        let urgency = last.urgency();
+        if urgency == 0 {
+            return;
+        }
+        // SAFETY: linked waiters are alive, and the last one is not less urgent than itself.
+        let less_urgent = self.waiters().find(|waiter| ptr::eq(*waiter, last) || waiter.urgency() < urgency);
+        if let Some(next) = less_urgent.filter(|next| !ptr::eq(*next, last)) {
+            self.unlink(last);
+            self.link_before(last, next);
+        }
+    }
+
+    /// Links a waiter that is alive and linked nowhere before one that is linked here.
+    fn link_before(&self, waiter: &Waiter<T>, next: &Waiter<T>) {
+        waiter.prev.set(next.prev.get());
+        waiter.next.set(next);
+        waiter.linked.set(true);
+        // SAFETY: linked waiters are alive.
+        match unsafe { next.prev.get().as_ref() } {
+            Some(prev) => prev.next.set(waiter),
+            None => self.set_head(waiter),
+        }
+        next.prev.set(waiter);
     }
 
     /// Links a waiter that is alive and linked nowhere.
@@ -266,14 +318,28 @@ impl<T> List<T> {
     }
 
     /// Moves up to `count` waiters that `wanted` accepts to the end of `to`, in their order; returns how many.
-    pub(crate) fn move_to(&self, to: &Self, count: usize, mut wanted: impl FnMut(&T) -> bool) -> usize {
+    pub(crate) fn move_to(&self, to: &Self, count: usize, wanted: impl FnMut(&T) -> bool) -> usize {
+        self.take_some(count, wanted, |waiter| to.link(waiter))
+    }
+
+    /// As [`List::move_to`], but each before those in `to` whose threads are less urgent.
+    pub(crate) fn move_in_order(&self, to: &Self, count: usize, wanted: impl FnMut(&T) -> bool) -> usize {
+        self.take_some(count, wanted, |waiter| {
+            to.link(waiter);
+            to.advance(waiter);
+        })
+    }
+
+    /// Unlinks up to `count` waiters that `wanted` accepts, and links each elsewhere by `link`; returns how many.
+    #[inline(always)]
+    fn take_some(&self, count: usize, mut wanted: impl FnMut(&T) -> bool, link: impl Fn(&Waiter<T>)) -> usize {
         let (mut moved, mut at) = (0, self.head());
         // SAFETY: linked waiters are alive.
         while moved < count && let Some(waiter) = unsafe { at.as_ref() } {
             at = waiter.next.get();
             if wanted(&waiter.tag) {
                 self.unlink(waiter);
-                to.link(waiter);
+                link(waiter);
                 moved += 1;
             }
         }

@@ -1,7 +1,7 @@
 //! [`WaitTable`]: threads that wait for a key, in hashed buckets; the base of futexes.
 //!
 //! # Theory
-//! A bucket is a list of waiters in order of arrival, behind a mutex. A waiter lies on its thread's stack and says in
+//! A bucket is a list of waiters behind a mutex: real-time threads by their priority when the waiter came, all others after them, equals in order of arrival. A waiter lies on its thread's stack and says in
 //! `bucket` which list it is in; `bucket` changes only under the lock of that list (of both, when it moves).
 //!
 //! - *wait*: under the lock, fence, check the caller's condition and link. Whoever changes the condition before waking is
@@ -177,13 +177,13 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
         if mistaken!(TableLooksTooEarly) {
             check()?;
             // SAFETY: the caller's promise.
-            return Ok(self.buckets[index].with(|list| unsafe { list.push_new(place, tag()) }));
+            return Ok(self.buckets[index].with(|list| unsafe { list.push_new_in_order(place, tag()) }));
         }
         // Its fence pairs with the one in `wake`: the bucket does not look idle, or we see what was changed before.
         self.buckets[index].with_fence(|list| {
             check()?;
             // SAFETY: the caller's promise.
-            Ok(unsafe { list.push_new(place, tag()) })
+            Ok(unsafe { list.push_new_in_order(place, tag()) })
         })
     }
 
@@ -205,7 +205,7 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
         }
     }
 
-    /// Wakes up to `count` threads that wait for `key`, the longest waiting first; returns how many.
+    /// Wakes up to `count` threads that wait for `key`, the most urgent first, of equals the longest waiting; returns how many.
     ///
     /// Context: may sleep.
     pub fn wake(&self, key: K, count: usize, bits: u32) -> usize {
@@ -215,7 +215,7 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
         tell(&taken)
     }
 
-    /// Wakes the thread that waits for `key` longest: the ordinary case, without a list. Returns whether there was one.
+    /// Wakes the first thread that waits for `key`: the ordinary case, without a list. Returns whether there was one.
     ///
     /// Context: may sleep.
     #[inline(always)]
@@ -239,7 +239,7 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
         (!bucket.looks_idle()).then_some(bucket)
     }
 
-    /// Shows `choose` the bits of those who wait for `key`, the longest waiting first, and wakes the one whose position it names.
+    /// Shows `choose` the bits of those who wait for `key`, the first to be woken first, and wakes the one whose position it names.
     /// Returns whether it named one.
     ///
     /// Context: may sleep; `choose` is called with the bucket locked.
@@ -296,7 +296,7 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
     }
 
     /// Wakes as many threads that wait for `from` as `check` says, and makes others wait for `to`: in all at most `most`. Returns how
-    /// many were woken and how many moved. `check` sees the bits of those who wait for `from`, the longest waiting first.
+    /// many were woken and how many moved. `check` sees the bits of those who wait for `from`, the first to be woken first.
     ///
     /// Context: may sleep; `check` is called with both buckets locked.
     ///
@@ -315,7 +315,7 @@ impl<K: WaitKey, const N: usize> WaitTable<K, N> {
             let woken = take(source, &taken, from, wake.min(most), u32::MAX);
             let moving = List::new();
             let moved = source.move_to(&moving, most - woken, |tag| tag.key.get() == from);
-            moving.move_to(target, moved, |tag| {
+            moving.move_in_order(target, moved, |tag| {
                 tag.key.set(to);
                 tag.bucket.store(to.hash() % N, Ordering::Release);
                 true

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 use std::vec::Vec;
 
+use crate::std_backend::set_urgency;
 use crate::{Mutex, WaitKey, WaitTable, Woken, monotonic_ns, park};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -44,9 +45,23 @@ fn start<'scope>(
     number: usize,
     log: &'scope Mutex<Vec<usize>>,
 ) {
+    start_urgent(scope, table, key, bits, number, log, 0);
+}
+
+/// The same with a real-time priority, or 0.
+fn start_urgent<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    table: &'scope Table,
+    key: Key,
+    bits: u32,
+    number: usize,
+    log: &'scope Mutex<Vec<usize>>,
+    urgency: u32,
+) {
     let linked = std::sync::Arc::new(AtomicBool::new(false));
     let seen = linked.clone();
     scope.spawn(move || {
+        set_urgency(urgency);
         let check = || {
             seen.store(true, Ordering::Release);
             Ok::<_, ()>(())
@@ -80,6 +95,40 @@ fn wakes_the_oldest_of_the_key_first() {
         assert_eq!(table.wake(A, 9, ALL), 1);
         wait_for(&log, &[1, 2]);
         assert_eq!(table.wake(A2, 9, ALL), 1);
+    });
+}
+
+#[test]
+fn wakes_the_most_urgent_first_and_equals_in_their_order() {
+    let (table, log) = (Table::new(), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for (number, urgency) in [0, 20, 50, 20, 0, 1, 50, 99].into_iter().enumerate() {
+            let key = if number == 4 { A2 } else { A };
+            start_urgent(scope, &table, key, ALL, number, &log, urgency);
+        }
+        let expected = [7, 2, 6, 1, 3, 5, 0];
+        for count in 1..=expected.len() {
+            assert!(table.wake_one(A, ALL));
+            wait_for(&log, &expected[..count]);
+        }
+        assert_eq!(table.wake(A2, 9, ALL), 1);
+    });
+}
+
+#[test]
+fn who_is_moved_stands_before_the_less_urgent() {
+    let (table, log) = (Table::new(), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for (number, (key, urgency)) in [(B, 0), (B, 30), (A, 0), (A, 30), (A, 40), (A, 0)].into_iter().enumerate() {
+            start_urgent(scope, &table, key, ALL, number, &log, urgency);
+        }
+        assert_eq!(table.requeue(A, B, 3, |_| Ok::<_, ()>(0)), Ok((0, 3)));
+        let expected = [4, 1, 3, 0, 2];
+        for count in 1..=expected.len() {
+            assert!(table.wake_one(B, ALL));
+            wait_for(&log, &expected[..count]);
+        }
+        assert_eq!(table.wake(A, 9, ALL), 1);
     });
 }
 

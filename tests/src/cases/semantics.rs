@@ -34,6 +34,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("threads.c"),
         Case::c("threads1000.c").memory("512M"),
         Case::c("futex.c"),
+        Case::c("futex_order.c"),
         Case::c("rseq.c"),
         Case::c("scheduling.c"),
         Case::c("spread.c"),
