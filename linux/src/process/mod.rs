@@ -7,16 +7,15 @@
 //! Lock order: [`TASKS`] or [`PROCESSES`], then `Process::threads`, then a task's own locks. None is held while program memory
 //! is touched.
 
-#![expect(unsafe_code, reason = "what a process with one thread uses of its own is not counted")]
-
 mod fs_state;
 mod ids;
+mod limits;
 mod outcome;
 mod registry;
 mod task;
 mod users;
+mod view;
 
-use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -25,11 +24,10 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use kernel::mm::AddressSpace;
 use kernel::thread::ThreadRef;
 use linux_abi::Errno;
-use linux_abi::process::{RLIM_INFINITY, Rlimit};
+use linux_abi::process::RLIM_INFINITY;
 use linux_abi::raw;
 use sync::{Interrupt, Mutex, RwLock, WaitQueue};
 use vfs::running::Running;
-use vfs::walk::Viewer;
 use vfs::{Credentials, Location};
 
 use crate::capabilities::Capabilities;
@@ -46,6 +44,7 @@ pub use ids::{Ids, OwnId};
 pub use outcome::{ExitStatus, Usage};
 pub(crate) use registry::remove_process;
 pub use registry::{PID_MAX, all_processes, find_process, find_task, new_tid, task_count};
+use limits::{Limits, default_limits};
 use registry::{PROCESSES, TASKS};
 pub use task::Task;
 pub(crate) use users::Places;
@@ -67,29 +66,6 @@ pub struct Executable {
     pub stack_start: u64,
 }
 
-/// What a path walk starts with. See [`Process::view`].
-pub(crate) struct View<'a> {
-    credentials: Cow<'a, Arc<Credentials>>,
-    root: Cow<'a, Location>,
-    process: &'a Process,
-}
-
-impl<'a> View<'a> {
-    /// As `vfs` wants it.
-    pub(crate) fn viewer(&self) -> Viewer<'_> {
-        Viewer { mounts: &self.process.fs.mounts, root: &self.root, credentials: &self.credentials }
-    }
-
-    /// The working directory.
-    pub(crate) fn working_directory(&self) -> Cow<'a, Location> {
-        if !self.process.walks_alone() {
-            return Cow::Owned(self.process.fs.cwd.read().clone());
-        }
-        // SAFETY: as in `Process::view`.
-        Cow::Borrowed(unsafe { self.process.fs.cwd.peek() })
-    }
-}
-
 /// A process: what its threads share.
 pub struct Process {
     pid: u32,
@@ -108,7 +84,7 @@ pub struct Process {
     ids: RwLock<Ids>,
     credentials: RwLock<Arc<Credentials>>,
     capabilities: Mutex<Capabilities>,
-    limits: Mutex<[Rlimit; raw::RLIM_NLIMITS as usize]>,
+    limits: Mutex<Limits>,
     /// See [`Process::minds_writes`].
     minds_writes: AtomicBool,
     threads: Mutex<BTreeMap<u32, Arc<Task>>>,
@@ -142,20 +118,6 @@ pub struct Process {
     dead_children: Mutex<Usage>,
     /// `/proc/PID/oom_score_adj`: -1000 … 1000.
     pub oom_score_adj: AtomicI32,
-}
-
-fn default_limits() -> [Rlimit; raw::RLIM_NLIMITS as usize] {
-    let mut limits = [Rlimit { cur: RLIM_INFINITY, max: RLIM_INFINITY }; raw::RLIM_NLIMITS as usize];
-    limits[raw::RLIMIT_STACK as usize].cur = 8 << 20;
-    limits[raw::RLIMIT_CORE as usize].cur = 0;
-    limits[raw::RLIMIT_NOFILE as usize] = Rlimit { cur: 1024, max: 1 << 20 };
-    limits[raw::RLIMIT_NPROC as usize] = Rlimit { cur: 32768, max: 32768 };
-    limits[raw::RLIMIT_SIGPENDING as usize] = Rlimit { cur: 32768, max: 32768 };
-    limits[raw::RLIMIT_MEMLOCK as usize] = Rlimit { cur: 8 << 20, max: 8 << 20 };
-    limits[raw::RLIMIT_MSGQUEUE as usize] = Rlimit { cur: 819_200, max: 819_200 };
-    limits[raw::RLIMIT_NICE as usize] = Rlimit { cur: 0, max: 0 };
-    limits[raw::RLIMIT_RTPRIO as usize] = Rlimit { cur: 0, max: 0 };
-    limits
 }
 
 impl Process {
@@ -404,80 +366,6 @@ impl Process {
     #[must_use]
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.read().clone()
-    }
-
-    /// Whether nobody but the calling thread can change what its path walks start with: no other thread (with which it would share the
-    /// descriptors, too), and no other process with the same directories. The calling thread alone can end that.
-    fn walks_alone(&self) -> bool {
-        !self.files.is_shared() && !self.fs.has_other_users()
-    }
-
-    /// What a path walk of the calling thread starts with, counted unless it [walks alone](Self::walks_alone).
-    ///
-    /// Context: a thread of this process, which changes none of that as long as it uses the view.
-    pub(crate) fn view(&self) -> View<'_> {
-        if !self.walks_alone() {
-            return View {
-                credentials: Cow::Owned(self.credentials()),
-                root: Cow::Owned(self.fs.root.read().clone()),
-                process: self,
-            };
-        }
-        // SAFETY: nobody is there who would write: the calling thread could alone, and does not (see above).
-        let (credentials, root) = unsafe { (self.credentials.peek(), self.fs.root.peek()) };
-        View { credentials: Cow::Borrowed(credentials), root: Cow::Borrowed(root), process: self }
-    }
-
-    /// A resource limit; `None` for a number that does not exist.
-    #[must_use]
-    pub fn limit(&self, resource: u32) -> Option<Rlimit> {
-        self.limits.lock().get(resource as usize).copied()
-    }
-
-    /// Changes a resource limit.
-    ///
-    /// # Errors
-    /// `EINVAL` for a number that does not exist or a soft limit above the hard one; `EPERM` for raising a hard limit
-    /// without privilege.
-    pub fn set_limit(&self, resource: u32, new: Rlimit) -> Result<(), Errno> {
-        let privileged = self.ids.read().euid == 0;
-        let mut limits = self.limits.lock();
-        let slot = limits.get_mut(resource as usize).ok_or(Errno::EINVAL)?;
-        if new.cur > new.max {
-            return Err(Errno::EINVAL);
-        }
-        if new.max > slot.max && !privileged {
-            return Err(Errno::EPERM);
-        }
-        *slot = new;
-        drop(limits);
-        self.limit_space(resource, new.cur);
-        self.look_at_writes();
-        Ok(())
-    }
-
-    /// Tells the address space of a limit that concerns it; not one that is only borrowed (`vfork`).
-    fn limit_space(&self, resource: u32, bytes: u64) {
-        let space = self.space();
-        let borrowed = || self.parent().is_some_and(|parent| Arc::ptr_eq(&parent.space(), &space));
-        match resource {
-            raw::RLIMIT_AS if !borrowed() => space.set_size_limit(bytes),
-            raw::RLIMIT_STACK if !borrowed() => space.set_stack_limit(bytes),
-            _ => {}
-        }
-    }
-
-    /// Whether there is anything to see to when it writes to files: it may not make them as large as it likes, or it is not privileged, and set-id bits
-    /// go from what it writes.
-    #[must_use]
-    pub fn minds_writes(&self) -> bool {
-        self.minds_writes.load(Ordering::Relaxed)
-    }
-
-    /// Limits or identities have changed.
-    fn look_at_writes(&self) {
-        let limited = self.limit(raw::RLIMIT_FSIZE).is_some_and(|limit| limit.cur != RLIM_INFINITY);
-        self.minds_writes.store(limited || !self.credentials().privileged(), Ordering::Relaxed);
     }
 
     /// The threads, in order of their numbers.

@@ -5,6 +5,8 @@ use alloc::sync::Arc;
 use core::mem::size_of;
 
 use addr::VirtAddr;
+use arch_x86_64::TrapFrame;
+use kernel::mm::AddressSpace;
 use kernel::thread::{self, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::raw::{
@@ -23,7 +25,7 @@ use crate::exec;
 use crate::exit;
 use crate::family;
 use crate::fdtable::FdTable;
-use crate::process::{self, Places, Process, Task};
+use crate::process::{self, FsState, Places, Process, Task};
 use crate::shared::Shared;
 use crate::signal::{ProcessSignals, TaskSignals};
 use crate::sys::pidfd;
@@ -47,6 +49,35 @@ fn has(flags: u64, flag: u32) -> bool {
     flags & u64::from(flag) != 0
 }
 
+/// The TLS pointer of what `clone` makes.
+fn first_fs_base(args: &CloneArgs) -> Result<u64, Errno> {
+    let fs_base = if has(args.flags, CLONE_SETTLS) { args.tls } else { thread::fs_base() };
+    if VirtAddr(fs_base).is_user() { Ok(fs_base) } else { Err(Errno::EPERM) }
+}
+
+/// The registers that it goes on with: the caller's, but for what the call returns and perhaps the stack.
+fn first_frame(ctx: &Ctx<'_>, args: &CloneArgs) -> TrapFrame {
+    let mut frame = ctx.frame().clone();
+    frame.rax = 0;
+    if args.stack != 0 {
+        frame.rsp = args.stack.wrapping_add(args.stack_size);
+    }
+    frame
+}
+
+/// What the kernel needs to start `task`.
+fn first_program<'a>(task: &Arc<Task>, frame: &'a TrapFrame, fs_base: u64, space: Arc<AddressSpace>) -> ProgramThread<'a> {
+    ProgramThread {
+        name: task.shared_name(),
+        frame,
+        fs_base,
+        space,
+        policy: task.sched().policy(),
+        personality: Box::new(Personality(task.clone())),
+        wants_rseq: task.rseq.is_set(),
+    }
+}
+
 /// Starts a thread that shares everything with the caller.
 fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     thread::reap();
@@ -65,25 +96,11 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     if has(args.flags, CLONE_CHILD_SETTID) {
         UserPtr::new(args.child_tid).write(&tid)?;
     }
-    let mut frame = ctx.frame().clone();
-    frame.rax = 0;
+    let fs_base = first_fs_base(args)?;
+    let mut frame = first_frame(ctx, args);
     frame.set_syscall_clobbers();
-    if args.stack != 0 {
-        frame.rsp = args.stack.wrapping_add(args.stack_size);
-    }
-    let fs_base = if has(args.flags, CLONE_SETTLS) { args.tls } else { thread::fs_base() };
-    if !VirtAddr(fs_base).is_user() {
-        return Err(Errno::EPERM);
-    }
-    let program = ProgramThread {
-        name: task.shared_name(),
-        frame: &frame,
-        fs_base,
-        space: thread::with_current(|thread| thread.space().cloned()).unwrap_or_else(|| process.space()),
-        policy: task.sched().policy(),
-        personality: Box::new(Personality(task.clone())),
-        wants_rseq: false,
-    };
+    let space = thread::with_current(|thread| thread.space().cloned()).unwrap_or_else(|| process.space());
+    let program = first_program(&task, &frame, fs_base, space);
     process.keep_place(place);
     process.add_task(&task, || spawn_program(program).map_err(|_| Errno::EAGAIN)).inspect_err(|_| process.give_back_place())?;
     Ok(tid as usize)
@@ -141,39 +158,23 @@ fn common_files(process: &Process) -> Shared<FdTable> {
     process.files.share()
 }
 
-/// Starts a process: a copy of the caller's memory, or (with `CLONE_VM`) the caller's own until it runs a program.
-fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
-    let (maker, caller) = (ctx.task().process_ref(), ctx.task());
-    let shares = has(args.flags, CLONE_VM);
-    if args.exit_signal > 64 {
-        return Err(Errno::EINVAL);
-    }
-    let parent = &parent_of_new(maker, args.flags)?;
-    let fs_base = if has(args.flags, CLONE_SETTLS) { args.tls } else { thread::fs_base() };
-    if !VirtAddr(fs_base).is_user() {
-        return Err(Errno::EPERM);
-    }
-    if caller.is_interrupted() {
-        // A signal to the whole group must not miss the child.
-        return Err(Errno::ERESTARTNOINTR);
-    }
-    let pid = number_for(maker, args)?;
-    let space = if shares { maker.space() } else { calls::fork(&maker.space())? };
-    if has(args.flags, CLONE_PARENT_SETTID) {
-        UserPtr::new(args.parent_tid).write(&pid)?;
-    }
-    if has(args.flags, CLONE_CHILD_SETTID) {
-        exec::write_to(&space, VirtAddr(args.child_tid), &pid.to_le_bytes())?;
-    }
-    let fs = if has(args.flags, CLONE_FS) { maker.fs.share() } else { Shared::new(maker.fs.duplicate()) };
-    let files = if has(args.flags, CLONE_FILES) { common_files(maker) } else { Shared::new(maker.files.duplicate()?) };
-    if has(args.flags, CLONE_FS) {
+/// The directories and descriptors of a new process: copies, or in common with its maker.
+fn first_files(maker: &Process, flags: u64) -> Result<(Shared<FsState>, Shared<FdTable>), Errno> {
+    let fs = if has(flags, CLONE_FS) { maker.fs.share() } else { Shared::new(maker.fs.duplicate()) };
+    let files = if has(flags, CLONE_FILES) { common_files(maker) } else { Shared::new(maker.files.duplicate()?) };
+    if has(flags, CLONE_FS) {
         // Neither may look at its directories uncounted any more, see `Process::view`.
         maker.files.set_common();
         files.set_common();
     }
+    Ok((fs, files))
+}
+
+/// A new process without threads.
+fn new_process(maker: &Arc<Process>, args: &CloneArgs, pid: u32, space: Arc<AddressSpace>, place: Places) -> Result<Arc<Process>, Errno> {
+    let files = first_files(maker, args.flags)?;
     let signals = if has(args.flags, CLONE_SIGHAND) { ProcessSignals::sharing(&maker.signals) } else { ProcessSignals::copying(&maker.signals) };
-    let child = Process::with_signals(pid, space.clone(), (fs, files), maker.ids(), signals, place);
+    let child = Process::with_signals(pid, space, files, maker.ids(), signals, place);
     child.inherit(maker);
     if has(args.flags, CLONE_PARENT) {
         child.family.become_sibling(&maker.family);
@@ -186,47 +187,67 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     if args.flags & CLONE_CLEAR_SIGHAND != 0 {
         child.signals.reset_handlers();
     }
-    let task = Task::new(pid, child.clone(), caller.shared_name(), TaskSignals::new(caller.signals.mask()));
+    Ok(child)
+}
+
+/// The first thread of a new process.
+fn first_task(caller: &Task, child: &Arc<Process>, args: &CloneArgs) -> Arc<Task> {
+    let task = Task::new(child.pid(), child.clone(), caller.shared_name(), TaskSignals::new(caller.signals.mask()));
     task.inherit_sched(caller);
-    if !shares {
+    if !has(args.flags, CLONE_VM) {
         task.signals.set_altstack(caller.signals.altstack());
         task.rseq.copy_from(&caller.rseq);
     }
     if has(args.flags, CLONE_CHILD_CLEARTID) {
         task.set_clear_child_tid(args.child_tid);
     }
-    let mut frame = ctx.frame().clone();
-    frame.rax = 0;
-    if args.stack != 0 {
-        frame.rsp = args.stack.wrapping_add(args.stack_size);
+    task
+}
+
+/// Starts a process: a copy of the caller's memory, or (with `CLONE_VM`) the caller's own until it runs a program.
+fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
+    let (maker, caller) = (ctx.task().process_ref(), ctx.task());
+    if args.exit_signal > 64 {
+        return Err(Errno::EINVAL);
     }
-    let program = ProgramThread {
-        name: task.shared_name(),
-        frame: &frame,
-        fs_base,
-        space,
-        policy: task.sched().policy(),
-        personality: Box::new(Personality(task.clone())),
-        wants_rseq: task.rseq.is_set(),
-    };
+    let parent = &parent_of_new(maker, args.flags)?;
+    let fs_base = first_fs_base(args)?;
+    if caller.is_interrupted() {
+        // A signal to the whole group must not miss the child.
+        return Err(Errno::ERESTARTNOINTR);
+    }
+    let pid = number_for(maker, args)?;
+    let space = if has(args.flags, CLONE_VM) { maker.space() } else { calls::fork(&maker.space())? };
+    if has(args.flags, CLONE_PARENT_SETTID) {
+        UserPtr::new(args.parent_tid).write(&pid)?;
+    }
+    if has(args.flags, CLONE_CHILD_SETTID) {
+        exec::write_to(&space, VirtAddr(args.child_tid), &pid.to_le_bytes())?;
+    }
+    let child = new_process(maker, args, pid, space.clone(), place)?;
+    let task = first_task(caller, &child, args);
+    let frame = first_frame(ctx, args);
     parent.family.add_child(child.clone());
-    let pidfd = if has(args.flags, CLONE_PIDFD) { Some(open_pidfd(ctx, args, &child)) } else { None };
-    if let Some(Err(error)) = pidfd {
-        family::abandon(parent, &child);
-        return Err(error);
-    }
-    if child.add_task(&task, || spawn_program(program)).is_err() {
-        family::abandon(parent, &child);
-        if let Some(Ok(fd)) = pidfd {
-            // Nobody else can have closed what it was never told of; if so, nothing is left to do.
-            let _gone = maker.files.remove(fd);
-        }
-        return Err(Errno::EAGAIN);
-    }
+    let started = start_process(ctx, args, &task, first_program(&task, &frame, fs_base, space));
+    started.inspect_err(|_| family::abandon(parent, &child))?;
     if has(args.flags, CLONE_VFORK) {
         child.family.wait_for_release();
     }
     Ok(pid as usize)
+}
+
+/// Starts the first thread of a process that its parent knows, and opens the process if its maker wants that.
+fn start_process(ctx: &Ctx<'_>, args: &CloneArgs, task: &Arc<Task>, program: ProgramThread<'_>) -> Result<(), Errno> {
+    let child = task.process_ref();
+    let pidfd = if has(args.flags, CLONE_PIDFD) { Some(open_pidfd(ctx, args, child)?) } else { None };
+    if child.add_task(task, || spawn_program(program)).is_err() {
+        if let Some(fd) = pidfd {
+            // Nobody else can have closed what it was never told of; if so, nothing is left to do.
+            let _gone = ctx.process().files.remove(fd);
+        }
+        return Err(Errno::EAGAIN);
+    }
+    Ok(())
 }
 
 /// `CLONE_PIDFD`: opens the new process and stores the descriptor.
@@ -234,7 +255,7 @@ fn open_pidfd(ctx: &Ctx<'_>, args: &CloneArgs, child: &Arc<Process>) -> Result<i
     let fd = pidfd::install(ctx, child.clone(), false)?;
     let stored = UserPtr::new(args.pidfd).write(&fd);
     if stored.is_err() {
-        // As in `clone_process`.
+        // As in `start_process`.
         let _gone = ctx.process().files.remove(fd);
     }
     stored.map(|()| fd)

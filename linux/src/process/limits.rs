@@ -1,0 +1,82 @@
+//! Resource limits of a process.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use linux_abi::Errno;
+use linux_abi::process::{RLIM_INFINITY, Rlimit};
+use linux_abi::raw;
+
+use super::Process;
+
+/// One for each resource.
+pub(super) type Limits = [Rlimit; raw::RLIM_NLIMITS as usize];
+
+/// Those of the first process.
+pub(super) fn default_limits() -> Limits {
+    let mut limits = [Rlimit { cur: RLIM_INFINITY, max: RLIM_INFINITY }; raw::RLIM_NLIMITS as usize];
+    limits[raw::RLIMIT_STACK as usize].cur = 8 << 20;
+    limits[raw::RLIMIT_CORE as usize].cur = 0;
+    limits[raw::RLIMIT_NOFILE as usize] = Rlimit { cur: 1024, max: 1 << 20 };
+    limits[raw::RLIMIT_NPROC as usize] = Rlimit { cur: 32768, max: 32768 };
+    limits[raw::RLIMIT_SIGPENDING as usize] = Rlimit { cur: 32768, max: 32768 };
+    limits[raw::RLIMIT_MEMLOCK as usize] = Rlimit { cur: 8 << 20, max: 8 << 20 };
+    limits[raw::RLIMIT_MSGQUEUE as usize] = Rlimit { cur: 819_200, max: 819_200 };
+    limits[raw::RLIMIT_NICE as usize] = Rlimit { cur: 0, max: 0 };
+    limits[raw::RLIMIT_RTPRIO as usize] = Rlimit { cur: 0, max: 0 };
+    limits
+}
+
+impl Process {
+    /// A resource limit; `None` for a number that does not exist.
+    #[must_use]
+    pub fn limit(&self, resource: u32) -> Option<Rlimit> {
+        self.limits.lock().get(resource as usize).copied()
+    }
+
+    /// Changes a resource limit.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number that does not exist or a soft limit above the hard one; `EPERM` for raising a hard limit
+    /// without privilege.
+    pub fn set_limit(&self, resource: u32, new: Rlimit) -> Result<(), Errno> {
+        let privileged = self.ids.read().euid == 0;
+        let mut limits = self.limits.lock();
+        let slot = limits.get_mut(resource as usize).ok_or(Errno::EINVAL)?;
+        if new.cur > new.max {
+            return Err(Errno::EINVAL);
+        }
+        if new.max > slot.max && !privileged {
+            return Err(Errno::EPERM);
+        }
+        *slot = new;
+        drop(limits);
+        self.limit_space(resource, new.cur);
+        self.look_at_writes();
+        Ok(())
+    }
+
+    /// Tells the address space of a limit that concerns it; not one that is only borrowed (`vfork`).
+    fn limit_space(&self, resource: u32, bytes: u64) {
+        let space = self.space();
+        let borrowed = || self.parent().is_some_and(|parent| Arc::ptr_eq(&parent.space(), &space));
+        match resource {
+            raw::RLIMIT_AS if !borrowed() => space.set_size_limit(bytes),
+            raw::RLIMIT_STACK if !borrowed() => space.set_stack_limit(bytes),
+            _ => {}
+        }
+    }
+
+    /// Whether there is anything to see to when it writes to files: it may not make them as large as it likes, or it is not privileged, and set-id bits
+    /// go from what it writes.
+    #[must_use]
+    pub fn minds_writes(&self) -> bool {
+        self.minds_writes.load(Ordering::Relaxed)
+    }
+
+    /// Limits or identities have changed.
+    pub(super) fn look_at_writes(&self) {
+        let limited = self.limit(raw::RLIMIT_FSIZE).is_some_and(|limit| limit.cur != RLIM_INFINITY);
+        self.minds_writes.store(limited || !self.credentials().privileged(), Ordering::Relaxed);
+    }
+}
