@@ -18,6 +18,7 @@ mod log;
 mod machine;
 pub mod mm;
 mod panic;
+mod personality;
 mod nmi;
 pub mod percpu;
 pub mod power;

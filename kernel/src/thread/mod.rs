@@ -22,11 +22,12 @@ mod sleep;
 mod switch;
 
 use crate::mm::{AddressSpace, KernelStack};
+use crate::personality::Part;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arch_x86_64::percpu::{self as block, KERNEL_STACK_SIZE, ThreadBlock, WORK_SIGNAL};
 use arch_x86_64::{TrapFrame, cpu as processor};
-use core::any::{Any, TypeId};
+use core::any::Any;
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -96,7 +97,8 @@ pub struct Thread {
     stack: Stack,
     context: UnsafeCell<switch::Context>,
     space: Option<Arc<AddressSpace>>,
-    personality: Personality,
+    /// A kernel thread's is `()`.
+    personality: Part,
 }
 
 // SAFETY: the fields that are not themselves shareable follow the rules of the module.
@@ -116,18 +118,6 @@ impl Stack {
             Self::Own(stack) => stack.bottom().0,
             Self::Boot(bottom) => *bottom,
         }
-    }
-}
-
-/// The personality's part of a program thread, with its type beside it: every system call asks for it. A kernel thread's is `()`.
-struct Personality {
-    kind: TypeId,
-    part: Box<dyn Any + Send + Sync>,
-}
-
-impl Personality {
-    fn of(part: Box<dyn Any + Send + Sync>) -> Self {
-        Self { kind: (*part).type_id(), part }
     }
 }
 
@@ -176,7 +166,7 @@ impl Thread {
             stack,
             context: UnsafeCell::new(switch::Context::new()),
             space,
-            personality: Personality::of(Box::new(())),
+            personality: Part::of(Box::new(())),
         })
     }
 
@@ -202,9 +192,7 @@ impl Thread {
     #[inline]
     #[must_use]
     pub fn personality<T: 'static>(&self) -> Option<&T> {
-        let Personality { kind, part } = &self.personality;
-        // SAFETY: the part is a `T`.
-        (*kind == TypeId::of::<T>()).then(|| unsafe { &*(&raw const **part).cast() })
+        self.personality.get()
     }
 
     /// Gives the thread work to look at before it returns to program code, waking it if it sleeps.
@@ -346,7 +334,7 @@ pub fn spawn_program(new: ProgramThread<'_>) -> Result<ThreadRef, Errno> {
         }
     });
     thread.block.set_task(linux_task(&*new.personality));
-    thread.personality = Personality::of(new.personality);
+    thread.personality = Part::of(new.personality);
     if new.wants_rseq {
         thread.block.begin_rseq();
     }

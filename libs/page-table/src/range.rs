@@ -198,16 +198,17 @@ impl<S: TableSource> PageTable<S> {
     ///
     /// # Errors
     /// [`OutOfTables`] when a large page could not be split; everything before it was changed.
-    pub fn update_range(&self, start: VirtAddr, end: VirtAddr, change: &mut impl FnMut(VirtAddr, Entry, PageSize) -> Entry) -> Result<bool, OutOfTables> {
+    pub fn update_range(&self, start: VirtAddr, end: VirtAddr, change: impl FnMut(VirtAddr, Entry, PageSize) -> Entry) -> Result<bool, OutOfTables> {
         match self.single_table(&(start.0..end.0)) {
+            // Most ranges are small. What the closure holds need not be in memory here, since it is the walk's own copy that has an address.
             Some(table) => Ok(self.update_pages(table, start.0, end.0, change)),
-            None => self.update_level(self.root(), 4, start.0, end.0, change),
+            None => self.update_level(self.root(), 4, start.0, end.0, &mut { change }),
         }
     }
 
     /// Changes the pages of a range that lies in one table of level 1.
     #[inline(always)]
-    fn update_pages(&self, table: PhysAddr, start: u64, end: u64, change: &mut impl FnMut(VirtAddr, Entry, PageSize) -> Entry) -> bool {
+    fn update_pages(&self, table: PhysAddr, start: u64, end: u64, mut change: impl FnMut(VirtAddr, Entry, PageSize) -> Entry) -> bool {
         let mut changed = false;
         let count = (end - start).div_ceil(4096) as usize;
         for (step, slot) in self.slots(table)[VirtAddr(start).table_index(1)..].iter().take(count).enumerate() {

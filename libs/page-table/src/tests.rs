@@ -146,7 +146,7 @@ fn protecting_a_part_splits_a_large_page() {
     let heap = Heap::default();
     let pt = PageTable::new(&heap).unwrap();
     pt.map_if_empty(VirtAddr(M2), Entry::new(PhysAddr(M2), Flags::READ_WRITE), PageSize::Size2M).unwrap();
-    let changed = pt.update_range(VirtAddr(M2 + 4096), VirtAddr(M2 + 8192), &mut |_, e, _| e.with_flags(Flags::READ)).unwrap();
+    let changed = pt.update_range(VirtAddr(M2 + 4096), VirtAddr(M2 + 8192), |_, e, _| e.with_flags(Flags::READ)).unwrap();
     assert!(changed);
     assert!(pt.lookup(VirtAddr(M2)).0.is_writable());
     assert!(!pt.lookup(VirtAddr(M2 + 4096)).0.is_writable());
@@ -367,7 +367,7 @@ proptest! {
                     model.retain(|p, _| !(a..a + n).contains(p));
                 }
                 Op::ReadOnly(a, n) => {
-                    pt.update_range(VirtAddr(base + a * 4096), VirtAddr(base + (a + n) * 4096), &mut |_, e, _| e.with_flags(e.flags() - Flags::WRITABLE)).unwrap();
+                    pt.update_range(VirtAddr(base + a * 4096), VirtAddr(base + (a + n) * 4096), |_, e, _| e.with_flags(e.flags() - Flags::WRITABLE)).unwrap();
                     for (_, v) in model.range_mut(a..a + n) { v.1 = false; }
                 }
                 Op::Split(a) => {

@@ -49,19 +49,20 @@ impl AddressSpace {
 
     /// Brings the entries of a range in line with its area's protection and flags. Returns whether that takes rights away.
     fn apply_protection(&self, prot: Prot, flags: AreaFlags, start: VirtAddr, end: VirtAddr) -> bool {
-        let mut lost = false;
+        let mut rights_lost = false;
+        let lost = &mut rights_lost;
         let shared = flags.contains(AreaFlags::SHARED);
         let may_write = prot.contains(Prot::WRITE);
         let read_only = leaf_flags(prot, InPlace::CopyFirst);
         let all_rights = leaf_flags(prot, InPlace::Writable);
         // No large page lies across a border: none is split here, so it cannot fail.
-        let _never_fails = self.tables.update_range(start, end, &mut |_, entry, size| {
+        let _never_fails = self.tables.update_range(start, end, move |_, entry, size| {
             let writable = may_write && (shared || is_own(entry, size));
             let new = with_rights(entry, if writable { all_rights } else { read_only });
-            lost |= takes_rights(entry, new);
+            *lost |= takes_rights(entry, new);
             new
         });
-        lost
+        rights_lost
     }
 }
 

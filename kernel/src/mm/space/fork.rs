@@ -42,7 +42,7 @@ impl AddressSpace {
             let shared = area.flags.contains(AreaFlags::SHARED);
             let mut failed = false;
             // First ours become read-only, then both get the same entry. No large page lies in two areas: none is split.
-            let _never_fails = self.tables.update_range(area.start, area.end, &mut |_, entry, _| {
+            let _never_fails = self.tables.update_range(area.start, area.end, |_, entry, _| {
                 if shared { entry } else { entry.with_flags(entry.flags() - Flags::WRITABLE) }
             });
             let _ = self.tables.visit_range(area.start, area.end, &mut |va, entry, size| {

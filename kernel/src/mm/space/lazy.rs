@@ -77,7 +77,7 @@ impl AddressSpace {
         let mut pages = 0;
         for area in areas.map.overlapping(range.start, range.end).filter(|area| area.backing.is_touched()) {
             area.backing.note_lazy();
-            let _never_fails = self.tables.update_range(area.start.max(range.start), area.end.min(range.end), &mut |_, entry, size| {
+            let _never_fails = self.tables.update_range(area.start.max(range.start), area.end.min(range.end), |_, entry, size| {
                 if !entry.has_page() || !is_own(entry, size) {
                     return entry;
                 }

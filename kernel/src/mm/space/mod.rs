@@ -48,6 +48,7 @@ mod track;
 mod truncate;
 mod zero;
 
+use crate::personality::Part;
 use crate::percpu;
 use crate::tlb::{self, Freed};
 use super::kernel_space::{Tables, new_tree, retire_root};
@@ -114,7 +115,7 @@ pub struct AddressSpace {
     /// `RLIMIT_AS`: how many bytes all areas together may have.
     size_limit: AtomicU64,
     large_pages_off: AtomicBool,
-    personality: OnceCell<Box<dyn Any + Send + Sync>>,
+    personality: OnceCell<Part>,
     /// It is on the list of spaces with pages that were given up.
     lazy_listed: AtomicBool,
 }
@@ -158,13 +159,13 @@ impl AddressSpace {
 
     /// Has the space carry something of the personality's, once.
     pub fn set_personality<T: Any + Send + Sync>(&self, part: T) {
-        let _first = self.personality.set(Box::new(part));
+        let _first = self.personality.set(Part::of(Box::new(part)));
     }
 
     /// What [`AddressSpace::set_personality`] was given, if it is a `T`.
     #[must_use]
     pub fn personality<T: Any>(&self) -> Option<&T> {
-        self.personality.get()?.downcast_ref()
+        self.personality.get()?.get()
     }
 
     /// The value for CR3. A CPU may leave it loaded while it runs kernel threads, even after the space is gone.

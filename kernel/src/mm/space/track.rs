@@ -283,7 +283,7 @@ impl AddressSpace {
             }
         }
         let mark = |_, entry: Entry, _| if entry.has_page() { entry.with_flags((entry.flags() | Flags::WRITE_WATCHED) - Flags::WRITABLE) } else { entry };
-        let _never_fails = self.tables.update_range(range.start, range.end, &mut { mark });
+        let _never_fails = self.tables.update_range(range.start, range.end, mark);
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl AddressSpace {
             let mut flush = |from, to| self.flush(from, to, Freed::PagesOnly);
             self.tables.split_at(border, &mut flush).map_err(|_| Errno::ENOMEM)?;
         }
-        let _never_fails = self.tables.update_range(range.start, range.end, &mut |_, entry, _| match watched {
+        let _never_fails = self.tables.update_range(range.start, range.end, |_, entry, _| match watched {
             _ if !entry.has_page() => entry,
             Watched::Yes => entry.with_flags((entry.flags() | Flags::WRITE_WATCHED) - Flags::WRITABLE),
             Watched::No => entry.with_flags(entry.flags() - Flags::WRITE_WATCHED),
@@ -347,7 +347,7 @@ impl AddressSpace {
     fn mark_all(&self, areas: &Areas, concerned: impl Fn(&Area<AreaBacking>) -> bool, change: impl Fn(Flags) -> Flags) {
         for area in areas.map.iter().filter(|area| area.backing.is_touched() && concerned(area)) {
             // No large page lies across a border: none is split here, so it cannot fail.
-            let _never_fails = self.tables.update_range(area.start, area.end, &mut |_, entry, _| {
+            let _never_fails = self.tables.update_range(area.start, area.end, |_, entry, _| {
                 if entry.is_present() { entry.with_flags(change(entry.flags())) } else { entry }
             });
         }
