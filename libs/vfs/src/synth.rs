@@ -1,7 +1,11 @@
 //! Synthetic trees: files whose content is made when they are read. What procfs and sysfs are built of.
 //!
 //! A read from the start takes a fresh snapshot, later reads go on in it, so a file read in pieces is consistent, and one that
-//! is kept open and read again from offset 0 shows the present. Inode numbers are hashes of the path, so they are stable.
+//! is kept open and read again from offset 0 shows the present; long texts are made by the record instead (`records.rs`). Inode numbers are hashes of the path, so
+//! they are stable.
+
+pub mod records;
+pub mod text;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

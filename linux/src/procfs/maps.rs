@@ -1,121 +1,150 @@
 //! `/proc/PID/maps`, `smaps` and `smaps_rollup`.
+//!
+//! The first two are made area by area while they are read: a program may have a great many, and whoever reads a page of them pays for no more.
 
-use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt::Write;
 
-use kernel::mm::{AddressSpace, AreaFlags, Prot, Usage, VmaInfo};
+use addr::VirtAddr;
+use kernel::mm::{AddressSpace, AreaFlags, AreaUsage, Prot, Usage, VmaInfo};
 use linux_abi::Errno;
+use vfs::synth::Entry;
+use vfs::synth::records::{RecordFile, Records};
+use vfs::synth::text::{decimal, hexadecimal, pad};
 use vfs::types::{dev_major, dev_minor};
+
+use crate::process::Process;
 
 /// Column at which names start.
 const NAME_COLUMN: usize = 73;
+/// Columns for the name of a count and its colon.
+const LABEL_COLUMNS: usize = 16;
 
-fn line(area: &VmaInfo) -> Vec<u8> {
-    let bit = |prot: Prot, letter: char| if area.prot.contains(prot) { letter } else { '-' };
-    let sharing = if area.flags.contains(AreaFlags::SHARED) { 's' } else { 'p' };
+/// The areas of a process, from the lowest on, each as `append` writes it. Keys are addresses.
+struct AreasOf<A> {
+    process: Arc<Process>,
+    append: A,
+}
+
+impl<A> Records for AreasOf<A>
+where
+    A: Fn(&AddressSpace, VirtAddr, &mut Vec<u8>) -> Option<VirtAddr> + Send + Sync + 'static,
+{
+    fn append(&self, key: u64, text: &mut Vec<u8>) -> Result<Option<u64>, Errno> {
+        Ok((self.append)(&self.process.space(), VirtAddr(key), text).map(|end| end.0))
+    }
+}
+
+fn by_area<A>(process: &Arc<Process>, append: A) -> Entry
+where
+    A: Fn(&AddressSpace, VirtAddr, &mut Vec<u8>) -> Option<VirtAddr> + Copy + Send + Sync + 'static,
+{
+    let process = process.clone();
+    Entry::Open { mode: 0o444, open: Arc::new(move || Ok(Arc::new(RecordFile::new(AreasOf { process: process.clone(), append })))) }
+}
+
+/// `maps`.
+pub(super) fn maps(process: &Arc<Process>) -> Entry {
+    by_area(process, |space, from, text| {
+        let area = space.area_from(from)?;
+        line(text, &area);
+        Some(area.end)
+    })
+}
+
+/// `smaps`.
+pub(super) fn smaps(process: &Arc<Process>) -> Entry {
+    by_area(process, |space, from, text| {
+        let used = space.usage_from(from)?;
+        paragraph(text, &used);
+        Some(used.area.end)
+    })
+}
+
+/// What both files say about an area.
+fn line(text: &mut Vec<u8>, area: &VmaInfo) {
+    let begin = text.len();
+    let bit = |prot: Prot, letter: u8| if area.prot.contains(prot) { letter } else { b'-' };
+    let sharing = if area.flags.contains(AreaFlags::SHARED) { b's' } else { b'p' };
     let id = area.id.unwrap_or_default();
-    let mut text = String::new();
-    // Writing into a String cannot fail.
-    let _ = write!(
-        text,
-        "{:08x}-{:08x} {}{}{}{} {:08x} {:02x}:{:02x} {} ",
-        area.start.0,
-        area.end.0,
-        bit(Prot::READ, 'r'),
-        bit(Prot::WRITE, 'w'),
-        bit(Prot::EXEC, 'x'),
-        sharing,
-        area.offset,
-        dev_major(id.device),
-        dev_minor(id.device),
-        id.inode,
-    );
-    let mut bytes = text.into_bytes();
+    hexadecimal(text, area.start.0, 8);
+    text.push(b'-');
+    hexadecimal(text, area.end.0, 8);
+    text.extend_from_slice(&[b' ', bit(Prot::READ, b'r'), bit(Prot::WRITE, b'w'), bit(Prot::EXEC, b'x'), sharing, b' ']);
+    hexadecimal(text, area.offset, 8);
+    text.push(b' ');
+    hexadecimal(text, dev_major(id.device).into(), 2);
+    text.push(b':');
+    hexadecimal(text, dev_minor(id.device).into(), 2);
+    text.push(b' ');
+    decimal(text, id.inode, 0);
+    text.push(b' ');
     if let Some(name) = &area.name {
-        bytes.resize(bytes.len().max(NAME_COLUMN), b' ');
+        pad(text, begin + NAME_COLUMN);
         // A newline in a name would look like another line.
-        for &byte in name.iter() {
-            if byte == b'\n' { bytes.extend_from_slice(b"\\012") } else { bytes.push(byte) }
+        for part in name.split_inclusive(|&byte| byte == b'\n') {
+            match part.strip_suffix(b"\n") {
+                Some(before) => {
+                    text.extend_from_slice(before);
+                    text.extend_from_slice(b"\\012");
+                }
+                None => text.extend_from_slice(part),
+            }
         }
     }
-    bytes.push(b'\n');
-    bytes
+    text.push(b'\n');
 }
 
-/// Whether there is memory for a text with `bytes` bytes for each area, and the list of areas beside it: a program may have a great
-/// many, and a `Vec` that grows has twice what it needs.
-fn check_room(space: &AddressSpace, bytes: usize) -> Result<(), Errno> {
-    let needed = space.area_count() * (2 * size_of::<VmaInfo>() + 3 * bytes);
-    if kernel::mm::has_memory_for(needed) { Ok(()) } else { Err(Errno::ENOMEM) }
+/// What `smaps` says about an area.
+fn paragraph(text: &mut Vec<u8>, AreaUsage { area, usage, may_have_large_pages }: &AreaUsage) {
+    let page = if area.flags.contains(AreaFlags::PAGES_1G) {
+        1 << 30
+    } else if area.flags.contains(AreaFlags::PAGES_2M) {
+        2 << 20
+    } else {
+        addr::PAGE_SIZE as u64
+    };
+    line(text, area);
+    put(text, &[("Size", area.end - area.start), ("KernelPageSize", page), ("MMUPageSize", page), ("Rss", usage.rss)]);
+    put(text, &[("Pss", usage.pss_4096ths >> 12), ("Pss_Dirty", usage.pss_dirty_4096ths >> 12)]);
+    put_counts(text, usage);
+    put(text, &[("Locked", locked_4096ths(area, usage) >> 12)]);
+    label(text, "THPeligible");
+    decimal(text, u64::from(*may_have_large_pages), 8);
+    text.extend_from_slice(b"\nVmFlags: ");
+    put_flags(text, area);
+    text.push(b'\n');
 }
 
-/// The content of `maps`.
-///
-/// # Errors
-/// `ENOMEM`.
-pub(super) fn maps(space: &AddressSpace) -> Result<Vec<u8>, Errno> {
-    check_room(space, 128)?;
-    Ok(space.areas().iter().flat_map(line).collect())
-}
-
-/// The content of `smaps`.
-///
-/// # Errors
-/// `ENOMEM`.
-pub(super) fn smaps(space: &AddressSpace) -> Result<Vec<u8>, Errno> {
-    check_room(space, 1024)?;
-    let mut out = Vec::new();
-    for area in space.areas() {
-        let usage = space.usage(area.start);
-        let page = if area.flags.contains(AreaFlags::PAGES_1G) {
-            1 << 30
-        } else if area.flags.contains(AreaFlags::PAGES_2M) {
-            2 << 20
-        } else {
-            addr::PAGE_SIZE as u64
-        };
-        out.extend(line(&area));
-        let mut text = String::new();
-        put(&mut text, &[("Size", area.end - area.start), ("KernelPageSize", page), ("MMUPageSize", page), ("Rss", usage.rss)]);
-        put(&mut text, &[("Pss", usage.pss_4096ths >> 12), ("Pss_Dirty", usage.pss_dirty_4096ths >> 12)]);
-        put_counts(&mut text, &usage);
-        let locked = if area.flags.contains(AreaFlags::LOCKED) { usage.pss_4096ths >> 12 } else { 0 };
-        put(&mut text, &[("Locked", locked)]);
-        // Writing into a String cannot fail.
-        let _ = writeln!(text, "THPeligible:    {:>8}", u8::from(space.may_have_large_pages(area.start)));
-        let _ = writeln!(text, "VmFlags: {}", flags(&area));
-        out.extend_from_slice(text.as_bytes());
-    }
-    Ok(out)
+fn locked_4096ths(area: &VmaInfo, usage: &Usage) -> u64 {
+    if area.flags.contains(AreaFlags::LOCKED) { usage.pss_4096ths } else { 0 }
 }
 
 /// The content of `smaps_rollup`.
-///
-/// # Errors
-/// `ENOMEM`.
-pub(super) fn smaps_rollup(space: &AddressSpace) -> Result<Vec<u8>, Errno> {
-    check_room(space, 0)?;
-    let areas = space.areas();
-    let (Some(first), Some(last)) = (areas.first(), areas.last()) else { return Ok(Vec::new()) };
-    let (mut sum, mut locked) = (Usage::default(), 0);
-    for area in &areas {
-        let usage = space.usage(area.start);
+pub(super) fn smaps_rollup(space: &AddressSpace) -> Vec<u8> {
+    let mut text = Vec::new();
+    let (mut sum, mut locked, mut first, mut end) = (Usage::default(), 0, None, VirtAddr(0));
+    while let Some(AreaUsage { area, usage, .. }) = space.usage_from(end) {
         sum.add(&usage);
-        locked += if area.flags.contains(AreaFlags::LOCKED) { usage.pss_4096ths } else { 0 };
+        locked += locked_4096ths(&area, &usage);
+        first.get_or_insert(area.start);
+        end = area.end;
     }
-    let mut text = String::new();
-    let _ = writeln!(text, "{:08x}-{:08x} ---p 00000000 00:00 0                          [rollup]", first.start.0, last.end.0);
+    let Some(first) = first else { return text };
+    hexadecimal(&mut text, first.0, 8);
+    text.push(b'-');
+    hexadecimal(&mut text, end.0, 8);
+    text.extend_from_slice(b" ---p 00000000 00:00 0                          [rollup]\n");
     let of_objects = sum.pss_file_4096ths + sum.pss_shared_memory_4096ths;
     put(&mut text, &[("Rss", sum.rss), ("Pss", sum.pss_4096ths >> 12), ("Pss_Dirty", sum.pss_dirty_4096ths >> 12)]);
     put(&mut text, &[("Pss_Anon", (sum.pss_4096ths - of_objects) >> 12), ("Pss_File", sum.pss_file_4096ths >> 12), ("Pss_Shmem", sum.pss_shared_memory_4096ths >> 12)]);
     put_counts(&mut text, &sum);
     put(&mut text, &[("Locked", locked >> 12)]);
-    Ok(text.into_bytes())
+    text
 }
 
-/// What both files have in common.
-fn put_counts(text: &mut String, usage: &Usage) {
+/// What `smaps` and `smaps_rollup` have in common.
+fn put_counts(text: &mut Vec<u8>, usage: &Usage) {
     let lines = [
         ("Shared_Clean", usage.shared_clean), ("Shared_Dirty", usage.shared_dirty), ("Private_Clean", usage.private_clean),
         ("Private_Dirty", usage.private_dirty), ("Referenced", usage.referenced), ("Anonymous", usage.anonymous), ("KSM", 0),
@@ -125,30 +154,36 @@ fn put_counts(text: &mut String, usage: &Usage) {
     put(text, &lines);
 }
 
-fn put(text: &mut String, lines: &[(&str, u64)]) {
+/// Lines with a count of bytes each.
+fn put(text: &mut Vec<u8>, lines: &[(&str, u64)]) {
     for (name, bytes) in lines {
-        let label = alloc::format!("{name}:");
-        let _ = writeln!(text, "{label:<16}{:>8} kB", bytes / 1024);
+        label(text, name);
+        decimal(text, bytes / 1024, 8);
+        text.extend_from_slice(b" kB\n");
     }
 }
 
+fn label(text: &mut Vec<u8>, name: &str) {
+    let begin = text.len();
+    text.extend_from_slice(name.as_bytes());
+    text.push(b':');
+    pad(text, begin + LABEL_COLUMNS);
+}
+
 /// `VmFlags`: two letters each, in the order of Linux's bits (proc_pid_smaps(5)).
-fn flags(area: &VmaInfo) -> String {
+fn put_flags(text: &mut Vec<u8>, area: &VmaInfo) {
     let (prot, flag) = (|right| area.prot.contains(right), |flag| area.flags.contains(flag));
     let shared = flag(AreaFlags::SHARED);
     let explicit = area.flags.intersects(AreaFlags::PAGES_2M | AreaFlags::PAGES_1G);
     let all = [
-        ("rd", prot(Prot::READ)), ("wr", prot(Prot::WRITE)), ("ex", prot(Prot::EXEC)), ("sh", shared && !flag(AreaFlags::NEVER_WRITABLE)),
-        ("mr", true), ("mw", !flag(AreaFlags::NEVER_WRITABLE)), ("me", true), ("ms", shared), ("gd", flag(AreaFlags::GROWS_DOWN)),
-        ("uw", flag(AreaFlags::WATCHED)), ("lo", flag(AreaFlags::LOCKED)), ("dc", flag(AreaFlags::DONT_FORK)),
-        ("ac", !shared && prot(Prot::WRITE) && !flag(AreaFlags::NO_RESERVE)), ("nr", flag(AreaFlags::NO_RESERVE)), ("ht", explicit),
-        ("wf", flag(AreaFlags::WIPE_ON_FORK)), ("dd", flag(AreaFlags::DONT_DUMP)), ("sd", !flag(AreaFlags::TRACKED)),
-        ("hg", flag(AreaFlags::HUGE_PAGE)), ("nh", flag(AreaFlags::NO_HUGE_PAGE)),
+        (b"rd ", prot(Prot::READ)), (b"wr ", prot(Prot::WRITE)), (b"ex ", prot(Prot::EXEC)), (b"sh ", shared && !flag(AreaFlags::NEVER_WRITABLE)),
+        (b"mr ", true), (b"mw ", !flag(AreaFlags::NEVER_WRITABLE)), (b"me ", true), (b"ms ", shared), (b"gd ", flag(AreaFlags::GROWS_DOWN)),
+        (b"uw ", flag(AreaFlags::WATCHED)), (b"lo ", flag(AreaFlags::LOCKED)), (b"dc ", flag(AreaFlags::DONT_FORK)),
+        (b"ac ", !shared && prot(Prot::WRITE) && !flag(AreaFlags::NO_RESERVE)), (b"nr ", flag(AreaFlags::NO_RESERVE)), (b"ht ", explicit),
+        (b"wf ", flag(AreaFlags::WIPE_ON_FORK)), (b"dd ", flag(AreaFlags::DONT_DUMP)), (b"sd ", !flag(AreaFlags::TRACKED)),
+        (b"hg ", flag(AreaFlags::HUGE_PAGE)), (b"nh ", flag(AreaFlags::NO_HUGE_PAGE)),
     ];
-    let mut text = String::new();
     for (name, _) in all.iter().filter(|(_, set)| *set) {
-        text.push_str(name);
-        text.push(' ');
+        text.extend_from_slice(*name);
     }
-    text
 }

@@ -196,6 +196,7 @@ pub(super) const FOLDERS: &[Folder] = &[
     counts("huge_fault", &[instructions("huge_fault", 265_000.0), instructions("huge_fault_idle", 10_000.0)]),
     counts("malloc_64m", &[of_linux("malloc_64m"), of_linux("malloc_64m_middle")]),
     counts("mmap_munmap", &[instructions("mmap_munmap_4k", 1500.0), instructions("mmap_munmap_64m", 2500.0)]),
+    counts("proc_maps", &[of_linux("maps_area"), of_linux("smaps_area")]),
     counts("mprotect", &[instructions("mprotect_4k", 500.0), instructions("mprotect_edge", 500.0), of_linux("mprotect_split")]),
     counts(
         "mremap_64m",

@@ -45,10 +45,10 @@ impl AddressSpace {
         self.areas.read().map.find(addr).map(describe)
     }
 
-    /// How many areas there are.
+    /// The lowest area that ends above `addr`.
     #[must_use]
-    pub fn area_count(&self) -> usize {
-        self.areas.read().map.len()
+    pub fn area_from(&self, addr: VirtAddr) -> Option<VmaInfo> {
+        self.areas.read().map.find_from(addr).map(describe)
     }
 
     /// All areas in ascending order.
@@ -144,7 +144,7 @@ fn count_own(space: &AddressSpace, start: VirtAddr, end: VirtAddr) -> u64 {
     pages
 }
 
-fn describe(area: &Area<AreaBacking>) -> VmaInfo {
+pub(super) fn describe(area: &Area<AreaBacking>) -> VmaInfo {
     let part = area.backing.part.as_ref();
     VmaInfo {
         start: area.start,

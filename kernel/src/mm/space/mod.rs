@@ -74,7 +74,7 @@ pub use large_memory::LargeMemory;
 pub use lock::Lock;
 pub use pool::set_explicit_pool;
 pub use remap::{RemapRequest, RemapTarget};
-pub use track::{ClearRefs, PageFacts, Usage, Verdict, Watch, Watched};
+pub use track::{AreaUsage, ClearRefs, PageFacts, Usage, Verdict, Watch, Watched};
 pub use page_table::PageSize;
 pub use vma::{AreaFlags, Prot};
 

@@ -15,6 +15,7 @@
 use super::backing::AreaBacking;
 use super::explicit::{has_explicit, is_explicit};
 use super::huge::is_transparent;
+use super::info::{VmaInfo, describe};
 use super::zero::{is_own, is_zero_page, references};
 use super::{AddressSpace, Areas, PAGE};
 use crate::tlb::Freed;
@@ -111,6 +112,17 @@ pub struct Usage {
     pub anonymous_large: u64,
     pub shared_explicit: u64,
     pub private_explicit: u64,
+}
+
+/// An area and what it uses.
+#[derive(Clone, Debug)]
+pub struct AreaUsage {
+    /// The area.
+    pub area: VmaInfo,
+    /// What it uses.
+    pub usage: Usage,
+    /// Whether it may get large pages as it is.
+    pub may_have_large_pages: bool,
 }
 
 impl Usage {
@@ -354,12 +366,13 @@ impl AddressSpace {
         self.flush(VirtAddr(layout::USER_MIN), VirtAddr(layout::USER_MAX), Freed::PagesOnly);
     }
 
-    /// What the area that begins at `start` uses.
+    /// The lowest area that ends above `addr`, and what it uses.
     #[must_use]
-    pub fn usage(&self, start: VirtAddr) -> Usage {
+    pub fn usage_from(&self, addr: VirtAddr) -> Option<AreaUsage> {
         let areas = self.areas.read();
+        let area = areas.map.find_from(addr)?;
         let mut usage = Usage::default();
-        if let Some(area) = areas.map.find(start).filter(|area| area.backing.is_touched()) {
+        if area.backing.is_touched() {
             let _all = self.tables.visit_range(area.start, area.end, &mut |_, entry, size| {
                 if entry.has_page() && !is_zero_page(entry) {
                     usage.count(area, entry, size);
@@ -367,12 +380,8 @@ impl AddressSpace {
                 ControlFlow::Continue(())
             });
         }
-        usage
-    }
-
-    /// Whether the area at `start` may get large pages as it is.
-    #[must_use]
-    pub fn may_have_large_pages(&self, start: VirtAddr) -> bool {
-        self.areas.read().map.find(start).is_some_and(|area| self.large_place(area, (area.end - 1).max(area.start)).is_some() || self.large_place(area, area.start.align_up(super::huge::LARGE)).is_some())
+        let large = |at: VirtAddr| self.large_place(area, at).is_some();
+        let may_have_large_pages = large((area.end - 1).max(area.start)) || large(area.start.align_up(super::huge::LARGE));
+        Some(AreaUsage { area: describe(area), usage, may_have_large_pages })
     }
 }
