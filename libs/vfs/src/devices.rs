@@ -112,6 +112,7 @@ impl File for Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::{OpenFile, SeekFrom};
     use crate::io::VecSink;
     use std::vec::Vec;
 
@@ -130,5 +131,16 @@ mod tests {
         let mut data: &[u8] = b"abc";
         assert_eq!(Device::Null.write(&mut 0, &mut data, OpenFlags::WRONLY), Ok(3));
         assert_eq!(Device::Full.write(&mut 0, &mut data, OpenFlags::WRONLY), Err(Errno::ENOSPC));
+    }
+
+    #[test]
+    fn a_device_is_at_its_beginning_wherever_one_seeks() {
+        let place = crate::testing::Tree::empty().root;
+        for device in [Device::Null, Device::Zero, Device::Full] {
+            let file = OpenFile::new(device.open(), place.clone(), OpenFlags::RDWR);
+            for to in [SeekFrom::Start(-5), SeekFrom::Start(7), SeekFrom::Current(0), SeekFrom::End(-1), SeekFrom::Hole(3)] {
+                assert_eq!(file.seek(to), Ok(0));
+            }
+        }
     }
 }

@@ -436,6 +436,10 @@ impl OpenFile {
     pub fn seek(&self, from: SeekFrom) -> Result<u64> {
         self.require_open()?;
         self.require_seekable()?;
+        // Devices without a position are at their beginning, wherever one wants to go.
+        if !self.positioned {
+            return Ok(0);
+        }
         let mut position = self.position.lock();
         *position = self.seek_target(*position, from)?;
         Ok(*position)
