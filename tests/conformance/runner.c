@@ -1,12 +1,12 @@
 /* Runs test programs, several at a time, below /tmp/runner.PID, and prints how each ended:
  *
- *     runner LIST SECONDS PARALLEL [local] [urgent]
+ *     runner LIST SECONDS PARALLEL [local] [urgent] [by PROGRAM ARGUMENT...]
  *
  * LIST holds a line per program: a name, its path, its arguments. For each, a line `NAME begin 0`, and `NAME exit N`, `NAME signal N` or
  * `NAME timeout 0` when it has ended. Each runs in a session
  * and a directory of its own, with default signals and nothing to read; what it prints last is shown behind the line, or what a Rust program says
  * when it panics. With `local` the programs can make no sockets but those of AF_UNIX; with `urgent` the runner
- * itself goes before them at a real-time priority. */
+ * itself goes before them at a real-time priority. With `by`, PROGRAM does all this, given LIST, SECONDS and PARALLEL behind its arguments. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -54,6 +54,15 @@ static int split(struct job *job)
 	return n;
 }
 
+static void default_signals(void)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	for (int signal = 1; signal < 65; signal++)
+		(void)!sigaction(signal, &(struct sigaction) { .sa_handler = SIG_DFL }, NULL);
+}
+
 static void begin(struct job *job, int slot, int seconds)
 {
 	char where[32];
@@ -67,11 +76,7 @@ static void begin(struct job *job, int slot, int seconds)
 	job->pid = fork();
 	if (job->pid != 0)
 		return;
-	sigset_t none;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	for (int signal = 1; signal < 65; signal++)
-		(void)!sigaction(signal, &(struct sigaction) { .sa_handler = SIG_DFL }, NULL);
+	default_signals();
 	setsid();
 	int in = open("/dev/null", O_RDONLY), out = open(job->output, O_RDWR | O_CREAT | O_TRUNC, 0666);
 	dup2(in, 0);
@@ -168,11 +173,32 @@ static struct job *free_slot(int parallel, int *slot)
 	return NULL;
 }
 
-static int has(char **words, const char *word)
+static char **find(char **words, const char *word)
 {
 	while (*words && strcmp(*words, word))
 		words++;
-	return *words != NULL;
+	return words;
+}
+
+static int has(char **words, const char *word)
+{
+	return *find(words, word) != NULL;
+}
+
+/* Becomes the program at `words`, with the list, the seconds and how many at a time. */
+static int hand_over(char **words, char **list)
+{
+	char *all[WORDS];
+	int n = 0;
+	while (*words && n < WORDS - 4)
+		all[n++] = *words++;
+	for (int i = 0; i < 3; i++)
+		all[n++] = list[i];
+	all[n] = NULL;
+	default_signals();
+	execv(all[0], all);
+	perror(all[0]);
+	return 127;
 }
 
 int main(int argc, char **argv)
@@ -191,6 +217,9 @@ int main(int argc, char **argv)
 	snprintf(where, sizeof where, "/tmp/runner.%d", getpid());
 	if (mkdir(where, 0755) || chdir(where))
 		return 2;
+	char **by = find(argv + 4, "by");
+	if (*by)
+		return hand_over(by + 1, argv + 1);
 	while (more || running) {
 		int slot;
 		struct job *job = more ? free_slot(parallel, &slot) : NULL;

@@ -90,6 +90,7 @@ pub(super) fn prepare(recipe: &Recipe) -> Result<Suite> {
         title: format!("{} {} ({})", recipe.name, package.version, recipe.what),
         options: recipe.options.iter().map(|&word| word.to_owned()).collect(),
         memory: "2G",
+        by: Vec::new(),
         tests,
     })
 }

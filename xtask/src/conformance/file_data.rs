@@ -35,7 +35,7 @@ pub(super) fn fsx() -> Result<Suite> {
             Test { name, program: program.clone(), args }
         }));
     }
-    Ok(Suite { name: "fsx", title: "fsx 0.3.2 on tmpfs".to_owned(), memory: "512M", options: ["--package", "libc6"].map(str::to_owned).into_iter().chain(added("fsx")).collect(), tests })
+    Ok(Suite { name: "fsx", title: "fsx 0.3.2 on tmpfs".to_owned(), memory: "512M", by: Vec::new(), options: ["--package", "libc6"].map(str::to_owned).into_iter().chain(added("fsx")).collect(), tests })
 }
 
 /// The jobs for fio.
@@ -48,7 +48,7 @@ pub(super) fn fio() -> Result<Suite> {
     }
     let test = |(name, file): (String, PathBuf)| Test { name, program: PathBuf::from(FIO), args: vec![file.to_string_lossy().into_owned()] };
     let options = ["--package", "fio"].map(str::to_owned).into_iter().chain(added("fio")).collect();
-    Ok(Suite { name: "fio", title: "fio with verify and threads, on tmpfs".to_owned(), memory: "1G", options, tests: files("fio")?.into_iter().map(test).collect() })
+    Ok(Suite { name: "fio", title: "fio with verify and threads, on tmpfs".to_owned(), memory: "1G", by: Vec::new(), options, tests: files("fio")?.into_iter().map(test).collect() })
 }
 
 fn configurations(suite: &str) -> PathBuf {

@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     smp: u32,
-    /// Programs at a time [default: 6; 1 for python and stress-ng].
+    /// Programs at a time [default: 6; 2 for python, fsx and fio; 1 for stress-ng].
     #[arg(long)]
     parallel: Option<u32>,
     /// Seconds for each program [default: 40; 300 for python, fsx and fio].
@@ -99,15 +99,14 @@ impl Suite {
 
     fn plan(self, options: &Options) -> Plan {
         let (parallel, seconds) = match self {
-            Self::Python => (1, 300),
             Self::StressNg => (1, 40),
-            Self::Fsx | Self::Fio => (2, 300),
+            Self::Python | Self::Fsx | Self::Fio => (2, 300),
             _ => (6, 40),
         };
         let work = if self == Self::StressNg { options.work } else { 0 };
         // The others say of each test that fails whether it waits for the network; most of Python's would do so, and they take long.
         let sockets = if self == Self::Python { Sockets::Local } else { Sockets::All };
-        Plan { smp: options.smp, parallel: options.parallel.unwrap_or(parallel), seconds: options.seconds.unwrap_or(seconds) + work, dev: options.dev, sockets, urgent: self == Self::Posix }
+        Plan { smp: options.smp, parallel: options.parallel.unwrap_or(parallel), seconds: options.seconds.unwrap_or(seconds) + work, dev: options.dev, sockets, urgent: matches!(self, Self::Posix | Self::StressNg) }
     }
 }
 
@@ -137,7 +136,9 @@ fn results(suite: &runner::Suite, tests: &[Test], plan: &Plan, resume: bool) -> 
     let left = |tests: &[Test], known: &Outcomes| tests.iter().filter(|test| !known.contains_key(&test.name)).cloned().collect::<Vec<_>>();
     let mut host = known(plan.linux())?;
     host.extend(runner::host(suite, &left(tests, &host), plan)?);
-    let counted: Vec<_> = tests.iter().filter(|test| passed(&host, test)).cloned().collect();
+    let mut counted: Vec<_> = tests.iter().filter(|test| passed(&host, test)).cloned().collect();
+    counted.sort_by_key(|test| host.get(&test.name).map_or(0, Outcome::took_ms));
+    let on_linux = host.len().min(tests.len());
     eprintln!("conformance: {} of {} pass on Linux", counted.len(), tests.len());
     let mut guest = known(System::Oxv)?;
     guest.extend(runner::guest(suite, &left(&counted, &guest), plan)?);
@@ -152,7 +153,7 @@ fn results(suite: &runner::Suite, tests: &[Test], plan: &Plan, resume: bool) -> 
         guest.extend(runner::guest(suite, &again, &Plan { parallel: 1, ..*plan })?);
     }
     let waiting: HashSet<_> = waiting.into_iter().map(|test| test.name).collect();
-    Ok(Results { all: tests.len(), counted, waiting, guest })
+    Ok(Results { all: tests.len(), on_linux, counted, waiting, guest })
 }
 
 /// What earlier runs have found out about the whole suite.
@@ -160,7 +161,7 @@ fn known(suite: &runner::Suite, plan: &Plan) -> Result<Results> {
     let [host, guest, local] = [plan.linux(), System::Oxv, System::LinuxLocal].map(|system| kept::read(suite.name, system));
     let (host, guest, local) = (host?, guest?, local?);
     let counted: Vec<_> = suite.tests.iter().filter(|test| host.get(&test.name).is_some_and(Outcome::passed)).cloned().collect();
-    let waits = |name: &String| !guest.get(name).is_some_and(Outcome::passed) && local.get(name).is_some_and(|outcome| !outcome.passed());
+    let waits = |name: &String| guest.get(name).is_some_and(|outcome| !outcome.passed()) && local.get(name).is_some_and(|outcome| !outcome.passed());
     let waiting = counted.iter().map(|test| test.name.clone()).filter(waits).collect();
-    Ok(Results { all: host.len(), counted, waiting, guest })
+    Ok(Results { all: suite.tests.len(), on_linux: host.len(), counted, waiting, guest })
 }

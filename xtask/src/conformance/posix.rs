@@ -36,6 +36,7 @@ pub(super) fn prepare(names: Option<&[&str]>) -> Result<Suite> {
         // Some run `sleep` and a shell.
         options: ["--package", "coreutils", "--add", "/bin/sh"].map(str::to_owned).to_vec(),
         memory: "1G",
+        by: Vec::new(),
         tests,
     })
 }

@@ -26,6 +26,8 @@ pub(super) struct Suite {
     pub(super) options: Vec<String>,
     /// The machine's memory, as for `oxv run`.
     pub(super) memory: &'static str,
+    /// What runs the tests instead of the runner, with its arguments; empty for the runner itself.
+    pub(super) by: Vec<String>,
     /// Its tests.
     pub(super) tests: Vec<Test>,
 }
@@ -51,6 +53,11 @@ impl Outcome {
     /// A program of tests that has none of the wanted name succeeds, too, but passes nothing.
     pub(super) fn passed(&self) -> bool {
         self.how == "exit 0" && !self.said.starts_with("test result: ok. 0 passed")
+    }
+
+    /// The processor time that a test says it took, in milliseconds; 0 if it does not say so.
+    pub(super) fn took_ms(&self) -> u64 {
+        self.said.strip_prefix("passed in ").and_then(|seconds| seconds.parse().ok()).map_or(0, |seconds: f64| (seconds * 1000.0) as u64)
     }
 }
 
@@ -113,10 +120,14 @@ fn write_list(suite: &Suite, tests: &[Test]) -> Result<PathBuf> {
     Ok(list)
 }
 
-fn arguments(list: &Path, plan: &Plan) -> Vec<String> {
+fn arguments(suite: &Suite, list: &Path, plan: &Plan) -> Vec<String> {
     let mut words = vec![list.to_string_lossy().into_owned(), plan.seconds.to_string(), plan.parallel.to_string()];
     words.extend((plan.sockets == Sockets::Local).then(|| "local".to_owned()));
     words.extend(plan.urgent.then(|| "urgent".to_owned()));
+    if !suite.by.is_empty() {
+        words.push("by".to_owned());
+        words.extend_from_slice(&suite.by);
+    }
     words
 }
 
@@ -130,7 +141,7 @@ pub(super) fn host(suite: &Suite, tests: &[Test], plan: &Plan) -> Result<Outcome
     }
     let list = write_list(suite, tests)?;
     let mut command = Command::new(program()?);
-    command.args(arguments(&list, plan)).env_clear().envs(ENVIRONMENT).stdin(Stdio::null());
+    command.args(arguments(suite, &list, plan)).env_clear().envs(ENVIRONMENT).stdin(Stdio::null());
     let (outcomes, end) = follow(command, plan, Keeper::open(suite.name, plan.linux())?)?;
     if end != End::Done {
         bail!("the tests did not end on this machine; {} had", outcomes.len());
@@ -171,7 +182,7 @@ fn machine(suite: &Suite, tests: &[Test], plan: &Plan) -> Result<Command> {
         command.arg("--add").arg(program);
     }
     // The list comes through standard input, so that the image is the same one for every part of a suite.
-    let words = arguments(Path::new("/dev/stdin"), &Plan { sockets: Sockets::All, ..*plan });
+    let words = arguments(suite, Path::new("/dev/stdin"), &Plan { sockets: Sockets::All, ..*plan });
     command.args(&suite.options).arg("--").arg(runner).args(words).stdin(std::fs::File::open(list)?);
     Ok(command)
 }

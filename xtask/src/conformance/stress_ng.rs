@@ -11,7 +11,7 @@ use super::runner::{Suite, Test};
 const PROGRAM: &str = "/usr/bin/stress-ng";
 /// The stressors, with what they need besides.
 const STRESSORS: &str = "access affinity aio aiol alarm atomic bad-altstack branch bsearch cache cap chattr chdir chmod chown chroot clock clone close context \
-    copy-file:--copy-file-bytes:32m cpu daemon dekker dentry dir dirdeep dirmany dnotify dup dynlib enosys env epoll:--epoll-domain:unix eventfd \
+    copy-file:--copy-file-bytes:128m cpu daemon dekker dentry dir dirdeep dirmany dnotify dup dynlib enosys env epoll:--epoll-domain:unix eventfd \
     exec exit-group fallocate:--fallocate-bytes:32m far-branch fault fcntl fiemap fifo file-ioctl filename flock fork forkheavy fp-error fpunch \
     fstat full funccall futex get getdent getrandom goto handle hash hdd:--hdd-bytes:32m hrtimers icache inode-flags inotify io \
     iomix:--iomix-bytes:32m ioprio itimer kcmp kill landlock lease link loadavg locka lockbus lockf lockofd longjmp lsearch madvise malloc \
@@ -52,6 +52,7 @@ pub(super) fn prepare(seconds: u64) -> Result<Suite> {
         name: "stress-ng",
         title: "stress-ng, by stressor".to_owned(),
         memory: "1536M",
+        by: Vec::new(),
         options: ["--package", "stress-ng"].map(str::to_owned).to_vec(),
         tests: STRESSORS.split_whitespace().map(one).chain([together]).collect(),
     })
