@@ -35,6 +35,15 @@ pub struct PmTimer {
     pub bits: u32,
 }
 
+/// A 16-bit write to a port that switches the machine off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PowerOff {
+    /// Where.
+    pub port: u16,
+    /// What.
+    pub value: u16,
+}
+
 /// What a kernel without an AML interpreter needs from the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fadt {
@@ -55,6 +64,13 @@ pub struct Fadt {
 }
 
 impl Fadt {
+    /// What switches the machine off, which calls that state `sleep_type`; `None` for hardware-reduced machines.
+    #[must_use]
+    pub fn power_off(&self, sleep_type: u8) -> Option<PowerOff> {
+        // §4.8.3.2: SLP_TYP, and SLP_EN.
+        self.pm1a_control.map(|port| PowerOff { port, value: u16::from(sleep_type & 7) << 10 | 1 << 13 })
+    }
+
     /// Decodes a table, header included. Fields beyond its end are absent.
     #[must_use]
     pub fn new(table: &[u8]) -> Option<Self> {
@@ -127,6 +143,7 @@ mod tests {
         let memory = |address| Register { space: AddressSpace::Memory, address };
         assert_eq!(fadt.reset, Some((memory(0xfea0_0202), 0x42)));
         assert_eq!(fadt.sleep_control, Some(memory(0xfea0_0200)));
+        assert_eq!(fadt.power_off(5), None);
     }
 
     #[test]
@@ -136,6 +153,7 @@ mod tests {
         assert_eq!(fadt.reset, Some((Register { space: AddressSpace::Port, address: 0xcf9 }, 0x0f)));
         assert_eq!(fadt.pm1a_control, Some(0x604));
         assert_eq!(fadt.century, Some(0x32));
+        assert_eq!(fadt.power_off(5), Some(PowerOff { port: 0x604, value: 0x3400 }));
         assert!(!lacks_cmos_clock(Q35_FACP));
     }
 

@@ -170,6 +170,8 @@ pub(crate) mod tests {
     pub(crate) const MICROVM_APIC: &[u8] = include_bytes!("../../tests/tables/microvm-apic.bin");
     pub(crate) const MICROVM_FACP: &[u8] = include_bytes!("../../tests/tables/microvm-facp.bin");
     pub(crate) const MICROVM_DSDT: &[u8] = include_bytes!("../../tests/tables/microvm-dsdt.bin");
+    /// QEMU 7.2's microvm with `pcie=on` and two devices.
+    pub(crate) const MICROVM_PCIE_DSDT: &[u8] = include_bytes!("../../tests/tables/microvm-pcie-dsdt.bin");
     pub(crate) const Q35_APIC: &[u8] = include_bytes!("../../tests/tables/q35-apic.bin");
     pub(crate) const Q35_FACP: &[u8] = include_bytes!("../../tests/tables/q35-facp.bin");
     pub(crate) const Q35_HPET: &[u8] = include_bytes!("../../tests/tables/q35-hpet.bin");
