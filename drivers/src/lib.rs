@@ -6,7 +6,7 @@
 //! device, collects finished buffers and wakes waiting threads. All other functions are for ordinary threads, which
 //! sleep on [`sync::WaitQueue`]s.
 //!
-//! [`serial`] and [`debug_exit`] are for the kernel's log, its panic path and its end; they need nothing at all.
+//! [`msix`] is the table by which PCI devices of any kind interrupt. [`serial`] and [`debug_exit`] are for the kernel's log, its panic path and its end; they need nothing at all.
 
 #![cfg_attr(not(test), no_std)]
 
@@ -14,6 +14,7 @@ extern crate alloc;
 
 pub mod debug_exit;
 mod dma;
+pub mod msix;
 pub mod serial;
 pub mod virtio;
 pub mod virtio_balloon;

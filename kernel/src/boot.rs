@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "boot steps that may run only once, and link-time symbols")]
 
 use crate::machine::Machine;
-use crate::{clock, console, interrupt, log as kernel_log, mm, nmi, percpu, rcu, smp, thread, torture, trap, watchdog};
+use crate::{clock, console, interrupt, log as kernel_log, mm, nmi, percpu, power, rcu, smp, thread, torture, trap, watchdog};
 use addr::{PhysAddr, layout};
 use arch_x86_64::{apic, cpu, fpu, syscall};
 use core::ops::Range;
@@ -54,6 +54,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     kernel_log::init(machine.command_line.get("log"));
     torture::init(&machine.command_line); // only if asked for
     let _first = BOOT_INFO.set(BootInfo { command_line: machine.command_line, initrd: machine.initrd.clone() });
+    power::init(machine.power_off); // for where the emulator's exit device is missing
 
     apic::init(smp::map_local_apic());
     clock::init(&machine); // TSC frequency, time of day

@@ -1,9 +1,10 @@
 //! Finding the machine's devices and starting their drivers, each with a thread for its interrupts.
 #![expect(unsafe_code, reason = "hands device registers and memory to drivers")]
 
+use crate::interrupt::{self, Interrupts};
 use crate::machine::Machine;
 use crate::mm::{self, ContiguousFrames};
-use crate::{clock, interrupt};
+use crate::{clock, pci};
 use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -12,7 +13,7 @@ use arch_x86_64::ioapic::Line;
 use core::ptr::NonNull;
 use drivers::DmaMemory;
 use drivers::virtio::mmio::MmioTransport;
-use drivers::virtio::DynTransport;
+use drivers::virtio::{DynTransport, device_id};
 use drivers::virtio_balloon::Balloon;
 use drivers::virtio_console::{Console, Port, PortError};
 use drivers::virtio_rng::Rng;
@@ -20,10 +21,6 @@ use linux_abi::Errno;
 use platform::virtio_mmio::{Polarity, VirtioMmio};
 use sync::{Mutex, OnceCell};
 
-/// Virtio device ids (virtio 1.2, §5).
-const DEVICE_CONSOLE: u32 = 3;
-const DEVICE_ENTROPY: u32 = 4;
-const DEVICE_BALLOON: u32 = 5;
 /// How long a thread without memory waits for the host to take back an earlier request for pages.
 const DEFLATE_LIMIT_NS: u64 = 1_000_000_000;
 /// Smaller machines do without a balloon: its buffers and threads take 100 KiB.
@@ -37,7 +34,32 @@ static CONSOLE: OnceCell<Arc<Console>> = OnceCell::new();
 static RNG: OnceCell<Arc<Rng>> = OnceCell::new();
 static BALLOON: OnceCell<Arc<Balloon>> = OnceCell::new();
 /// Devices that the program does not need to start.
-static LATE: Mutex<Vec<(u32, Line, DynTransport)>> = Mutex::new(Vec::new());
+static LATE: Mutex<Vec<Found>> = Mutex::new(Vec::new());
+
+/// Where a device was found.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    /// At these registers.
+    Memory(PhysAddr),
+    /// On a PCI bus.
+    Pci(::pci::Address),
+}
+
+impl core::fmt::Display for Place {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Memory(base) => write!(f, "at {base}"),
+            Self::Pci(at) => write!(f, "{at} on PCI"),
+        }
+    }
+}
+
+/// A device that can be driven.
+pub(crate) struct Found {
+    pub(crate) transport: DynTransport,
+    pub(crate) interrupts: Interrupts,
+    pub(crate) place: Place,
+}
 
 /// Memory for devices: frames that are never given back.
 struct Dma;
@@ -58,11 +80,12 @@ pub(crate) fn init(machine: &Machine) {
     let mut mapped = Vec::new();
     for slot in &machine.virtio_mmio {
         match probe(slot, &mut mapped) {
-            Ok(Some(transport)) => start(slot, Box::new(transport)),
+            Ok(Some(transport)) => start(found(slot, transport)),
             Ok(None) => {}
             Err(error) => log::error!("device at {}: {error}", slot.base),
         }
     }
+    pci::devices(machine).into_iter().for_each(start);
     crate::control::start();
 }
 
@@ -81,37 +104,47 @@ fn probe(slot: &VirtioMmio, mapped: &mut Vec<(PhysAddr, VirtAddr)>) -> Result<Op
     unsafe { MmioTransport::probe(registers) }.device()
 }
 
-fn start(slot: &VirtioMmio, transport: DynTransport) {
+fn found(slot: &VirtioMmio, transport: MmioTransport) -> Found {
     let line = Line { level: false, active_low: slot.polarity == Polarity::Low };
-    let outcome = match transport.device_id() {
-        DEVICE_CONSOLE => start_console(slot.gsi, line, transport),
-        DEVICE_ENTROPY => start_rng(slot.gsi, line, transport),
-        DEVICE_BALLOON => {
-            LATE.lock().push((slot.gsi, line, transport));
+    Found { transport: Box::new(transport), interrupts: Interrupts::Line(slot.gsi, line), place: Place::Memory(slot.base) }
+}
+
+fn start(found: Found) {
+    let place = found.place;
+    let outcome = match found.transport.device_id() {
+        device_id::CONSOLE if CONSOLE.get().is_none() => start_console(found),
+        device_id::ENTROPY if RNG.get().is_none() => start_rng(found),
+        device_id::BALLOON => {
+            LATE.lock().push(found);
+            Ok(())
+        }
+        device_id::CONSOLE | device_id::ENTROPY => {
+            log::warn!("virtio device {place}: there is one of its kind already");
             Ok(())
         }
         other => {
-            log::warn!("virtio device {other} at {}: no driver", slot.base);
+            log::warn!("virtio device {other} {place}: no driver");
             Ok(())
         }
     };
     if let Err(error) = outcome {
-        log::error!("virtio device at {}: {error}", slot.base);
+        log::error!("virtio device {place}: {error}");
     }
 }
 
-fn start_console(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartError> {
-    let console = Console::new(transport, Box::new(Dma))?;
+fn start_console(found: Found) -> Result<(), StartError> {
+    let console = Console::new(found.transport, Box::new(Dma))?;
     let serviced = console.clone();
-    interrupt::spawn_irq_thread(gsi, line, SLOW_DEVICES, "virtio-console", move || serviced.service())?;
+    let service = move |sources| serviced.service(sources);
+    interrupt::spawn_irq_thread(found.interrupts, console.messages(), SLOW_DEVICES, "virtio-console", service)?;
     let _first = CONSOLE.set(console);
     Ok(())
 }
 
-fn start_rng(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartError> {
-    let rng = Arc::new(Rng::new(transport, &Dma)?);
+fn start_rng(found: Found) -> Result<(), StartError> {
+    let rng = Arc::new(Rng::new(found.transport, &Dma)?);
     let serviced = rng.clone();
-    interrupt::spawn_irq_thread(gsi, line, SLOW_DEVICES, "virtio-rng", move || serviced.service())?;
+    interrupt::spawn_irq_thread(found.interrupts, rng.messages(), SLOW_DEVICES, "virtio-rng", move |_| serviced.service())?;
     let _first = RNG.set(rng);
     Ok(())
 }
@@ -122,17 +155,18 @@ pub(crate) fn init_late() {
     if mm::memory_info().total_bytes() < LEAST_FOR_BALLOON {
         return;
     }
-    for (gsi, line, transport) in late {
-        if let Err(error) = start_balloon(gsi, line, transport) {
-            log::error!("virtio balloon: {error}");
+    for found in late {
+        let place = found.place;
+        if let Err(error) = start_balloon(found) {
+            log::error!("virtio balloon {place}: {error}");
         }
     }
 }
 
-fn start_balloon(gsi: u32, line: Line, transport: DynTransport) -> Result<(), StartError> {
-    let balloon = Arc::new(Balloon::new(transport, &Dma, Box::new(mm::Lender))?);
+fn start_balloon(found: Found) -> Result<(), StartError> {
+    let balloon = Arc::new(Balloon::new(found.transport, &Dma, Box::new(mm::Lender))?);
     let serviced = balloon.clone();
-    interrupt::spawn_irq_thread(gsi, line, SLOW_DEVICES, "virtio-balloon", move || serviced.service())?;
+    interrupt::spawn_irq_thread(found.interrupts, balloon.messages(), SLOW_DEVICES, "virtio-balloon", move |_| serviced.service())?;
     if balloon.can_report() {
         let reporting = balloon.clone();
         crate::thread::spawn("page-reporting", crate::thread::Class::Normal, move || report_free_pages(&reporting))?;

@@ -7,9 +7,9 @@ use addr::PhysAddr;
 use arch_x86_64::apic;
 use arrayvec::ArrayVec;
 use core::ops::Range;
-use platform::acpi::fadt::Fadt;
+use platform::acpi::fadt::{Fadt, PowerOff};
 use platform::acpi::madt::CpuState;
-use platform::acpi::{Tables, madt};
+use platform::acpi::{EcamRegion, Tables, dsdt, madt};
 use platform::cmdline::CommandLine;
 use platform::mptable::MpTable;
 use platform::memory_map::{self, MAX_REGIONS};
@@ -19,9 +19,22 @@ use platform::virtio_mmio::{self, VirtioMmio};
 /// Most I/O APICs and virtio-mmio slots looked at.
 const MAX_IO_APICS: usize = 8;
 const MAX_VIRTIO: usize = 32;
+/// Most segments and windows of PCI.
+const MAX_PCI: usize = 4;
 const LOW_MEMORY: u64 = 1 << 20;
 /// Where the PIT is connected on every PC (its ISA interrupt 0 is not), unless ACPI says otherwise.
 const PIT_GSI: u32 = 2;
+
+/// How PCI's configuration space is reached.
+#[derive(Debug)]
+pub(crate) enum PciConfiguration {
+    /// There is no PCI.
+    None,
+    /// Through ports 0xcf8 and 0xcfc, if something is there.
+    Ports,
+    /// In memory.
+    Memory(ArrayVec<EcamRegion, MAX_PCI>),
+}
 
 /// The machine as the loader and ACPI describe it.
 #[derive(Debug)]
@@ -33,8 +46,14 @@ pub(crate) struct Machine {
     pub(crate) io_apics: ArrayVec<madt::IoApic, MAX_IO_APICS>,
     pub(crate) virtio_mmio: ArrayVec<VirtioMmio, MAX_VIRTIO>,
     pub(crate) fadt: Option<Fadt>,
+    pub(crate) power_off: Option<PowerOff>,
     /// The line of the PIT.
     pub(crate) pit_gsi: u32,
+    pub(crate) pci: PciConfiguration,
+    /// Where devices that firmware left without addresses can have some.
+    pub(crate) pci_windows: ArrayVec<Range<u64>, MAX_PCI>,
+    /// The lines that the slots' pins are connected to in turn, if ACPI says it plainly.
+    pub(crate) pci_links: ArrayVec<u32, 4>,
     memory: platform::MemoryMap,
 }
 
@@ -54,7 +73,11 @@ impl Machine {
             io_apics: ArrayVec::new(),
             virtio_mmio: ArrayVec::new(),
             fadt: None,
+            power_off: None,
             pit_gsi: PIT_GSI,
+            pci: PciConfiguration::Ports,
+            pci_windows: ArrayVec::new(),
+            pci_links: ArrayVec::new(),
             memory: info.memory,
         };
         machine.add_cpu(initial_apic_id());
@@ -77,10 +100,25 @@ impl Machine {
             self.io_apics.extend(madt.io_apics().take(MAX_IO_APICS));
             self.pit_gsi = madt.source_overrides().find(|source| source.irq == 0).map_or(PIT_GSI, |source| source.gsi);
         }
-        if let Some(dsdt) = tables.dsdt() {
-            self.virtio_mmio.extend(platform::acpi::dsdt::virtio_mmio_devices(dsdt).take(MAX_VIRTIO));
-        }
         self.fadt = tables.fadt();
+        let dsdt = tables.dsdt();
+        let has_ports = |fadt: &Fadt| fadt.pm1a_control.is_some();
+        self.power_off = self.fadt.filter(has_ports).and_then(|fadt| fadt.power_off(dsdt::sleep_type_s5(dsdt?)?));
+        if let Some(dsdt) = dsdt {
+            self.virtio_mmio.extend(dsdt::virtio_mmio_devices(dsdt).take(MAX_VIRTIO));
+        }
+        let mut regions: ArrayVec<_, MAX_PCI> = tables.ecam_regions().take(MAX_PCI).collect();
+        let dsdt = dsdt.unwrap_or_default();
+        if regions.is_empty() {
+            regions.extend(dsdt::pci_configuration(dsdt));
+        }
+        if !regions.is_empty() {
+            self.pci = PciConfiguration::Memory(regions);
+            self.pci_windows.extend(dsdt::pci_windows(dsdt).take(MAX_PCI));
+            self.pci_links.extend(dsdt::pci_links(dsdt).take(4));
+        } else if self.fadt.is_some_and(|fadt| fadt.hardware_reduced) {
+            self.pci = PciConfiguration::None;
+        }
     }
 
     fn add_cpu(&mut self, apic_id: u32) {

@@ -151,7 +151,7 @@ pub(crate) fn send_owed() {
 static HELD: Mutex<()> = Mutex::new(());
 static RELEASED: AtomicBool = AtomicBool::new(false);
 
-/// Does what a test asks for by writing to `/dev/oxv-torture`: a word, and for some a time in milliseconds.
+/// Does what a test asks for by writing to `/dev/oxv-torture`: a word, and for some a time in milliseconds or the number of a CPU.
 ///
 /// Context: thread, may sleep.
 ///
@@ -169,6 +169,7 @@ pub fn request(text: &str) -> Result<(), Errno> {
             let _guard = PreemptGuard::new();
             compute(millis);
         }
+        "move-interrupts" => crate::interrupt::move_threads(usize::try_from(millis).unwrap_or(usize::MAX))?,
         "overflow" => drop(deeper(millis)),
         "double-fault" => crate::trap::double_fault(),
         "panic-twice" => panic!("{}", PanicsAgain),

@@ -1,7 +1,7 @@
 //! A virtio device for tests: a transport that records what the driver does, and the device's side of its queues.
 #![expect(unsafe_code, reason = "provides DMA memory")]
 
-use super::{InterruptCause, Transport};
+use super::{Error, InterruptCause, Transport};
 use crate::DmaMemory;
 use addr::PhysAddr;
 use std::collections::HashMap;
@@ -24,6 +24,8 @@ pub(crate) struct FakeTransport {
     pub(crate) interrupt: AtomicU8,
     pub(crate) queues: Mutex<HashMap<u16, Device>>,
     pub(crate) notified: Mutex<Vec<u16>>,
+    /// 0: it has a line.
+    pub(crate) messages: u16,
 }
 
 /// The transport, shared between driver and test.
@@ -92,8 +94,15 @@ impl Transport for Fake {
     fn max_queue_size(&self, queue: u16) -> u16 {
         self.0.queue_sizes.get(usize::from(queue)).copied().unwrap_or(0)
     }
-    fn set_queue(&self, queue: u16, size: u16, addresses: [PhysAddr; 3]) {
+    fn set_queue(&self, queue: u16, size: u16, addresses: [PhysAddr; 3]) -> Result<(), Error> {
         self.0.queues.lock().expect("the test holds").insert(queue, Device::new(size, addresses));
+        Ok(())
+    }
+    fn messages(&self) -> u16 {
+        self.0.messages
+    }
+    fn queue_message(&self, queue: u16) -> Option<u16> {
+        (self.0.messages > 0).then(|| (queue + 1).min(self.0.messages - 1))
     }
     fn notify(&self, queue: u16) {
         self.0.notified.lock().expect("the test holds").push(queue);
@@ -132,7 +141,7 @@ unsafe impl DmaMemory for FakeMemory {
 }
 
 mod tests {
-    use super::super::{Error, feature, negotiate, read_config};
+    use super::super::{feature, negotiate, read_config};
     use super::*;
 
     fn fake(change: impl FnOnce(&mut FakeTransport)) -> Fake {

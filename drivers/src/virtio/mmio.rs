@@ -127,7 +127,7 @@ impl Transport for MmioTransport {
         u16::try_from(self.read(register::QUEUE_SIZE_MAX)).unwrap_or(virtqueue::MAX_SIZE)
     }
 
-    fn set_queue(&self, queue: u16, size: u16, addresses: [PhysAddr; 3]) {
+    fn set_queue(&self, queue: u16, size: u16, addresses: [PhysAddr; 3]) -> Result<(), Error> {
         self.write(register::QUEUE_SELECT, queue.into());
         self.write(register::QUEUE_SIZE, size.into());
         for (low, address) in register::QUEUE_ADDRESSES.into_iter().zip(addresses) {
@@ -135,6 +135,7 @@ impl Transport for MmioTransport {
             self.write(low + 4, (address.0 >> 32) as u32);
         }
         self.write(register::QUEUE_READY, 1);
+        Ok(())
     }
 
     fn notify(&self, queue: u16) {
@@ -226,7 +227,7 @@ mod tests {
         let w = window(MAGIC, 2, 3);
         let at = std::ptr::from_mut(w);
         let Slot::Device(device) = probe(w) else { panic!("a device") };
-        device.set_queue(5, 64, [PhysAddr(0x1_0000_1000), PhysAddr(0x2000), PhysAddr(0x3000)]);
+        device.set_queue(5, 64, [PhysAddr(0x1_0000_1000), PhysAddr(0x2000), PhysAddr(0x3000)]).expect("there are registers for it");
         device.set_status(0x0f);
         // SAFETY: leaked memory.
         let w = unsafe { &*at };

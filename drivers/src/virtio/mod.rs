@@ -1,8 +1,9 @@
 //! What all virtio drivers share: the [`Transport`] to a device, and the start of one (virtio 1.2 §3.1).
 //!
-//! [`mmio`] is the only transport so far. Devices are found by `platform::acpi` or the command line.
+//! [`mmio`] finds its devices by `platform::acpi` or the command line, [`pci`] by the configuration space of a bus.
 
 pub mod mmio;
+pub mod pci;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -74,7 +75,10 @@ pub trait Transport: Send + Sync {
     /// Largest size of a queue; 0 when the device does not have it.
     fn max_queue_size(&self, queue: u16) -> u16;
     /// Enables a queue of `size` descriptors with its table and rings at `addresses`.
-    fn set_queue(&self, queue: u16, size: u16, addresses: [PhysAddr; 3]);
+    ///
+    /// # Errors
+    /// [`Error::BadQueue`].
+    fn set_queue(&self, queue: u16, size: u16, addresses: [PhysAddr; 3]) -> Result<(), Error>;
     /// Tells the device that a queue has new chains.
     fn notify(&self, queue: u16);
     /// Reads and acknowledges the reasons of an interrupt.
@@ -85,6 +89,15 @@ pub trait Transport: Send + Sync {
     fn write_config_bytes(&self, offset: usize, bytes: &[u8]);
     /// A number that changes whenever the configuration does.
     fn config_generation(&self) -> u32;
+    /// How many messages the queues set up so far and the configuration use; 0: the device interrupts by a line.
+    fn messages(&self) -> u16 {
+        0
+    }
+    /// The message by which a queue interrupts; `None`: any interrupt may be its.
+    fn queue_message(&self, queue: u16) -> Option<u16> {
+        let _of_no_interest = queue;
+        None
+    }
 }
 
 /// Why a device could not be started or does not work any more.
@@ -185,6 +198,11 @@ pub fn read_config<const N: usize>(transport: &dyn Transport, offset: usize) -> 
         }
     }
     Err(Error::Broken)
+}
+
+/// Whether one of the interrupts of `sources`, bit N for message N, may be for this queue.
+pub(crate) fn concerns(transport: &dyn Transport, queue: u16, sources: u64) -> bool {
+    transport.queue_message(queue).is_none_or(|message| sources & 1 << message.min(63) != 0)
 }
 
 /// Services a device: acknowledges its interrupt and calls `drain`, until the device has nothing more to say. With an

@@ -102,7 +102,7 @@ fn set_queue<T>(transport: &dyn Transport, memory: &dyn DmaMemory, number: u16, 
     let rings = dma::region(memory, PAGE_SIZE)?;
     let options = Features { event_idx: features & feature::EVENT_IDX != 0, indirect: None };
     let queue = Virtqueue::new(size, rings, options)?;
-    transport.set_queue(number, size, queue.addresses());
+    transport.set_queue(number, size, queue.addresses())?;
     Ok(queue)
 }
 
@@ -158,6 +158,12 @@ impl Balloon {
         let balloon = Self { transport, guest, state: Mutex::new(state), serviced: WaitQueue::new() };
         balloon.state.lock().offer_statistics(&*balloon.transport, &balloon.guest.statistics());
         Ok(balloon)
+    }
+
+    /// Messages that the device interrupts by; 0: a line.
+    #[must_use]
+    pub fn messages(&self) -> u16 {
+        self.transport.messages()
     }
 
     /// Whether the host wants to know of free blocks.

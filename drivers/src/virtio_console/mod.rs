@@ -60,18 +60,22 @@ impl Rings {
         let memory = self.memory.slice(self.used, layout.bytes()).ok_or(Error::OutOfMemory)?;
         self.used += layout.bytes().next_multiple_of(16);
         let queue = Virtqueue::new(size, memory, Features { event_idx: self.event_idx, indirect: None })?;
-        transport.set_queue(index, size, queue.addresses());
+        transport.set_queue(index, size, queue.addresses())?;
         Ok(queue)
     }
 
     fn port(&mut self, transport: &dyn Transport, port: usize) -> Result<PortState, Error> {
-        // §5.3.2: port 0 has queues 0 and 1, port n > 0 has 2n + 2 and 2n + 3.
-        let first = if port == 0 { 0 } else { 2 * port as u16 + 2 };
+        let first = first_queue(port);
         let receive = Receive::new(first, self.queue(transport, first, receive::BUFFERS)?);
         let mut transmit_queue: Virtqueue<u64> = self.queue(transport, first + 1, transmit::CHAINS)?;
         transmit_queue.disable_interrupts();
         Ok(PortState::new(receive, Transmit::new(first + 1, transmit_queue)))
     }
+}
+
+/// The receive queue of a port; its transmit queue is the next (§5.3.2).
+const fn first_queue(port: usize) -> u16 {
+    if port == 0 { 0 } else { 2 * port as u16 + 2 }
 }
 
 /// The driver of one virtio-console device.
@@ -132,14 +136,20 @@ impl Console {
         })?
     }
 
+    /// Messages that the device interrupts by; 0: a line.
+    #[must_use]
+    pub fn messages(&self) -> u16 {
+        self.transport.messages()
+    }
+
     /// Acknowledges the device, handles control messages, collects buffers, wakes waiting threads; called by the
-    /// interrupt thread.
+    /// interrupt thread with the interrupts that came, bit N for message N.
     ///
     /// Context: thread; may sleep.
-    pub fn service(&self) {
+    pub fn service(&self, interrupts: u64) {
         virtio::service(&*self.transport, || {
             // An error was recorded by `checked`; there is nobody here to tell.
-            let _ = self.checked(|| self.service_queues());
+            let _ = self.checked(|| self.service_queues(interrupts));
         });
     }
 
@@ -159,14 +169,22 @@ impl Console {
         self.broken.load(Ordering::Acquire)
     }
 
-    fn service_queues(&self) -> Result<(), Error> {
+    fn service_queues(&self, interrupts: u64) -> Result<(), Error> {
+        let concerns = |first| [first, first + 1].iter().any(|&queue| virtio::concerns(&*self.transport, queue, interrupts));
+        if concerns(CONTROL_RECEIVE) {
+            self.service_control()?;
+        }
+        let mut ports = self.ports.iter().enumerate().filter(|&(port, _)| concerns(first_queue(port)));
+        ports.try_for_each(|(_, port)| port.service())
+    }
+
+    fn service_control(&self) -> Result<(), Error> {
         let mut control = self.control.lock();
         control.send_backlog(&*self.transport)?;
         while let Some(received) = control.next(&*self.transport)? {
             self.handle(&mut control, &received)?;
         }
-        drop(control);
-        self.ports.iter().try_for_each(PortState::service)
+        Ok(())
     }
 
     fn handle(&self, control: &mut Control, received: &Received) -> Result<(), Error> {

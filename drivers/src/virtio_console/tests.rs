@@ -39,12 +39,12 @@ fn with_port(features: u64) -> (Arc<Console>, Fake, Port) {
     let (console, fake) = started(features);
     assert_eq!(sent(&fake), Some((u32::MAX, control::DEVICE_READY, 1)));
     assert!(fake.send(CONTROL_RECEIVE, &message(1, PORT_ADD, 1, b"")));
-    console.service();
+    console.service(u64::MAX);
     assert_eq!(sent(&fake), Some((1, PORT_READY, 1)));
     assert_eq!(sent(&fake), Some((1, PORT_OPEN, 1)));
     assert!(fake.send(CONTROL_RECEIVE, &message(1, PORT_NAME, 1, b"data\0")));
     assert!(fake.send(CONTROL_RECEIVE, &message(1, PORT_OPEN, 1, b"")));
-    console.service();
+    console.service(u64::MAX);
     let port = console.port("data").expect("named");
     assert!(port.is_open());
     (console, fake, port)
@@ -66,9 +66,9 @@ fn a_thread_waits_for_its_port() {
         move || console.wait_port("late", None).map(|p| p.name().to_string())
     });
     fake.send(CONTROL_RECEIVE, &message(2, PORT_ADD, 1, b""));
-    console.service();
+    console.service(u64::MAX);
     fake.send(CONTROL_RECEIVE, &message(2, PORT_NAME, 1, b"late"));
-    console.service();
+    console.service(u64::MAX);
     assert_eq!(waiter.join().expect("no panic"), Ok("late".to_string()));
 }
 
@@ -86,7 +86,7 @@ fn ports_beyond_the_drivers_limit_are_turned_down() {
     sent(&fake);
     fake.send(CONTROL_RECEIVE, &message(8, PORT_ADD, 1, b""));
     fake.send(CONTROL_RECEIVE, &message(u32::MAX, PORT_ADD, 1, b""));
-    console.service();
+    console.service(u64::MAX);
     assert_eq!(sent(&fake), Some((8, PORT_READY, 0)));
     assert_eq!(sent(&fake), Some((u32::MAX, PORT_READY, 0)));
 }
@@ -100,7 +100,7 @@ fn data_is_read_in_order_and_the_end_comes_after_it() {
     fake.send(RX1, b"hello ");
     fake.send(RX1, b"world");
     fake.send(CONTROL_RECEIVE, &message(1, PORT_OPEN, 0, b""));
-    console.service();
+    console.service(u64::MAX);
     assert_eq!(port.available(), 11);
     assert_eq!(port.read(&mut buffer[..4], Wait::No), Ok(4));
     assert_eq!(port.read(&mut buffer, Wait::No), Ok(6));
@@ -154,7 +154,7 @@ fn pump(console: &Console, fake: &Fake, bytes: usize) -> Vec<u8> {
             Some(data) => all.extend(data),
             None => thread::yield_now(),
         }
-        console.service();
+        console.service(u64::MAX);
     }
     all
 }
@@ -200,10 +200,10 @@ fn a_reader_sleeps_until_data_comes() {
             if fake.send(RX1, &[1; 777]) {
                 left -= 1;
             }
-            console.service();
+            console.service(u64::MAX);
         }
         fake.send(CONTROL_RECEIVE, &message(1, PORT_OPEN, 0, b""));
-        console.service();
+        console.service(u64::MAX);
         assert_eq!(reader.join().expect("no panic"), 500 * 777);
     }
 }
@@ -235,7 +235,7 @@ fn pollers_hear_of_data_and_room() {
     let count = Arc::new(Count(AtomicUsize::new(0)));
     let registration = port.read_queue().register(count.clone());
     fake.send(RX1, b"x");
-    console.service();
+    console.service(u64::MAX);
     assert!(count.0.load(SeqCst) > 0 && port.is_readable());
     drop(registration);
     assert_eq!(port.write(&vec![0; 1 << 20], Wait::No), Ok(131_072));
@@ -243,7 +243,7 @@ fn pollers_hear_of_data_and_room() {
     let _registration = port.write_queue().register(count.clone());
     assert!(!port.is_writable());
     fake.receive(TX1);
-    console.service();
+    console.service(u64::MAX);
     assert!(count.0.load(SeqCst) > 0 && port.is_writable());
 }
 
@@ -254,7 +254,7 @@ fn scarce_memory_means_smaller_buffers() {
     let console = Console::new(Box::new(fake.clone()), Box::new(FakeMemory(21.into()))).expect("starts");
     fake.send(CONTROL_RECEIVE, &message(1, PORT_ADD, 1, b""));
     fake.send(CONTROL_RECEIVE, &message(1, PORT_NAME, 1, b"data"));
-    console.service();
+    console.service(u64::MAX);
     let port = console.port("data").expect("named");
     assert_eq!(port.write(&[1; 5000], Wait::No), Ok(4096));
 }
@@ -266,7 +266,7 @@ fn broken(act: impl FnOnce(&Fake)) {
         move || port.read(&mut [0; 10], Wait::FOREVER)
     });
     act(&fake);
-    console.service();
+    console.service(u64::MAX);
     assert_eq!(reader.join().expect("no panic"), Err(PortError::Device(Error::Broken)));
     assert!(console.is_broken() && port.is_readable() && port.is_writable());
     assert_eq!(port.write(b"x", Wait::FOREVER), Err(PortError::Device(Error::Broken)));
@@ -289,7 +289,7 @@ fn a_device_that_asks_and_never_listens_is_broken() {
     let (console, fake) = started(0);
     for _ in 0..2000 {
         fake.send(CONTROL_RECEIVE, &message(9, PORT_ADD, 1, b""));
-        console.service();
+        console.service(u64::MAX);
     }
     assert!(console.is_broken());
 }
@@ -307,7 +307,7 @@ fn odd_control_messages_are_ignored() {
     ];
     for m in odd {
         fake.send(CONTROL_RECEIVE, m);
-        console.service();
+        console.service(u64::MAX);
     }
     assert!(!console.is_broken());
     assert_eq!(port.name(), "data");
@@ -339,8 +339,8 @@ fn an_interrupt_that_never_ends_does_not_hold_the_thread_for_ever() {
         fn max_queue_size(&self, queue: u16) -> u16 {
             self.0.max_queue_size(queue)
         }
-        fn set_queue(&self, queue: u16, size: u16, addresses: [addr::PhysAddr; 3]) {
-            self.0.set_queue(queue, size, addresses);
+        fn set_queue(&self, queue: u16, size: u16, addresses: [addr::PhysAddr; 3]) -> Result<(), Error> {
+            self.0.set_queue(queue, size, addresses)
         }
         fn notify(&self, queue: u16) {
             self.0.notify(queue);
@@ -355,5 +355,32 @@ fn an_interrupt_that_never_ends_does_not_hold_the_thread_for_ever() {
     }
     let nagging = Nagging(fake(FEATURE_MULTIPORT));
     let console = Console::new(Box::new(nagging), Box::new(FakeMemory::plenty())).expect("starts");
-    console.service();
+    console.service(u64::MAX);
+}
+
+#[test]
+fn an_interrupt_of_one_queue_has_no_other_looked_at() {
+    let fake = Fake(Arc::new(FakeTransport {
+        features: feature::VERSION_1 | FEATURE_MULTIPORT,
+        config: vec![80, 0, 25, 0, 31, 0, 0, 0].into(),
+        queue_sizes: vec![128; 64],
+        messages: 32,
+        ..Default::default()
+    }));
+    let console = Console::new(Box::new(fake.clone()), Box::new(FakeMemory::plenty())).expect("starts");
+    assert_eq!(console.messages(), 32);
+    let raised_by = |queue: u16| 1 << (queue + 1);
+    fake.send(CONTROL_RECEIVE, &message(1, PORT_ADD, 1, b""));
+    fake.send(CONTROL_RECEIVE, &message(1, PORT_NAME, 1, b"data"));
+    console.service(raised_by(RX1));
+    assert!(console.port("data").is_none());
+    console.service(raised_by(CONTROL_RECEIVE));
+    let port = console.port("data").expect("named");
+    let reader = thread::spawn(move || {
+        let mut byte = [0];
+        port.read(&mut byte, Wait::FOREVER).map(|_| byte[0])
+    });
+    fake.send(RX1, b"x");
+    console.service(raised_by(RX1));
+    assert_eq!(reader.join().expect("no panic"), Ok(b'x'));
 }

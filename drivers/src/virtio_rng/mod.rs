@@ -40,12 +40,18 @@ impl Rng {
         let rings = dma::region(memory, PAGE_SIZE)?;
         let options = Features { event_idx: features & feature::EVENT_IDX != 0, indirect: None };
         let queue = Virtqueue::new(size, rings, options)?;
-        transport.set_queue(REQUESTS, size, queue.addresses());
+        transport.set_queue(REQUESTS, size, queue.addresses())?;
         virtio::start(&*transport);
         let buffer = dma::region(memory, PAGE_SIZE)?;
         let mut pool = Pool { queue, buffer, taken: 0, filled: 0, broken: false };
         pool.request(&*transport);
         Ok(Self { transport, pool: Mutex::new(pool), refilled: WaitQueue::new() })
+    }
+
+    /// Messages that the device interrupts by; 0: a line.
+    #[must_use]
+    pub fn messages(&self) -> u16 {
+        self.transport.messages()
     }
 
     /// Fills `bytes`, sleeping for the device as often as needed.
