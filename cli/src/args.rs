@@ -149,6 +149,9 @@ pub(crate) struct MachineArgs {
     /// Virtual CPUs, 1 to 64
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) smp: String,
+    /// The kind of machine: `microvm` starts fastest; the others have PCI, on `pc` without memory-mapped configuration
+    #[arg(long, value_enum, default_value_t = MachineKind::Microvm)]
+    pub(crate) machine: MachineKind,
     /// `kvm` hardware virtualisation, `tcg` emulation, `auto` the first where this machine really offers it
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
@@ -184,6 +187,19 @@ pub(crate) enum Accel {
     Auto,
     Kvm,
     Tcg,
+}
+
+/// Which of the emulator's machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MachineKind {
+    /// No buses: devices at fixed addresses.
+    Microvm,
+    /// The same with a PCI Express bus, on which the devices are.
+    MicrovmPcie,
+    /// A PC of the kind that clouds offer: PCI Express.
+    Q35,
+    /// An older PC: PCI.
+    Pc,
 }
 
 /// Whether the machine has a memory balloon.

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::args::{Accel, Balloon};
+use crate::args::{Accel, Balloon, MachineKind};
 use crate::console::{self, Terminals};
 use crate::control::ToGuest;
 use crate::error::{Error, Result};
@@ -17,16 +17,45 @@ use crate::{kvm, orphan};
 const DEFAULT_QEMU: &str = "qemu-system-x86_64";
 /// Where `cargo xtask build` leaves the kernel, from `target/release/`.
 const KERNEL_IN_TARGET: &str = "../kernel/x86_64-unknown-linux-gnu/kernel/oxv-kernel";
-const MACHINE: &str = "microvm,acpi=on,rtc=on,pit=on,isa-serial=on,pic=on";
 /// Free memory is reported to the host, and what the host holds comes back when the program needs it.
-const BALLOON: &str = "virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on";
+const BALLOON: &str = "id=balloon,free-page-reporting=on,deflate-on-oom=on";
 /// The ports of the virtio console device, in the guest's numbering.
 const PORTS: [&str; 4] = ["control", "stdin", "stdout", "stderr"];
+
+impl MachineKind {
+    /// The emulator's name for it, without what no program here needs.
+    const fn emulators(self) -> &'static str {
+        match self {
+            Self::Microvm => "microvm,acpi=on,rtc=on,pit=on,isa-serial=on,pic=on",
+            Self::MicrovmPcie => "microvm,acpi=on,rtc=on,pit=on,isa-serial=on,pic=on,pcie=on",
+            Self::Q35 => "q35,sata=off,smbus=off,vmport=off",
+            Self::Pc => "pc,smbus=off,vmport=off",
+        }
+    }
+
+    /// The emulator's name for a kind of virtio device there: on the bus, of the modern kind; else at an address of its own.
+    fn device(self, kind: &str) -> String {
+        match self {
+            Self::Microvm => format!("virtio-{kind}-device"),
+            Self::MicrovmPcie | Self::Q35 | Self::Pc => format!("virtio-{kind}-pci,disable-legacy=on"),
+        }
+    }
+
+    /// Bytes of memory below the devices' addresses, in which kernel and image must be, whatever the size of the machine.
+    pub(crate) const fn low_memory(self) -> u64 {
+        const GIB: u64 = 1 << 30;
+        match self {
+            Self::Q35 => 2 * GIB,
+            Self::Microvm | Self::MicrovmPcie | Self::Pc => 3 * GIB,
+        }
+    }
+}
 
 /// One virtual machine to be started.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) qemu: OsString,
+    pub(crate) kind: MachineKind,
     pub(crate) kernel: PathBuf,
     pub(crate) image: PathBuf,
     /// Bytes.
@@ -61,20 +90,22 @@ impl Machine {
         let mut add = |words: &[&dyn AsRef<OsStr>]| list.extend(words.iter().map(|w| w.as_ref().to_owned()));
         // In emulation `rep movsb` takes its bytes one by one. C libraries copy with vector registers unless the processor praises it.
         let (accel, cpu) = if self.accel == Accel::Kvm { ("kvm", "max") } else { ("tcg,thread=multi", "max,erms=off") };
-        add(&[&"-M", &MACHINE, &"-accel", &accel, &"-cpu", &cpu]);
+        add(&[&"-M", &self.kind.emulators(), &"-accel", &accel, &"-cpu", &cpu]);
         add(&[&"-nodefaults", &"-no-user-config", &"-display", &"none", &"-no-reboot"]);
         add(&[&"-m", &format!("{}K", self.memory / 1024), &"-smp", &self.cpus.to_string()]);
         add(&[&"-kernel", &self.kernel, &"-initrd", &self.image, &"-append", &self.command_line]);
         add(&[&"-global", &"virtio-mmio.force-legacy=false"]);
         add(&[&"-chardev", &chardev("com1", wiring), &"-serial", &"chardev:com1"]);
-        add(&[&"-device", &"isa-debug-exit,iobase=0xf4,iosize=0x04", &"-device", &"virtio-rng-device"]);
-        add(&[&"-device", &"virtio-serial-device,id=vs"]);
+        add(&[&"-device", &"isa-debug-exit,iobase=0xf4,iosize=0x04", &"-device", &self.kind.device("rng")]);
+        // On a bus: an interrupt for the configuration and one for each of a port's two queues, which are two more than there are ports.
+        let vectors = if self.kind == MachineKind::Microvm { String::new() } else { format!(",max_ports=8,vectors={}", 1 + 2 * (8 + 1)) };
+        add(&[&"-device", &format!("{},id=vs{vectors}", self.kind.device("serial"))]);
         for (index, port) in PORTS.iter().enumerate() {
             add(&[&"-chardev", &chardev(port, wiring)]);
             add(&[&"-device", &format!("virtserialport,bus=vs.0,nr={},chardev={port},name={port}", index + 1)]);
         }
         if self.balloon == Balloon::On {
-            add(&[&"-device", &BALLOON]);
+            add(&[&"-device", &format!("{},{BALLOON}", self.kind.device("balloon"))]);
         }
         if let Some(path) = &self.qmp {
             // A comma in an option's value is written twice.
@@ -215,6 +246,7 @@ mod tests {
     fn machine() -> Machine {
         Machine {
             qemu: "qemu".into(),
+            kind: MachineKind::Microvm,
             kernel: "/k".into(),
             image: "/my image".into(),
             memory: 64 << 20,
@@ -234,6 +266,18 @@ mod tests {
             assert!(command.contains(part), "{part} in {command}");
         }
         assert!(!command.contains("-gdb") && !command.contains("-qmp"));
+    }
+
+    #[test]
+    fn devices_are_where_the_machine_can_have_them() {
+        let command = machine().shell_command();
+        assert!(command.contains("-M microvm,") && command.contains("virtio-serial-device,id=vs") && !command.contains("-pci"));
+        for kind in [MachineKind::MicrovmPcie, MachineKind::Q35, MachineKind::Pc] {
+            let command = Machine { kind, ..machine() }.shell_command();
+            for device in ["virtio-rng-pci", "virtio-serial-pci,disable-legacy=on,id=vs", "virtio-balloon-pci,disable-legacy=on,id=balloon"] {
+                assert!(command.contains(device), "{device} in {command}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::args::{MachineArgs, RunArgs};
+use crate::args::{MachineArgs, MachineKind, RunArgs};
 use crate::build::{Progress, gather_reporting};
 use crate::console::{Terminals, say};
 use crate::error::{Error, Result, size};
@@ -20,8 +20,8 @@ const MIB: u64 = 1 << 20;
 const DEFAULT_MEMORY: u64 = 512 * MIB;
 /// What the kernel's own structures and the smallest program take beside kernel and image.
 const LEAST_MEMORY: u64 = 5 * MIB / 2;
-/// microvm has all memory for kernel and image below its device window.
-const LARGEST_IMAGE: u64 = 2600 * MIB;
+/// What kernel, firmware and the gaps between need of the memory below the devices.
+const BESIDE_IMAGE: u64 = 472 * MIB;
 
 /// Runs `oxv run`; returns the exit status.
 ///
@@ -35,11 +35,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     let seed = args.machine.torture_seed()?;
     let (image, tree) = prepare(args)?;
     let kernel = qemu::kernel()?;
-    let memory = choose_memory(memory, &image, &kernel)?;
+    let memory = choose_memory(memory, args.machine.machine, &image, &kernel)?;
     let (accel, why) = qemu::accelerator(args.machine.accel)?;
     let terminals = Terminals::of_this_process();
     let machine = Machine {
         qemu: qemu::emulator(),
+        kind: args.machine.machine,
         image: image.path.clone(),
         memory,
         cpus,
@@ -87,9 +88,10 @@ fn prepare(args: &RunArgs) -> Result<(Image, Option<Tree>)> {
 }
 
 /// The machine's memory: what was asked for, if it can do, or enough.
-fn choose_memory(given: Option<u64>, image: &Image, kernel: &Path) -> Result<u64> {
-    if image.size > LARGEST_IMAGE {
-        let cause = format!("it has {}, and at most {} can be loaded", size(image.size), size(LARGEST_IMAGE));
+fn choose_memory(given: Option<u64>, kind: MachineKind, image: &Image, kernel: &Path) -> Result<u64> {
+    let largest = kind.low_memory() - BESIDE_IMAGE;
+    if image.size > largest {
+        let cause = format!("it has {}, and at most {} can be loaded", size(image.size), size(largest));
         return Err(Error::BadImage { path: image.path.clone(), cause });
     }
     let kernel = std::fs::File::open(kernel).ok().and_then(|file| elf::parse(file).ok()).map_or(4 * MIB, |elf| elf.memory);
@@ -135,11 +137,13 @@ mod tests {
 
     #[test]
     fn memory_grows_with_the_image_and_too_little_is_refused() {
-        let choose = |given, size| choose_memory(given, &image(size), Path::new("/none"));
+        let choose = |given, size| choose_memory(given, MachineKind::Microvm, &image(size), Path::new("/none"));
         assert_eq!(choose(None, MIB).expect("default"), DEFAULT_MEMORY);
         assert!(choose(None, 1000 * MIB).expect("large") > 2000 * MIB);
         assert!(matches!(choose(Some(7 * MIB), MIB), Err(Error::MemoryTooSmall { .. })));
         assert_eq!(choose(Some(16 * MIB), MIB).expect("small"), 16 * MIB);
         assert!(matches!(choose(None, 3000 * MIB), Err(Error::BadImage { .. })));
+        assert!(choose(None, 2600 * MIB).is_ok());
+        assert!(matches!(choose_memory(None, MachineKind::Q35, &image(2000 * MIB), Path::new("/none")), Err(Error::BadImage { .. })));
     }
 }

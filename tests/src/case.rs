@@ -77,6 +77,8 @@ pub struct Case {
     pub add: Vec<String>,
     /// `--package` options for `oxv run`.
     pub packages: Vec<&'static str>,
+    /// The kind of machine; `None` is oxv's default.
+    pub machine: Option<&'static str>,
     /// Memory of the virtual machine; `None` is oxv's default.
     pub memory: Option<&'static str>,
     /// Numbers of virtual CPUs to run with.
@@ -105,6 +107,7 @@ impl Case {
             env: Vec::new(),
             add: Vec::new(),
             packages: Vec::new(),
+            machine: None,
             memory: None,
             cpus: vec![1, 2, 4],
             stderr: Stderr::Ignore,
@@ -126,6 +129,15 @@ impl Case {
     #[must_use]
     pub fn installed(name: impl Into<String>, path: &'static str) -> Self {
         Self::new(name, Program::Installed(path))
+    }
+
+    /// Sets the kind of machine, and calls the case after it.
+    #[must_use]
+    pub fn on(mut self, machine: &'static str) -> Self {
+        let what = self.name.rsplit('/').next().unwrap_or_default();
+        self.name = format!("machine/{machine}/{what}");
+        self.machine = Some(machine);
+        self
     }
 
     /// Sets the arguments.

@@ -6,6 +6,7 @@
 //! * [`compare`]: what differs, in words.
 //! * [`torture`], [`machine`]: the same under `oxv run --torture`, and stopping virtual CPUs from outside.
 //! * [`bad_input`], [`tty`], [`memory`]: tests that look at `oxv` itself: its messages, its terminal, its size.
+//! * [`machines`]: machines with PCI: their interrupts, the balloon, the watchdog, the power switch.
 //! * [`fuzz`]: system calls at random.
 //! * [`privileged`]: what only root may do, where the host's rights are not known.
 //! * [`mishaps`]: what the kernel reports when things go wrong in it, and a stopped virtual CPU that holds a mutex.
@@ -21,6 +22,7 @@ pub mod cases;
 pub mod compare;
 pub mod fuzz;
 pub mod machine;
+pub mod machines;
 pub mod memory;
 pub mod mishaps;
 pub mod privileged;

@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 pub fn all() -> Vec<Check> {
     let checks: [Entry; 3] = [
         ("memory/freed-is-the-hosts", freed_is_the_hosts),
-        ("memory/balloon", balloon),
+        ("memory/balloon", || balloon("microvm")),
         ("memory/the-largest-dies", the_largest_dies),
     ];
     checks.into_iter().map(|(name, run)| Check { name, run }).collect()
@@ -105,10 +105,10 @@ fn freed_is_the_hosts() -> Result<(), String> {
 }
 
 /// The host takes 160 of 256 MiB; when the program needs 128 of them, it gets them.
-fn balloon() -> Result<(), String> {
-    let path = paths::guest_dir("bad").join(format!("qmp-{}", std::process::id()));
+pub(crate) fn balloon(machine: &str) -> Result<(), String> {
+    let path = paths::guest_dir("bad").join(format!("qmp-{machine}-{}", std::process::id()));
     drop(std::fs::remove_file(&path));
-    let mut session = Session::start(&["--memory", "256M", "--qmp", &path.to_string_lossy()])?;
+    let mut session = Session::start(&["--machine", machine, "--memory", "256M", "--qmp", &path.to_string_lossy()])?;
     session.tell("use 16")?;
     let mut host = Qmp::connect(&path)?;
     host.command(r#"{"execute":"qmp_capabilities"}"#)?;

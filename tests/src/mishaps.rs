@@ -29,7 +29,7 @@ pub fn all() -> Vec<Check> {
     checks.into_iter().map(|(name, run)| Check { name, run }).collect()
 }
 
-fn oxv(cpus: u32, options: &[&str], program: &[&str]) -> Command {
+pub(crate) fn oxv(cpus: u32, options: &[&str], program: &[&str]) -> Command {
     let mut command = Command::new(paths::oxv());
     command.args(["run", "--cwd", "/", "--smp", &cpus.to_string()]).args(options).arg("--").args(program);
     command
@@ -41,7 +41,7 @@ fn compiled(source: &'static str) -> Result<String, String> {
 }
 
 /// Runs a command; it must exit so, and say all these words on standard error.
-fn expect(command: &mut Command, exit: i32, words: &[&str]) -> Result<String, String> {
+pub(crate) fn expect(command: &mut Command, exit: i32, words: &[&str]) -> Result<String, String> {
     let outcome = run::outcome(command, &Stdin::Empty, Duration::from_secs(120));
     let text = String::from_utf8_lossy(&outcome.stderr).into_owned();
     let missing: Vec<_> = words.iter().filter(|&&word| !text.contains(word)).collect();
@@ -121,35 +121,45 @@ fn machine_check() -> Result<(), String> {
 }
 
 fn watchdog(how: &str, exit: i32, word: &str) -> Result<(), String> {
+    watchdog_on("microvm", how, exit, word)
+}
+
+/// The watchdog on a kind of machine: the program gets stuck so, exits so, and the report has that word.
+pub(crate) fn watchdog_on(machine: &str, how: &str, exit: i32, word: &str) -> Result<(), String> {
     let program = compiled("hog.c")?;
     for cpus in [1, 2] {
-        let mut command = oxv(cpus, &["--watchdog=2", "--append", "torture=device"], &[&program, how]);
+        let mut command = oxv(cpus, &["--machine", machine, "--watchdog=2", "--append", "torture=device"], &[&program, how]);
         expect(&mut command, exit, &[word])?;
     }
     Ok(())
 }
 
 /// A program that talks by lines.
-struct Dialogue {
+pub(crate) struct Dialogue {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
 impl Dialogue {
-    fn start(command: &mut Command) -> Result<Self, String> {
+    pub(crate) fn start(command: &mut Command) -> Result<Self, String> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
         let lines = BufReader::new(child.stdout.take().expect("was piped")).lines();
         Ok(Self { child, lines })
     }
 
-    fn hear(&mut self, beginning: &str) -> Result<String, String> {
+    pub(crate) fn hear(&mut self, beginning: &str) -> Result<String, String> {
         match self.lines.next() {
             Some(Ok(line)) if line.starts_with(beginning) => Ok(line),
             other => Err(format!("{beginning:?} was expected, not {other:?}")),
         }
     }
 
-    fn say(&mut self, line: &str) -> Result<(), String> {
+    /// Ends the program's input.
+    pub(crate) fn close_input(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    pub(crate) fn say(&mut self, line: &str) -> Result<(), String> {
         let stdin = self.child.stdin.as_mut().expect("was piped");
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).map_err(|error| error.to_string())
     }

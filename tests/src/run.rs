@@ -80,6 +80,9 @@ pub fn guest_command(case: &Case, cpus: u32) -> Result<Command, toolchain::Unava
     for name in &case.packages {
         command.args(["--package", name]);
     }
+    if let Some(machine) = case.machine {
+        command.args(["--machine", machine]);
+    }
     if let Some(memory) = case.memory {
         command.args(["--memory", memory]);
     }

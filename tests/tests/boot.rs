@@ -5,7 +5,7 @@
 use guest_tests::case::Case;
 use guest_tests::run::{self, Outcome};
 use guest_tests::toolchain::Unavailable;
-use guest_tests::{bad_input, cases, compare, fuzz, memory, mishaps, privileged, torture, tty};
+use guest_tests::{bad_input, cases, compare, fuzz, machines, memory, mishaps, privileged, torture, tty};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
@@ -93,7 +93,7 @@ fn checks() -> impl Iterator<Item = Trial> {
     let checks = if host_only {
         tty::all()
     } else {
-        bad_input::all().into_iter().chain(tty::all()).chain(memory::all()).chain(mishaps::all()).chain(privileged::all()).chain(fuzz::all()).collect()
+        bad_input::all().into_iter().chain(tty::all()).chain(memory::all()).chain(mishaps::all()).chain(machines::all()).chain(privileged::all()).chain(fuzz::all()).collect()
     };
     checks.into_iter().map(|check| Trial::test(check.name, move || (check.run)().map_err(Failed::from)))
 }

@@ -1,6 +1,7 @@
 //! The list of boot tests.
 
 mod data;
+mod machines;
 mod programs;
 mod scenarios;
 mod semantics;
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(scenarios::all());
     cases.extend(servers::all());
     cases.extend(suites::all());
+    cases.extend(machines::all());
     cases
 }
 
