@@ -20,6 +20,7 @@ use vfs::inode::MapKind;
 use vfs::io::SliceSink;
 use vfs::ops::Context;
 use vfs::walk::Follow;
+use vfs::mount::MountMode;
 use vfs::{FileKind, Location};
 
 use crate::calls;
@@ -53,16 +54,42 @@ pub struct Request {
     pub argv: Vec<Vec<u8>>,
     /// `NAME=value` strings.
     pub envp: Vec<Vec<u8>>,
-    /// Who it runs as.
+    /// Who executes it.
     pub ids: Ids,
+    /// Whether set-id bits of the file count.
+    pub set_id: SetId,
     /// RLIMIT_STACK.
     pub stack_limit: u64,
     /// RLIMIT_AS.
     pub size_limit: u64,
+    /// RLIMIT_DATA.
+    pub data_limit: u64,
+}
+
+/// What set-user-ID and set-group-ID bits of a program do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetId {
+    /// They lend it the rights of the file's owner and group.
+    Lends,
+    /// Nothing (`PR_SET_NO_NEW_PRIVS`).
+    Ignored,
+}
+
+/// Whose rights a program has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rights {
+    /// Those of who executes it.
+    Own,
+    /// Others, or who executes it had others lent already (`AT_SECURE`).
+    Lent,
 }
 
 /// A loaded program.
 pub struct Loaded {
+    /// Who it runs as.
+    pub ids: Ids,
+    /// Whose rights it has.
+    pub rights: Rights,
     /// Its address space.
     pub space: Arc<AddressSpace>,
     /// Registers at the first instruction.
@@ -181,6 +208,25 @@ fn find(context: &Context<'_>, cwd: &Location, path: &[u8]) -> Result<Location, 
     check(context, context.lookup(cwd, path, Follow::Yes).map_err(Cause::File)?)
 }
 
+/// Who a program of `file` runs as (execve(2)).
+fn ids_in(file: &Location, ids: &Ids, set_id: SetId) -> Ids {
+    const SET_UID: u16 = 0o4000;
+    const SET_GID: u16 = 0o2000;
+    const GROUP_EXECUTE: u16 = 0o0010;
+    let mut ids = ids.clone();
+    let owner = file.inode().permissions();
+    let lends = set_id == SetId::Lends && !file.mount().mode().contains(MountMode::NO_SET_ID);
+    if lends && owner.mode & SET_UID != 0 {
+        ids.euid = owner.uid;
+    }
+    if lends && owner.mode & SET_GID != 0 && owner.mode & GROUP_EXECUTE != 0 {
+        ids.egid = owner.gid;
+    }
+    (ids.suid, ids.fsuid) = (ids.euid, ids.euid);
+    (ids.sgid, ids.fsgid) = (ids.egid, ids.egid);
+    ids
+}
+
 fn check(context: &Context<'_>, file: Location) -> Result<Location, Cause> {
     match file.inode().kind() {
         FileKind::Regular => {}
@@ -191,7 +237,7 @@ fn check(context: &Context<'_>, file: Location) -> Result<Location, Cause> {
 }
 
 /// Follows `#!` lines: the file that is really a program, with the arguments it gets.
-fn resolve(context: &Context<'_>, cwd: &Location, request: &mut Request) -> Result<Location, ExecError> {
+fn resolve(context: &Context<'_>, cwd: &Location, request: &mut Request) -> Result<(Location, Running), ExecError> {
     for depth in 0..=MAX_SCRIPTS {
         let path = request.path.clone();
         let fail = |cause| ExecError::new(&path, cause);
@@ -203,9 +249,10 @@ fn resolve(context: &Context<'_>, cwd: &Location, request: &mut Request) -> Resu
             (1.., Cause::File(e)) => fail(Cause::Interpreter(path.clone(), e)),
             (_, cause) => fail(cause),
         })?;
+        let running = Running::new(&**file.inode()).map_err(|e| fail(Cause::File(e)))?;
         let mut start = [0; script::MAX_LINE];
         let len = read_at(&file, 0, &mut start).map_err(|e| fail(Cause::File(e)))?;
-        let Some(line) = script::parse(&start[..len]) else { return Ok(file) };
+        let Some(line) = script::parse(&start[..len]) else { return Ok((file, running)) };
         let line = line.map_err(|e| fail(Cause::Script(e)))?;
         // The script's own name takes the place of argv[0].
         let mut argv = alloc::vec![line.interpreter.to_vec()];
@@ -222,6 +269,12 @@ fn resolve(context: &Context<'_>, cwd: &Location, request: &mut Request) -> Resu
 struct Opened {
     file: Location,
     image: Image,
+}
+
+/// A dynamic linker, to which nobody writes as long as it is being loaded.
+struct Interpreter {
+    elf: Opened,
+    _running: Running,
 }
 
 /// What went wrong with an ELF file: its contents, or reading it.
@@ -349,7 +402,12 @@ fn interpreter_path(opened: &Opened) -> Result<Option<Vec<u8>>, OpenError> {
 /// [`ExecError`].
 pub fn load(context: &Context<'_>, cwd: &Location, mut request: Request) -> Result<Loaded, ExecError> {
     let first_path = request.path.clone();
-    let file = resolve(context, cwd, &mut request)?;
+    let (file, running) = resolve(context, cwd, &mut request)?;
+    let ids = ids_in(&file, &request.ids, request.set_id);
+    let changed = ids.euid != request.ids.euid || ids.egid != request.ids.egid;
+    let lent = changed || ids.euid != ids.ruid || ids.egid != ids.rgid;
+    let rights = if lent { Rights::Lent } else { Rights::Own };
+    request.ids = ids;
     let path = request.path.clone();
     let fail = |cause| ExecError::new(&path, cause);
     let program = open_elf(file).map_err(|e| fail(program_cause(e)))?;
@@ -360,10 +418,11 @@ pub fn load(context: &Context<'_>, cwd: &Location, mut request: Request) -> Resu
     let memory = |e| fail(Cause::Memory(e));
     let space = AddressSpace::new().map_err(memory)?;
     calls::prepare(&space);
-    let mut loaded = place(&space, context, &program, interpreter.as_ref(), &request).map_err(|e| match e {
+    let mut loaded = place(&space, context, &program, interpreter.as_ref(), &request, rights).map_err(|e| match e {
         Errno::E2BIG => fail(Cause::TooManyArguments),
         e => memory(e),
     })?;
+    loaded.executable.running = Some(Arc::new(running));
     loaded.name = first_path.rsplit(|&b| b == b'/').next().unwrap_or_default().to_vec();
     Ok(loaded)
 }
@@ -375,16 +434,21 @@ fn program_cause(error: OpenError) -> Cause {
     }
 }
 
-fn open_interpreter(context: &Context<'_>, cwd: &Location, name: Vec<u8>) -> Result<Opened, Cause> {
+fn open_interpreter(context: &Context<'_>, cwd: &Location, name: Vec<u8>) -> Result<Interpreter, Cause> {
     let file = match find(context, cwd, &name) {
         Ok(file) => file,
         Err(Cause::File(e)) => return Err(Cause::Interpreter(name, e)),
         Err(_) => return Err(Cause::Interpreter(name, Errno::EACCES)),
     };
-    open_elf(file).map_err(|e| match e {
+    let running = match Running::new(&**file.inode()) {
+        Ok(running) => running,
+        Err(e) => return Err(Cause::Interpreter(name, e)),
+    };
+    let elf = open_elf(file).map_err(|e| match e {
         OpenError::Elf(e) => Cause::BadInterpreter(name, e),
         OpenError::Io(e) => Cause::Interpreter(name, e),
-    })
+    })?;
+    Ok(Interpreter { elf, _running: running })
 }
 
 /// Maps everything into `space` and builds the registers.
@@ -392,8 +456,9 @@ fn place(
     space: &Arc<AddressSpace>,
     context: &Context<'_>,
     program: &Opened,
-    interpreter: Option<&Opened>,
+    interpreter: Option<&Interpreter>,
     request: &Request,
+    rights: Rights,
 ) -> Result<Loaded, Errno> {
     let root = context.viewer.root;
     let stack_top = layout::USER_MAX - random_pages(STACK_PAGES);
@@ -401,11 +466,12 @@ fn place(
     space.set_mmap_base(VirtAddr(highest_mmap - random_pages(PIE_PAGES)));
     space.set_stack_limit(request.stack_limit);
     space.set_size_limit(request.size_limit);
+    space.set_data_limit(request.data_limit);
     let (_, plan) = load_image(space, program, root, Some(PIE_BASE + random_pages(PIE_PAGES)))?;
     space.set_brk_start(VirtAddr(plan.end + random_pages(BRK_PAGES)));
     let (base, entry) = match interpreter {
         Some(interpreter) => {
-            let (bias, interpreter_plan) = load_image(space, interpreter, root, None)?;
+            let (bias, interpreter_plan) = load_image(space, &interpreter.elf, root, None)?;
             (bias, interpreter_plan.entry)
         }
         None => (0, plan.entry),
@@ -425,19 +491,20 @@ fn place(
         euid: request.ids.euid,
         gid: request.ids.rgid,
         egid: request.ids.egid,
+        secure: u64::from(rights == Rights::Lent),
     };
     let stack = build_stack(space, stack_top, program.image.executable_stack, request, aux)?;
     let auxv = stack.bytes[(stack.auxv_start - stack.pointer) as usize..][..stack.auxv_len as usize].to_vec();
     let executable = Executable {
         location: Some(program.file.clone()),
-        running: Some(Arc::new(Running::new(&**program.file.inode()))),
+        running: None,
         args: (stack.arg_start, stack.arg_end),
         env: (stack.arg_end, stack.env_end),
         auxv,
         stack_start: stack.pointer,
     };
     let frame = TrapFrame { rip: entry, rsp: stack.pointer, ..TrapFrame::new() };
-    Ok(Loaded { space: space.clone(), frame, executable, name: Vec::new() })
+    Ok(Loaded { ids: request.ids.clone(), rights, space: space.clone(), frame, executable, name: Vec::new() })
 }
 
 fn build_stack(

@@ -14,11 +14,13 @@ use sync::{Interrupt, Mutex, WaitQueue};
 
 use crate::exit::FIRST_PID;
 use crate::jobs::{self, News};
-use crate::process::{self, ExitStatus, Process, Usage};
+use crate::process::{self, ExitStatus, Process, Task, Usage};
 
 /// A process's relatives.
 pub(crate) struct Family {
     parent: AtomicU32,
+    /// The thread of the parent that made it, or took it over.
+    maker: AtomicU32,
     children: Mutex<Vec<Arc<Process>>>,
     /// Woken when something happens to a child.
     changes: WaitQueue,
@@ -44,6 +46,7 @@ impl Family {
     pub(crate) fn new() -> Self {
         Self {
             parent: AtomicU32::new(0),
+            maker: AtomicU32::new(0),
             children: Mutex::new(Vec::new()),
             changes: WaitQueue::new(),
             end: Arc::new(WaitQueue::new()),
@@ -65,6 +68,19 @@ impl Family {
         self.parent.store(pid, Ordering::Release);
     }
 
+    /// Says which thread of the parent has made it.
+    pub(crate) fn set_maker(&self, tid: u32) {
+        self.maker.store(tid, Ordering::Relaxed);
+    }
+
+    /// The thread `tid` of the parent, whose family this is, goes on as `heir`, or leaves its children to that.
+    pub(crate) fn pass_children(&self, tid: u32, heir: u32) -> Vec<Arc<Process>> {
+        let children = self.children.lock();
+        let left: Vec<_> = children.iter().filter(|child| child.family.maker.load(Ordering::Relaxed) == tid).cloned().collect();
+        left.iter().for_each(|child| child.family.set_maker(heir));
+        left
+    }
+
     pub(crate) fn set_exit_signal(&self, number: u32) {
         self.exit_signal.store(number, Ordering::Relaxed);
     }
@@ -72,6 +88,7 @@ impl Family {
     /// Same parent, same signal at the end (`CLONE_PARENT`).
     pub(crate) fn become_sibling(&self, maker: &Self) {
         self.set_parent(maker.parent());
+        self.set_maker(maker.maker.load(Ordering::Relaxed));
         self.set_exit_signal(maker.exit_signal.load(Ordering::Relaxed));
     }
 
@@ -182,7 +199,7 @@ bitflags::bitflags! {
         const CONTINUED = 8;
         /// Leave what was found to be found again.
         const NOWAIT = 0x0100_0000;
-        /// Only children of this thread; no difference is made.
+        /// Only children of this thread.
         const NOTHREAD = 0x2000_0000;
         /// Children of both kinds.
         const ALL = 0x4000_0000;
@@ -192,8 +209,11 @@ bitflags::bitflags! {
 }
 
 impl WaitOptions {
-    /// Whether `child` is of the kind that is asked for.
-    fn about(self, child: &Process) -> bool {
+    /// Whether `child` is of the kind that the thread `tid` asks for.
+    fn about(self, child: &Process, tid: u32) -> bool {
+        if self.contains(Self::NOTHREAD) && child.family.maker.load(Ordering::Relaxed) != tid {
+            return false;
+        }
         let ordinary = child.family.exit_signal.load(Ordering::Relaxed) == Signal::SIGCHLD.number();
         self.contains(Self::ALL) || ordinary != self.contains(Self::CLONE)
     }
@@ -269,13 +289,14 @@ impl Change {
 ///
 /// # Errors
 /// `ECHILD` when no child matches, `ERESTARTSYS`.
-pub(crate) fn wait(process: &Process, which: Which, options: WaitOptions) -> Result<Option<Change>, Errno> {
+pub(crate) fn wait(task: &Task, which: Which, options: WaitOptions) -> Result<Option<Change>, Errno> {
+    let process = task.process();
     let mut gone = None;
     let look = || {
         let mut children = process.family.children.lock();
         let mut matching = false;
         let found = children.iter().enumerate().find_map(|(at, child)| {
-            let fits = which.matches(child) && options.about(child);
+            let fits = which.matches(child) && options.about(child, task.tid());
             matching |= fits;
             if fits { Change::look(child, options).map(|change| (at, change)) } else { None }
         });
@@ -338,15 +359,27 @@ fn hand_on_children(process: &Process) {
     }
     let reaper = find_reaper(process);
     for orphan in orphans {
-        if let Some(signal) = Signal::new(orphan.family.parent_death_signal.load(Ordering::Relaxed)) {
-            let info = SigInfo::from_process(signal, code::SI_USER, process.pid(), process.ids().ruid);
-            // A standard signal is never refused.
-            let _merged = orphan.send_signal(signal, info);
-        }
+        tell_of_death(process, &orphan);
         match &reaper {
             Some(reaper) => adopt(reaper, orphan),
             None => orphan.family.leave_to_nobody(orphan.pid()),
         }
+    }
+}
+
+/// The thread `tid` of `process` has ended, and others go on: its children are those of `heir`. What they wanted to be told when their parent ends, they
+/// are told (prctl(2), PR_SET_PDEATHSIG: "the parent" is a thread).
+pub(crate) fn thread_ended(process: &Process, tid: u32, heir: u32) {
+    for child in process.family.pass_children(tid, heir) {
+        tell_of_death(process, &child);
+    }
+}
+
+fn tell_of_death(parent: &Process, child: &Process) {
+    if let Some(signal) = Signal::new(child.family.parent_death_signal.load(Ordering::Relaxed)) {
+        let info = SigInfo::from_process(signal, code::SI_USER, parent.pid(), parent.ids().ruid);
+        // A standard signal is never refused.
+        let _merged = child.send_signal(signal, info);
     }
 }
 
@@ -363,6 +396,7 @@ fn find_reaper(process: &Process) -> Option<Arc<Process>> {
 
 fn adopt(reaper: &Arc<Process>, orphan: Arc<Process>) {
     orphan.family.set_parent(reaper.pid());
+    orphan.family.set_maker(reaper.pid());
     orphan.family.set_exit_signal(Signal::SIGCHLD.number());
     let ended = orphan.family.has_ended();
     reaper.family.add_child(orphan.clone());

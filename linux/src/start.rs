@@ -28,7 +28,7 @@ use vfs::walk::{Follow, Viewer};
 use vfs::{Location, MountTable, Timespec, erofs_fs};
 
 use crate::entry::Personality;
-use crate::exec::{self, Request};
+use crate::exec::{self, Request, SetId};
 use crate::exit::FIRST_PID;
 use crate::fdtable::FdTable;
 use crate::process::{self, FsState, Ids, Places, Process, Task};
@@ -183,6 +183,8 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
         ids: ids.clone(),
         stack_limit: 8 << 20,
         size_limit: u64::MAX,
+        data_limit: u64::MAX,
+        set_id: SetId::Ignored,
     };
     let loaded = root_context(&fs, &ids, |context, cwd| exec::load(context, cwd, request))
         .map_err(|e| Failure { code: e.exit_code(), message: e.to_string() })?;

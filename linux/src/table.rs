@@ -9,6 +9,9 @@
 
 #![expect(unsafe_code, reason = "defines link-time symbols that the entry code uses")]
 
+#[macro_use]
+mod macros;
+
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use arch_x86_64::TrapFrame;
@@ -45,99 +48,6 @@ pub struct Line {
     pub number: Sysno,
     /// How much of it is there.
     pub coverage: Coverage,
-}
-
-macro_rules! shim {
-    ($f:path, 0) => {{
-        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
-            to_register($f(ctx))
-        }
-        shim
-    }};
-    ($f:path, 1) => {{
-        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
-            let a = ctx.arg::<_, 0>();
-            to_register($f(ctx, a))
-        }
-        shim
-    }};
-    ($f:path, 2) => {{
-        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
-            let (a, b) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>());
-            to_register($f(ctx, a, b))
-        }
-        shim
-    }};
-    ($f:path, 3) => {{
-        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
-            let (a, b, c) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>());
-            to_register($f(ctx, a, b, c))
-        }
-        shim
-    }};
-    ($f:path, 4) => {{
-        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
-            let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
-            to_register($f(ctx, a, b, c, d))
-        }
-        shim
-    }};
-    ($f:path, 5) => {{
-        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
-            let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
-            let e = ctx.arg::<_, 4>();
-            to_register($f(ctx, a, b, c, d, e))
-        }
-        shim
-    }};
-    ($f:path, 6) => {{
-        extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
-            let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
-            let (e, f) = (ctx.arg::<_, 4>(), ctx.arg::<_, 5>());
-            to_register($f(ctx, a, b, c, d, e, f))
-        }
-        shim
-    }};
-}
-
-macro_rules! route {
-    () => {
-        Route::Full
-    };
-    (quiet) => {
-        Route::Quiet
-    };
-    (whole) => {
-        Route::Whole
-    };
-    (brief $function:ident) => {
-        if brief::PROVEN { Route::Brief } else { Route::Full }
-    };
-}
-
-macro_rules! brief_handler {
-    (brief $function:ident) => {
-        brief::$function
-    };
-    ($($route:ident)?) => {
-        unknown
-    };
-}
-
-macro_rules! coverage {
-    (full) => {
-        Coverage::Full
-    };
-    (partial($text:literal)) => {
-        Coverage::Partial($text)
-    };
 }
 
 macro_rules! table {
@@ -223,7 +133,7 @@ table! {
     rmdir => file::rmdir / 1, full;
     rename => file::rename / 2, full;
     renameat => file::renameat / 4, full;
-    renameat2 => file::renameat2 / 5, partial("no RENAME_WHITEOUT with RENAME_NOREPLACE");
+    renameat2 => file::renameat2 / 5, full;
     link => file::link / 2, full;
     linkat => file::linkat / 5, full;
     symlink => file::symlink / 2, full;
@@ -231,6 +141,7 @@ table! {
     readlink => file::readlink / 3, full;
     readlinkat => file::readlinkat / 4, full;
     getdents64 => file::getdents64 / 3, full;
+    getdents => file::getdents / 3, full;
     getcwd => file::getcwd / 2, full;
     chdir => file::chdir / 1, full;
     fchdir => file::fchdir / 1, full;
@@ -302,7 +213,7 @@ table! {
     eventfd => event::eventfd / 1, full;
     eventfd2 => event::eventfd2 / 2, full;
     timerfd_create => event::timerfd_create / 2, full;
-    timerfd_settime => event::timerfd_settime / 4, partial("an absolute time does not follow a clock that is set");
+    timerfd_settime => event::timerfd_settime / 4, full;
     timerfd_gettime => event::timerfd_gettime / 2, full;
     signalfd => event::signalfd / 3, full;
     signalfd4 => event::signalfd4 / 4, full;
@@ -315,12 +226,12 @@ table! {
     accept => socket::accept / 3, full;
     accept4 => socket::accept4 / 4, full;
     connect => socket::connect / 3, full;
-    sendto => socket::sendto / 6, partial("no SIGURG for MSG_OOB");
-    recvfrom => socket::recvfrom / 6, partial("no SIGURG for MSG_OOB");
-    sendmsg => socket::sendmsg / 3, partial("no SIGURG for MSG_OOB");
-    recvmsg => socket::recvmsg / 3, partial("no SIGURG for MSG_OOB");
-    sendmmsg => socket::sendmmsg / 4, partial("no SIGURG for MSG_OOB");
-    recvmmsg => socket::recvmmsg / 5, partial("no SIGURG for MSG_OOB");
+    sendto => socket::sendto / 6, full;
+    recvfrom => socket::recvfrom / 6, full;
+    sendmsg => socket::sendmsg / 3, full;
+    recvmsg => socket::recvmsg / 3, full;
+    sendmmsg => socket::sendmmsg / 4, full;
+    recvmmsg => socket::recvmmsg / 5, full;
     shutdown => socket::shutdown / 2, full;
     getsockopt => socket::getsockopt / 5, partial("SOL_SOCKET; no filters");
     setsockopt => socket::setsockopt / 5, partial("SOL_SOCKET; no filters");
@@ -358,7 +269,7 @@ table! {
     userfaultfd => userfault::userfaultfd / 1, partial("write protection with UFFD_FEATURE_WP_ASYNC alone");
     process_madvise => remote::process_madvise / 5, full;
     move_pages => remote::move_pages / 6, partial("one node");
-    kcmp => remote::kcmp / 5, partial("no KCMP_EPOLL_TFD: EOPNOTSUPP");
+    kcmp => remote::kcmp / 5, full;
 
     // System V shared memory (sys/shm.rs)
     shmget => shm::shmget / 3, full;
@@ -461,13 +372,13 @@ table! {
     setpgid => process::setpgid / 2, full;
     getsid => process::getsid / 1, full;
     setsid => process::setsid / 0, full;
-    wait4 => process::wait4 / 4, partial("__WNOTHREAD has no effect");
-    waitid => process::waitid / 5, partial("__WNOTHREAD has no effect");
+    wait4 => process::wait4 / 4, full;
+    waitid => process::waitid / 5, full;
     pidfd_open => pidfd::pidfd_open / 2, partial("processes, no threads");
     pidfd_send_signal => pidfd::pidfd_send_signal / 4, full;
     pidfd_getfd => pidfd::pidfd_getfd / 3, full;
-    execve => process::execve / 3, partial("set-user-ID bits have no effect");
-    execveat => process::execveat / 5, partial("set-user-ID bits have no effect");
+    execve => process::execve / 3, full;
+    execveat => process::execveat / 5, full;
 
     // Not for programs (sys/denied.rs)
     seccomp => denied::not_built / 0, partial("ENOSYS: built without");
@@ -502,6 +413,10 @@ table! {
     landlock_restrict_self => denied::turned_off / 0, partial("EOPNOTSUPP: turned off");
     name_to_handle_at => denied::turned_off / 0, partial("EOPNOTSUPP: no file handles");
     memfd_secret => denied::not_built / 0, partial("ENOSYS: turned off");
+    lsm_get_self_attr => denied::not_built / 0, partial("ENOSYS: built without");
+    lsm_set_self_attr => denied::not_built / 0, partial("ENOSYS: built without");
+    lsm_list_modules => denied::not_built / 0, partial("ENOSYS: built without");
+    map_shadow_stack => denied::turned_off / 0, partial("EOPNOTSUPP: no shadow stacks");
     bpf => denied::not_permitted / 0, partial("EPERM: not for programs");
     io_uring_setup => denied::not_permitted / 0, partial("EPERM: not for programs");
     perf_event_open => denied::no_access / 0, partial("EACCES: not for programs");

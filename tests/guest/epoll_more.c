@@ -1,6 +1,7 @@
 /* epoll beyond the ordinary: nesting, EXCLUSIVE, many waiters, pwait2, what /proc shows; poll, select and their masks. */
 #include "check.h"
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -183,8 +184,38 @@ static void masks(void)
 	close(p[0]), close(p[1]), close(ep);
 }
 
+/* Which file a set watches. */
+static void watched(void)
+{
+	int set = epoll_create1(0), event = eventfd(0, 0), other = eventfd(0, 0), moved;
+	struct kcmp_epoll_slot slot = {set, event, 0};
+	CHECK(control(set, EPOLL_CTL_ADD, event, EPOLLIN) == 0);
+	int without = syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, event, &slot) == -1 && (errno == ENOSYS || errno == EPERM);
+	CHECK(without || syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, event, &slot) == 0);
+	CHECK(without || syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, other, &slot) > 0);
+	/* The second file that is watched under one number. */
+	CHECK((moved = dup(event)) >= 0 && dup2(other, event) == event && control(set, EPOLL_CTL_ADD, event, EPOLLIN) == 0);
+	int found[2] = {0, 0};
+	for (slot.toff = 0; slot.toff < 2; slot.toff++) {
+		found[0] += syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, moved, &slot) == 0;
+		found[1] += syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, other, &slot) == 0;
+	}
+	CHECK(without || (found[0] == 1 && found[1] == 1));
+	CHECK(without || (syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, moved, &slot) == -1 && errno == ENOENT));
+	slot.efd = event;
+	CHECK(without || (syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, moved, &slot) == -1 && errno == EINVAL));
+	slot.efd = 999;
+	CHECK(without || (syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, moved, &slot) == -1 && errno == EBADF));
+	CHECK(without || (syscall(SYS_kcmp, getpid(), getpid(), KCMP_EPOLL_TFD, moved, NULL) == -1 && errno == EFAULT));
+	close(set);
+	close(event);
+	close(other);
+	close(moved);
+}
+
 int main(void)
 {
+	watched();
 	nesting();
 	flags();
 	many();

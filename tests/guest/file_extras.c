@@ -358,10 +358,40 @@ static void closing_while_listing(void)
 	CHECK(WEXITSTATUS(status) == 0);
 }
 
+/* The old way of listing, in which an entry's kind is its last byte. */
+static void old_listing(void)
+{
+	struct {
+		unsigned long ino, next;
+		unsigned short length;
+		char name[];
+	} *entry;
+	char buffer[4096] __attribute__((aligned(8)));
+	int seen = 0, wrong = 0;
+	CHECK(mkdir("list", 0755) == 0 && mkdir("list/d", 0755) == 0 && symlink("x", "list/link") == 0 && close(creat("list/a-file", 0644)) == 0);
+	int fd = open("list", O_RDONLY | O_DIRECTORY);
+	long n = syscall(SYS_getdents, fd, buffer, sizeof buffer);
+	for (long at = 0; at < n; at += entry->length) {
+		entry = (void *)(buffer + at);
+		int kind = buffer[at + entry->length - 1];
+		struct stat st;
+		wrong += entry->length % 8 != 0 || fstatat(fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) != 0;
+		wrong += kind != (int)((st.st_mode & S_IFMT) >> 12);
+		wrong += entry->name[0] != '.' && st.st_ino != entry->ino;
+		seen++;
+	}
+	CHECK(n > 0 && seen == 5 && wrong == 0 && syscall(SYS_getdents, fd, buffer, sizeof buffer) == 0);
+	CHECK(lseek(fd, 0, SEEK_SET) == 0);
+	FAILS(syscall(SYS_getdents, fd, buffer, 8), EINVAL);
+	FAILS(syscall(SYS_getdents, -1, buffer, sizeof buffer), EBADF);
+	CHECK(close(fd) == 0 && rmdir("list/d") == 0 && unlink("list/link") == 0 && unlink("list/a-file") == 0 && rmdir("list") == 0);
+}
+
 int main(void)
 {
 	setbuf(stdout, NULL);
 	CHECK(mkdir(DIR_, 0755) == 0 && chdir(DIR_) == 0);
+	old_listing();
 	owners();
 	pipes();
 	locks();

@@ -532,6 +532,69 @@ static void kinds_of_waiting(void)
 	signal(SIGUSR1, SIG_DFL);
 }
 
+static int pipes_of_threads[2];
+static pid_t child_of_thread;
+static void *makes_child(void *unused)
+{
+	(void)unused;
+	char c;
+	if ((child_of_thread = fork()) == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGUSR1);
+		sigset_t set;
+		sigemptyset(&set);
+		sigaddset(&set, SIGUSR1);
+		sigprocmask(SIG_BLOCK, &set, NULL);
+		(void)!write(pipes_of_threads[1], "x", 1);
+		int signal = 0;
+		sigwait(&set, &signal);
+		_exit(signal == SIGUSR1 ? 36 : 37);
+	}
+	(void)!read(pipes_of_threads[0], &c, 1);
+	return NULL;
+}
+
+/* A child is that of a thread, whose end it hears of; another one takes it over. */
+static void children_of_threads(void)
+{
+	int status;
+	siginfo_t info;
+	pthread_t thread;
+	if (pipe(pipes_of_threads))
+		exit(94);
+	pid_t own = fork();
+	if (own == 0)
+		_exit(38);
+	CHECK(pthread_create(&thread, NULL, makes_child, NULL) == 0 && pthread_join(thread, NULL) == 0);
+	/* Joined is not quite gone: until it is, the child is still its. */
+	pid_t found;
+	while ((found = waitpid(child_of_thread, &status, __WNOTHREAD)) == -1 && errno == ECHILD)
+		sleep_ms(1);
+	CHECK(found == child_of_thread && WEXITSTATUS(status) == 36);
+	CHECK(waitid(P_PID, own, &info, WEXITED | WNOWAIT | __WNOTHREAD) == 0 && info.si_status == 38);
+	CHECK(waitpid(own, &status, __WNOTHREAD) == own);
+	close(pipes_of_threads[0]);
+	close(pipes_of_threads[1]);
+}
+
+static void *waits_without_children(void *unused)
+{
+	int status;
+	(void)unused;
+	return (void *)(long)(waitpid(-1, &status, __WNOTHREAD) == -1 && errno == ECHILD);
+}
+
+static void children_of_others(void)
+{
+	int status;
+	void *none;
+	pthread_t thread;
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(39);
+	CHECK(pthread_create(&thread, NULL, waits_without_children, NULL) == 0 && pthread_join(thread, &none) == 0 && none != NULL);
+	CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 39);
+}
+
 static void pidfds(void)
 {
 	siginfo_t info;
@@ -600,6 +663,8 @@ int main(int argc, char **argv)
 			orphaned_groups();
 			reapers_and_deaths();
 			kinds_of_waiting();
+	children_of_threads();
+	children_of_others();
 			pidfds();
 			exit(DONE());
 		}

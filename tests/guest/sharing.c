@@ -9,6 +9,10 @@
 #include <sys/wait.h>
 
 /* A container may forbid these two to everybody. */
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE 2
+#endif
+
 static int no_kcmp, no_unshare;
 
 static int same(pid_t a, pid_t b, int kind, int fd_a, int fd_b)
@@ -179,8 +183,36 @@ static void wrong_arguments(void)
 	CHECK(no_unshare || (unshare(1) == -1 && errno == EINVAL));
 }
 
+/* A program that replaces another one goes on with the directories that this shared, but not with the descriptors. */
+static void across_exec(void)
+{
+	char before[256], after[256];
+	CHECK(getcwd(before, sizeof before) != NULL && chdir("/") == 0);
+	pid_t child = begin(CLONE_FS);
+	if (child == 0) {
+		execl("/proc/self/exe", "sharing", "go to", "/proc", NULL);
+		_exit(8);
+	}
+	CHECK(end(child) == 5 && getcwd(after, sizeof after) != NULL && strcmp(after, "/proc") == 0);
+	CHECK(access("self/stat", F_OK) == 0 && chdir(before) == 0);
+}
+
+/* CLOSE_RANGE_UNSHARE parts with the table first. */
+static void closed_apart(void)
+{
+	int fd = dup(0);
+	pid_t child = begin(CLONE_FILES);
+	if (child == 0) {
+		int parted = syscall(SYS_close_range, fd, fd, CLOSE_RANGE_UNSHARE) == 0;
+		_exit(parted && !is_open(fd) ? 6 : 7);
+	}
+	CHECK(end(child) == 6 && is_open(fd) && close(fd) == 0);
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 3)
+		return chdir(argv[2]) == 0 ? 5 : 9;
 	if (argc == 2)
 		return is_open(atoi(argv[1])) ? 1 : 9;
 	no_kcmp = syscall(SYS_kcmp, getpid(), getpid(), KCMP_VM, 0, 0) != 0 && (errno == EPERM || errno == ENOSYS);
@@ -191,6 +223,8 @@ int main(int argc, char **argv)
 	directories();
 	handlers();
 	apart("/proc/self/exe");
+	across_exec();
+	closed_apart();
 	wrong_arguments();
 	return DONE();
 }

@@ -432,6 +432,19 @@ static void urgent(void)
 	CHECK(without || (send(s[0], "!", 1, MSG_OOB) == 1 && send(s[0], "after", 5, 0) == 5));
 	CHECK(without || (ioctl(s[1], SIOCATMARK, &mark) == 0 && mark == 1));
 	CHECK(without || (recv(s[1], buf, sizeof buf, 0) == 5 && memcmp(buf, "after", 5) == 0));
+	/* Whoever owns the socket hears of it; nobody but for urgent bytes. */
+	sigset_t urg;
+	siginfo_t info = {0};
+	struct timespec none = {0, 0};
+	sigemptyset(&urg);
+	sigaddset(&urg, SIGURG);
+	sigprocmask(SIG_BLOCK, &urg, NULL);
+	CHECK(without || (send(s[0], "!", 1, MSG_OOB) == 1 && sigtimedwait(&urg, &info, &none) == -1 && errno == EAGAIN));
+	CHECK(fcntl(s[1], F_SETOWN, getpid()) == 0 && send(s[0], "x", 1, 0) == 1 && sigtimedwait(&urg, &info, &none) == -1);
+	CHECK(without || (send(s[0], "!", 1, MSG_OOB) == 1 && sigtimedwait(&urg, &info, &none) == SIGURG && info.si_code == SI_KERNEL));
+	CHECK(without || (fcntl(s[1], F_SETOWN, -getpgrp()) == 0 && send(s[0], "!", 1, MSG_OOB) == 1 && sigtimedwait(&urg, &info, &none) == SIGURG));
+	CHECK(without || (fcntl(s[1], F_SETOWN, 0) == 0 && send(s[0], "!", 1, MSG_OOB) == 1 && sigtimedwait(&urg, &info, &none) == -1));
+	sigprocmask(SIG_UNBLOCK, &urg, NULL);
 	close(s[0]);
 	close(s[1]);
 }

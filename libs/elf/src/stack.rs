@@ -38,6 +38,8 @@ pub struct AuxValues {
     pub gid: u32,
     /// Effective group.
     pub egid: u32,
+    /// 1: whoever started the program is not to be trusted with its rights.
+    pub secure: u64,
 }
 
 /// The arguments do not fit in the room the caller set.
@@ -135,7 +137,7 @@ fn auxv(a: &AuxValues, s: &Strings) -> Vec<(u32, u64)> {
         (auxvec::AT_EUID, u64::from(a.euid)),
         (auxvec::AT_GID, u64::from(a.gid)),
         (auxvec::AT_EGID, u64::from(a.egid)),
-        (auxvec::AT_SECURE, 0),
+        (auxvec::AT_SECURE, a.secure),
         (auxvec::AT_RANDOM, s.random),
         (auxvec::AT_HWCAP2, a.hwcap2),
         (auxvec::AT_EXECFN, s.execfn),

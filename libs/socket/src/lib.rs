@@ -337,6 +337,11 @@ pub trait Socket: Any + Send + Sync {
     /// Visits the queues that are woken when [`Socket::poll`] may have changed.
     fn poll_queues(&self, visit: &mut dyn FnMut(&WaitQueue));
 
+    /// What is woken when urgent data has come.
+    fn urgent_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
     /// `ioctl`.
     ///
     /// # Errors
@@ -381,6 +386,10 @@ impl File for SocketFile {
 
     fn poll_queues(&self, visit: &mut dyn FnMut(&WaitQueue)) {
         self.socket.poll_queues(visit);
+    }
+
+    fn urgent_queue(&self) -> Option<&WaitQueue> {
+        self.socket.urgent_queue()
     }
 
     fn ioctl(&self, request: u32, arg: IoctlArg<'_>) -> Result<usize> {

@@ -85,6 +85,16 @@ pub struct Epoll {
     waiters: WaitQueue,
 }
 
+impl Epoll {
+    /// The identity ([`OpenFile::id`]) of a file that is watched as `fd`: of several, the one with `nth` smaller ones.
+    #[must_use]
+    pub fn file_watched_as(&self, fd: i32, nth: usize) -> Option<usize> {
+        let mut found: Vec<_> = self.items.lock().keys().filter(|key| key.1 == fd).map(|key| key.0).collect();
+        found.sort_unstable();
+        found.get(nth).copied()
+    }
+}
+
 fn key(file: &Arc<OpenFile>, fd: i32) -> Key {
     (Arc::as_ptr(file).addr(), fd)
 }

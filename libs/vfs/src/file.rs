@@ -18,6 +18,7 @@ use crate::inode::{Allocate, Append, Inode};
 use crate::inotify::{self, Happening};
 use crate::io::{IoctlArg, Sink, Source};
 use crate::mount::Location;
+use crate::running;
 use crate::types::{Access, DirEntry, Events, FileKind, Metadata, OFFSET_MAX, OpenFlags};
 use crate::{Errno, Result};
 
@@ -52,6 +53,11 @@ pub trait File: Any + Send + Sync {
 
     /// Visits the queues that are woken when [`File::poll`] may have changed. None = always ready, `epoll` refuses it (`EPERM`).
     fn poll_queues(&self, _visit: &mut dyn FnMut(&WaitQueue)) {}
+
+    /// What is woken when urgent data has come: who owns the file gets `SIGURG`.
+    fn urgent_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
 
     /// Device-specific request.
     ///
@@ -148,6 +154,8 @@ pub struct OpenFile {
     is_content: bool,
     /// [`Handle::moves_briefly`], which never changes.
     moves_briefly: bool,
+    /// It counts as one of those who write to the inode.
+    counted: bool,
     position: Mutex<u64>,
     on_close: Mutex<Vec<CloseHook>>,
 }
@@ -159,13 +167,30 @@ impl OpenFile {
     /// Wraps `file`, opened at `location` with `flags`.
     #[must_use]
     pub fn new(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Arc<Self> {
+        Arc::new(Self::build(file, location, flags))
+    }
+
+    /// Wraps `file`, opened by name. It counts as a writer, if it is one.
+    ///
+    /// # Errors
+    /// `ETXTBSY` for writing to what is being executed.
+    pub(crate) fn opened(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Result<Arc<Self>> {
+        let writes = flags.can_write() && location.inode().kind() == FileKind::Regular;
+        let counted = writes && running::begin_writing(&**location.inode())?;
+        let mut open = Self::build(file, location, flags);
+        open.counted = counted;
+        Ok(Arc::new(open))
+    }
+
+    #[inline]
+    fn build(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Self {
         let kept = flags.difference(OpenFlags::ONLY_AT_OPEN);
         let file = Handle::new(file);
         let (seekable, positioned, is_content) = match &file {
             Handle::Node(_) => (true, true, true),
             other => (other.as_file().seekable(), other.as_file().has_position(), other.as_file().is_content()),
         };
-        Arc::new(Self {
+        Self {
             moves_briefly: file.moves_briefly(),
             file,
             location,
@@ -173,9 +198,10 @@ impl OpenFile {
             seekable,
             positioned,
             is_content,
+            counted: false,
             position: Mutex::new(0),
             on_close: Mutex::new(Vec::new()),
-        })
+        }
     }
 
     /// The file behind it.
@@ -533,6 +559,9 @@ impl Drop for OpenFile {
             hook(id);
         }
         self.file().release();
+        if self.counted {
+            running::end_writing(&**self.inode());
+        }
         if inotify::anybody_watches() && !self.flags().contains(OpenFlags::PATH) {
             let what = if self.flags().can_write() { Happening::CLOSE_WRITE } else { Happening::CLOSE_NOWRITE };
             inotify::happened(self.location.dentry(), what);

@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::ops::ControlFlow;
+use core::sync::atomic::AtomicU32;
 
 use frame::Mappable;
 
@@ -28,6 +29,8 @@ pub enum RenameMode {
     Exchange,
     /// As `Replace`, and leave a device 0:0 where it was (`RENAME_WHITEOUT`).
     Whiteout,
+    /// As `NoReplace` and `Whiteout` together.
+    NewWhiteout,
 }
 
 /// How `fallocate` changes a range.
@@ -275,6 +278,11 @@ pub trait Inode: Any + Send + Sync {
     /// `EOPNOTSUPP`.
     fn list_xattr(&self) -> Result<Vec<u8>> {
         Err(Errno::EOPNOTSUPP)
+    }
+
+    /// How many have it open for writing; `None` where that is not counted.
+    fn writers(&self) -> Option<&AtomicU32> {
+        None
     }
 
     /// How long what is written is expected to live (`F_GET_RW_HINT`).

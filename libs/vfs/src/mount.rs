@@ -24,6 +24,8 @@ bitflags! {
         const READ_ONLY = 1;
         /// Nothing may be executed.
         const NO_EXEC = 2;
+        /// Set-user-ID and set-group-ID bits have no effect.
+        const NO_SET_ID = 4;
     }
 }
 

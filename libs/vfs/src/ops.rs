@@ -196,7 +196,9 @@ impl<'a> Context<'a> {
         access.set(Access::READ, flags.can_read());
         access.set(Access::WRITE, writes);
         self.check(place, access)?;
-        if writes && kind == FileKind::Regular { running::require_idle(&**place.inode()) } else { Ok(()) }
+        // Who opens it for writing is asked when the file is opened.
+        let only_cuts = flags.contains(OpenFlags::TRUNC) && !flags.can_write();
+        if only_cuts && kind == FileKind::Regular { running::require_idle(&**place.inode()) } else { Ok(()) }
     }
 
     fn open_unnamed(&self, directory: &Location, flags: OpenFlags, mode: u16) -> Result<Arc<OpenFile>> {
@@ -462,7 +464,7 @@ impl<'a> Context<'a> {
     ) -> Result<()> {
         self.check_remove(&old.directory, &**source.inode())?;
         match (target, mode) {
-            (Some(_), RenameMode::NoReplace) => return Err(Errno::EEXIST),
+            (Some(_), RenameMode::NoReplace | RenameMode::NewWhiteout) => return Err(Errno::EEXIST),
             (None, RenameMode::Exchange) => return Err(Errno::ENOENT),
             (Some(target), _) => self.check_remove(&new.directory, &**target.inode())?,
             (None, _) => self.check(&new.directory, WRITE_AND_SEARCH)?,
@@ -608,5 +610,5 @@ fn normalize(flags: OpenFlags) -> Result<OpenFlags> {
 
 fn open_file(place: Location, flags: OpenFlags) -> Result<Arc<OpenFile>> {
     let file = place.inode().clone().open(flags)?;
-    Ok(OpenFile::new(file, place, flags))
+    OpenFile::opened(file, place, flags)
 }

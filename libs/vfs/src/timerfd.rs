@@ -24,18 +24,21 @@ struct State {
     expired: u64,
     /// Grows with every setting: deadlines of older ones are dropped by the service.
     generation: u64,
-    /// It is disarmed when the wall clock is set.
-    cancels: bool,
+    /// What setting the wall clock means for it.
+    on_clock_set: OnClockSet,
     /// That has happened, and nobody was told yet.
     canceled: bool,
 }
 
 /// What setting the wall clock means for a timer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnClockSet {
     /// Nothing.
+    #[default]
     Goes,
-    /// A read fails, so that the reader looks at the clock again (`TFD_TIMER_CANCEL_ON_SET`).
+    /// Its deadline is a time of the wall clock, and comes when that shows it.
+    Follows,
+    /// As `Follows`, and a read fails, so that the reader looks at the clock again (`TFD_TIMER_CANCEL_ON_SET`).
     Cancels,
 }
 
@@ -84,16 +87,15 @@ impl TimerFd {
 
     /// Arms it for the monotonic `deadline_ns`, or disarms it; returns the old setting.
     pub fn set(&self, deadline_ns: Option<u64>, interval_ns: u64, on_clock_set: OnClockSet) -> Setting {
-        let cancels = on_clock_set == OnClockSet::Cancels;
-        if cancels {
-            self.service.add_cancelable(&self.me);
+        if on_clock_set != OnClockSet::Goes {
+            self.service.add_follower(&self.me);
         }
         let old = self.setting();
         let generation = {
             let mut state = self.state.lock();
             let generation = state.generation + 1;
             *state =
-                State { deadline: deadline_ns, interval: interval_ns, expired: 0, generation, cancels, canceled: false };
+                State { deadline: deadline_ns, interval: interval_ns, expired: 0, generation, on_clock_set, canceled: false };
             generation
         };
         if let Some(deadline) = deadline_ns {
@@ -133,6 +135,25 @@ impl TimerFd {
                 Err(WaitError::TimedOut) => {}
             }
         }
+    }
+
+    /// The wall clock was set forward by so much (back, if it is negative).
+    fn clock_was_set(&self, forward_ns: i64) {
+        let now = sync::monotonic_ns();
+        let armed = {
+            let mut state = self.state.lock();
+            state.advance(now);
+            state.canceled |= state.on_clock_set == OnClockSet::Cancels;
+            if state.on_clock_set != OnClockSet::Goes && let Some(deadline) = state.deadline {
+                state.deadline = Some(deadline.saturating_add_signed(forward_ns.saturating_neg()));
+                state.generation += 1;
+            }
+            state.deadline.map(|deadline| (deadline, state.generation))
+        };
+        if let Some((deadline, generation)) = armed {
+            self.service.add(deadline, Entry { timer: self.me.clone(), generation });
+        }
+        self.queue.wake_all();
     }
 
     /// Wakes the pollers of a timer whose deadline came; returns its next deadline.
@@ -178,7 +199,7 @@ impl File for TimerFd {
 pub struct TimerService {
     due: Mutex<Due>,
     /// Timers that hear of it when the wall clock is set.
-    cancelable: Mutex<Vec<Weak<TimerFd>>>,
+    followers: Mutex<Vec<Weak<TimerFd>>>,
     /// Called when a new deadline is the earliest.
     wake: fn(),
 }
@@ -199,26 +220,22 @@ impl TimerService {
     pub const fn new(wake: fn()) -> Self {
         Self {
             due: Mutex::new(Due { timers: BTreeMap::new(), last: 0 }),
-            cancelable: Mutex::new(Vec::new()),
+            followers: Mutex::new(Vec::new()),
             wake,
         }
     }
 
-    fn add_cancelable(&self, timer: &Weak<TimerFd>) {
-        let mut cancelable = self.cancelable.lock();
-        cancelable.retain(|other| other.strong_count() > 0 && !other.ptr_eq(timer));
-        cancelable.push(timer.clone());
+    fn add_follower(&self, timer: &Weak<TimerFd>) {
+        let mut followers = self.followers.lock();
+        followers.retain(|other| other.strong_count() > 0 && !other.ptr_eq(timer));
+        followers.push(timer.clone());
     }
 
-    /// The wall clock was set: timers that asked for it tell their readers.
-    pub fn clock_was_set(&self) {
-        let timers: Vec<_> = self.cancelable.lock().iter().filter_map(Weak::upgrade).collect();
-        for timer in timers {
-            let mut state = timer.state.lock();
-            state.canceled |= state.cancels;
-            drop(state);
-            timer.queue.wake_all();
-        }
+    /// The wall clock was set forward by so much (back, if it is negative): timers by it come at other times now, and those that asked for it tell their
+    /// readers.
+    pub fn clock_was_set(&self, forward_ns: i64) {
+        let timers: Vec<_> = self.followers.lock().iter().filter_map(Weak::upgrade).collect();
+        timers.iter().for_each(|timer| timer.clock_was_set(forward_ns));
     }
 
     fn add(&self, deadline: u64, entry: Entry) {
@@ -293,14 +310,31 @@ mod tests {
             timer.set(Some(u64::MAX), 0, on_clock_set);
             timer
         });
-        SERVICE.clock_was_set();
+        SERVICE.clock_was_set(0);
         assert_eq!((cancels.poll(), goes.poll()), (Events::READABLE, Events::empty()));
         assert_eq!(read(&cancels, OpenFlags::empty()), Err(Errno::ECANCELED));
         assert_eq!(read(&cancels, OpenFlags::NONBLOCK), Err(Errno::EAGAIN));
-        SERVICE.clock_was_set();
+        SERVICE.clock_was_set(0);
         cancels.set(Some(u64::MAX), 0, OnClockSet::Goes);
-        SERVICE.clock_was_set();
+        SERVICE.clock_was_set(0);
         assert_eq!(read(&cancels, OpenFlags::NONBLOCK), Err(Errno::EAGAIN));
+    }
+
+    #[test]
+    fn a_time_of_the_wall_clock_comes_when_the_clock_shows_it() {
+        static SERVICE: TimerService = TimerService::new(|| ());
+        const HOUR: u64 = 3_600_000_000_000;
+        let [follows, goes] = [OnClockSet::Follows, OnClockSet::Goes].map(|on_clock_set| {
+            let timer = TimerFd::new(&SERVICE, 0);
+            timer.set(Some(sync::monotonic_ns() + HOUR), HOUR, on_clock_set);
+            timer
+        });
+        SERVICE.clock_was_set(-(HOUR as i64));
+        assert!(follows.setting().0 > HOUR && goes.setting().0 <= HOUR);
+        SERVICE.clock_was_set(2 * HOUR as i64);
+        assert_eq!((follows.poll(), goes.poll()), (Events::READABLE, Events::empty()));
+        assert_eq!(read(&follows, OpenFlags::NONBLOCK), Ok(1));
+        assert!(follows.setting().0 <= HOUR);
     }
 
     #[test]

@@ -19,6 +19,19 @@ fn error<T>(result: crate::Result<T>) -> Errno {
 }
 
 #[test]
+fn a_whiteout_stays_where_a_file_was_that_took_no_others_place() {
+    let tree = Tree::empty();
+    tree.write("/file", b"1").unwrap();
+    tree.write("/taken", b"2").unwrap();
+    assert_eq!(tree.rename_with("/file", "/taken", RenameMode::NewWhiteout), Err(Errno::EEXIST));
+    assert_eq!(tree.rename_with("/file", "/new", RenameMode::NewWhiteout), Ok(()));
+    let whiteout = tree.at("/file").unwrap().inode().metadata();
+    assert_eq!((whiteout.kind, whiteout.rdev), (FileKind::CharDevice, 0));
+    assert_eq!(tree.rename_with("/new", "/taken", RenameMode::Whiteout), Ok(()));
+    assert_eq!(tree.at("/new").unwrap().inode().kind(), FileKind::CharDevice);
+}
+
+#[test]
 fn dot_dot_at_the_root_stays_there() {
     let tree = Tree::empty();
     tree.mkdir("/a").unwrap();

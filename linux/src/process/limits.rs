@@ -1,4 +1,4 @@
-//! Resource limits of a process.
+//! Resource limits: reading and setting them, whom they are told to, and the places of a process among those of its user (`RLIMIT_NPROC`).
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -7,14 +7,15 @@ use linux_abi::Errno;
 use linux_abi::process::{RLIM_INFINITY, Rlimit};
 use linux_abi::raw;
 
-use super::Process;
+use super::users::{self, Places};
+use super::{OwnId, Process};
 
 /// One for each resource.
 pub(super) type Limits = [Rlimit; raw::RLIM_NLIMITS as usize];
 
 /// Those of the first process.
 pub(super) fn default_limits() -> Limits {
-    let mut limits = [Rlimit { cur: RLIM_INFINITY, max: RLIM_INFINITY }; raw::RLIM_NLIMITS as usize];
+    let mut limits: Limits = [Rlimit { cur: RLIM_INFINITY, max: RLIM_INFINITY }; raw::RLIM_NLIMITS as usize];
     limits[raw::RLIMIT_STACK as usize].cur = 8 << 20;
     limits[raw::RLIMIT_CORE as usize].cur = 0;
     limits[raw::RLIMIT_NOFILE as usize] = Rlimit { cur: 1024, max: 1 << 20 };
@@ -56,12 +57,18 @@ impl Process {
         Ok(())
     }
 
+    /// `RLIMIT_DATA`. As on Linux, a soft limit of 0 is not taken at its word.
+    pub(crate) fn data_limit(&self) -> u64 {
+        self.limit(raw::RLIMIT_DATA).map_or(RLIM_INFINITY, |limit| if limit.cur == 0 { limit.max } else { limit.cur })
+    }
+
     /// Tells the address space of a limit that concerns it; not one that is only borrowed (`vfork`).
     fn limit_space(&self, resource: u32, bytes: u64) {
         let space = self.space();
         let borrowed = || self.parent().is_some_and(|parent| Arc::ptr_eq(&parent.space(), &space));
         match resource {
             raw::RLIMIT_AS if !borrowed() => space.set_size_limit(bytes),
+            raw::RLIMIT_DATA if !borrowed() => space.set_data_limit(self.data_limit()),
             raw::RLIMIT_STACK if !borrowed() => space.set_stack_limit(bytes),
             _ => {}
         }
@@ -78,5 +85,50 @@ impl Process {
     pub(super) fn look_at_writes(&self) {
         let limited = self.limit(raw::RLIMIT_FSIZE).is_some_and(|limit| limit.cur != RLIM_INFINITY);
         self.minds_writes.store(limited || !self.credentials().privileged(), Ordering::Relaxed);
+    }
+
+    /// A place for a new thread or process of the same user, within `RLIMIT_NPROC`. The privileged may have any number.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the user has too many.
+    pub(crate) fn claim_place(&self) -> Result<Places, Errno> {
+        let limit = if self.is_root() { RLIM_INFINITY } else { self.limit(raw::RLIMIT_NPROC).map_or(RLIM_INFINITY, |limit| limit.cur) };
+        let place = self.places.lock().claim(limit)?;
+        self.place_in_doubt.store(false, Ordering::Relaxed);
+        Ok(place)
+    }
+
+    /// The process belongs to another user from now on. No limit holds it back, but the next `execve` looks ([`Process::check_place`]).
+    pub(super) fn move_place(&self, old: u32, new: u32) {
+        if old == new {
+            return;
+        }
+        let limit = self.limit(raw::RLIMIT_NPROC).map_or(RLIM_INFINITY, |limit| limit.cur);
+        let crowded = users::is_crowded(new, limit);
+        self.place_in_doubt.store(new != 0 && crowded, Ordering::Relaxed);
+        self.places.lock().move_to(new);
+    }
+
+    /// Whether a process that came to a user who had too many, by `setuid`, may execute a program by now.
+    ///
+    /// # Errors
+    /// `EAGAIN` when it may not.
+    pub(crate) fn check_place(&self) -> Result<(), Errno> {
+        let limit = self.limit(raw::RLIMIT_NPROC).map_or(RLIM_INFINITY, |limit| limit.cur);
+        if self.place_in_doubt.load(Ordering::Relaxed) && users::is_crowded(self.own_id(OwnId::Uid), limit) {
+            return Err(Errno::EAGAIN);
+        }
+        self.place_in_doubt.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes the place of a thread to be started; [`Process::remove_task`] gives it back, or [`Process::give_back_place`] if it cannot be started.
+    pub(crate) fn keep_place(&self, place: Places) {
+        self.places.lock().add(place);
+    }
+
+    /// See [`Process::keep_place`].
+    pub(crate) fn give_back_place(&self) {
+        self.places.lock().give_back();
     }
 }

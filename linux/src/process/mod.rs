@@ -24,14 +24,13 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use kernel::mm::AddressSpace;
 use kernel::thread::ThreadRef;
 use linux_abi::Errno;
-use linux_abi::process::RLIM_INFINITY;
-use linux_abi::raw;
 use sync::{Interrupt, Mutex, RwLock, WaitQueue};
 use vfs::running::Running;
 use vfs::{Credentials, Location};
 
 use crate::capabilities::Capabilities;
-use crate::family::Family;
+use crate::exec::Rights;
+use crate::family::{self, Family};
 use crate::fdtable::FdTable;
 use crate::jobs::Job;
 use crate::shared::Shared;
@@ -89,6 +88,8 @@ pub struct Process {
     minds_writes: AtomicBool,
     threads: Mutex<BTreeMap<u32, Arc<Task>>>,
     places: Mutex<Places>,
+    /// `setuid` has led to a user that has too many.
+    place_in_doubt: AtomicBool,
     /// Parents, children and what they wait for.
     pub(crate) family: Family,
     exit: AtomicU32,
@@ -152,6 +153,7 @@ impl Process {
             minds_writes: AtomicBool::new(true),
             threads: Mutex::new(BTreeMap::new()),
             places: Mutex::new(place),
+            place_in_doubt: AtomicBool::new(false),
             family: Family::new(),
             exit: AtomicU32::new(0),
             exec_tid: AtomicU32::new(0),
@@ -354,7 +356,7 @@ impl Process {
         let result = change(&mut new)?;
         *self.credentials.write() = new.credentials();
         self.identity.set(&new);
-        self.places.lock().move_to(new.ruid);
+        self.move_place(ids.ruid, new.ruid);
         let mut capabilities = self.capabilities.lock();
         *capabilities = capabilities.after(&ids, &new);
         *ids = new;
@@ -383,25 +385,6 @@ impl Process {
     #[must_use]
     pub fn thread_count(&self) -> usize {
         self.threads.lock().len()
-    }
-
-    /// A place for a new thread or process of the same user, within `RLIMIT_NPROC`. The privileged may have any number.
-    ///
-    /// # Errors
-    /// `EAGAIN` when the user has too many.
-    pub(crate) fn claim_place(&self) -> Result<Places, Errno> {
-        let limit = if self.is_root() { RLIM_INFINITY } else { self.limit(raw::RLIMIT_NPROC).map_or(RLIM_INFINITY, |limit| limit.cur) };
-        self.places.lock().claim(limit)
-    }
-
-    /// Takes the place of a thread to be started; [`Process::remove_task`] gives it back, or [`Process::give_back_place`] if it cannot be started.
-    pub(crate) fn keep_place(&self, place: Places) {
-        self.places.lock().add(place);
-    }
-
-    /// See [`Process::keep_place`].
-    pub(crate) fn give_back_place(&self) {
-        self.places.lock().give_back();
     }
 
     /// The thread `tid` of this process.
@@ -453,11 +436,13 @@ impl Process {
         }
         *task.thread.lock() = None;
         let left = threads.len();
+        let heir = threads.keys().next().copied();
         // The ending thread closes files only if it is the last one.
         self.files.set_shared(left > 1);
         drop(threads);
-        if left > 0 {
+        if let Some(heir) = heir {
             self.give_back_place();
+            family::thread_ended(self, task.tid, heir);
         }
         self.thread_ended.wake_all();
         if self.job.is_stopping() {
@@ -486,13 +471,24 @@ impl Process {
         Ok(())
     }
 
-    /// The program is replaced.
-    pub(crate) fn finish_exec(&self) {
-        let ids = self.ids();
+    /// The program is replaced by one that runs as `ids`.
+    pub(crate) fn finish_exec(&self, ids: Ids, rights: Rights) {
+        const SUID_DUMP_DISABLE: u32 = 0;
+        const SUID_DUMP_USER: u32 = 1;
+        let lent = rights == Rights::Lent;
+        self.set_dumpable(if lent { SUID_DUMP_DISABLE } else { SUID_DUMP_USER });
+        if lent {
+            self.family.parent_death_signal.store(0, Ordering::Relaxed);
+        }
         {
+            let mut own = self.ids.write();
+            *self.credentials.write() = ids.credentials();
+            self.identity.set(&ids);
             let mut capabilities = self.capabilities.lock();
             *capabilities = Capabilities::of_new_program(&ids, capabilities.inheritable);
+            *own = ids;
         }
+        self.look_at_writes();
         self.exec_tid.store(0, Ordering::Release);
     }
 

@@ -32,6 +32,12 @@ impl User {
     }
 }
 
+/// Whether the user `uid` has more than `limit` threads.
+pub(super) fn is_crowded(uid: u32, limit: u64) -> bool {
+    let user = USERS.lock().get(&uid).and_then(Weak::upgrade);
+    user.is_some_and(|user| user.threads.load(Ordering::Relaxed) > limit)
+}
+
 impl Drop for User {
     fn drop(&mut self) {
         let mut users = USERS.lock();

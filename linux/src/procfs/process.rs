@@ -16,12 +16,11 @@ use linux_abi::{Errno, raw};
 use vfs::epoll::Epoll;
 use vfs::eventfd::EventFd;
 use vfs::inotify::Inotify;
-use vfs::mount::MountMode;
 use vfs::synth::{Directory, Entry, Fixed, Joined};
-use vfs::types::{Name, dev_major, dev_minor};
+use vfs::types::Name;
 use vfs::{FileKind, Location, OpenFile};
 
-use super::{maps, named, net, number, pagemap};
+use super::{maps, mounts, named, net, number, pagemap};
 use crate::entry::with_task;
 use crate::oom;
 use crate::process::{Process, Task};
@@ -95,9 +94,9 @@ fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Opt
         ("limits", about(&process, |p| Ok(limits(p).into_bytes()))),
         ("loginuid", Entry::text("4294967295")),
         ("maps", maps::maps(&process)),
-        ("mountinfo", about(&process, mountinfo)),
-        ("mounts", about(&process, mounts)),
-        ("mountstats", about(&process, mountstats)),
+        ("mountinfo", about(&process, mounts::mountinfo)),
+        ("mounts", about(&process, mounts::mounts)),
+        ("mountstats", about(&process, mounts::mountstats)),
         ("net", net::directory()),
         ("ns", namespaces()),
         ("oom_score", about(&process, |p| Ok(format!("{}\n", oom::score(p)).into_bytes()))),
@@ -563,60 +562,3 @@ fn limits(process: &Process) -> String {
     }
     out
 }
-
-/// A path in a mount table: blanks and backslashes are written in octal.
-fn escape(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    for &byte in path {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\\' => out.extend_from_slice(format!("\\{byte:03o}").as_bytes()),
-            _ => out.push(byte),
-        }
-    }
-    out
-}
-
-/// Whether a mount or its file system can be written to.
-fn access(mode: MountMode) -> &'static str {
-    if mode.contains(MountMode::READ_ONLY) { "ro" } else { "rw" }
-}
-
-/// The options of a mount.
-fn options(mode: MountMode) -> String {
-    format!("{}{},relatime", access(mode), if mode.contains(MountMode::NO_EXEC) { ",noexec" } else { "" })
-}
-
-fn mounts(process: &Process) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    for entry in process.fs.mounts.list(&process.fs.root.read()) {
-        out.extend_from_slice(format!("{} ", entry.mount.source).as_bytes());
-        out.extend(escape(&entry.path));
-        out.extend_from_slice(format!(" {} {} 0 0\n", entry.mount.fs_type, options(entry.mount.mode())).as_bytes());
-    }
-    Ok(out)
-}
-
-fn mountstats(process: &Process) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    for entry in process.fs.mounts.list(&process.fs.root.read()) {
-        out.extend_from_slice(format!("device {} mounted on ", entry.mount.source).as_bytes());
-        out.extend(escape(&entry.path));
-        out.extend_from_slice(format!(" with fstype {}\n", entry.mount.fs_type).as_bytes());
-    }
-    Ok(out)
-}
-
-fn mountinfo(process: &Process) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    for entry in process.fs.mounts.list(&process.fs.root.read()) {
-        let (major, minor) = (dev_major(entry.dev), dev_minor(entry.dev));
-        out.extend_from_slice(format!("{} {} {major}:{minor} ", entry.mount.id, entry.parent_id).as_bytes());
-        out.extend(escape(&entry.mount.root_path()));
-        out.push(b' ');
-        out.extend(escape(&entry.path));
-        let (mode, kind) = (entry.mount.mode(), entry.mount.fs_type);
-        out.extend_from_slice(format!(" {} - {kind} {} {}\n", options(mode), entry.mount.source, access(mode)).as_bytes());
-    }
-    Ok(out)
-}
-

@@ -406,7 +406,7 @@ fn sys_kernel() -> Entry {
         ("sched_rt_runtime_us", real_time_share(RealTimeShare::runtime_us, |share, us| RealTimeShare::new(us, share.period_us()))),
         ("threads-max", Entry::text("127182\n")),
         ("version", text(|| format!("{}\n", info::version()))),
-        ("yama", Entry::fixed(vec![("ptrace_scope", Entry::text("1\n"))])),
+        ("yama", Entry::fixed(vec![("ptrace_scope", Entry::text("3\n"))])),
     ])
 }
 

@@ -8,9 +8,7 @@
 use linux_abi::{Errno, raw};
 
 use crate::ctx::{Ctx, SysResult};
-use crate::fdtable::FdTable;
 use crate::process;
-use crate::shared::Left;
 use crate::sys::file;
 
 /// The facility was left out of the kernel.
@@ -109,12 +107,9 @@ pub fn unshare(ctx: &Ctx<'_>, flags: u64) -> SysResult {
     if flags & u64::from(raw::CLONE_FS) != 0 {
         let _fs_has_no_end = process.fs.own(|fs| Ok::<_, Errno>(fs.duplicate()))?;
     }
-    if flags & u64::from(raw::CLONE_FILES) != 0
-        && let Left::Unused(files) = process.files.own(FdTable::duplicate)?
-    {
-        file::closed_all(process.pid(), files.close_all());
+    if flags & u64::from(raw::CLONE_FILES) != 0 {
+        file::own_files(process)?;
     }
-    process.files.set_shared(!is_alone);
     Ok(0)
 }
 

@@ -19,7 +19,7 @@ use crate::fdtable::FdTable;
 use crate::shared::Left;
 use crate::ctx::{Ctx, SysResult};
 use crate::entry::Personality;
-use crate::exec::{self, Loaded, Request};
+use crate::exec::{self, Loaded, Request, SetId};
 use crate::exit;
 use crate::family::{self, WaitOptions, Which};
 use crate::jobs;
@@ -107,7 +107,7 @@ pub fn wait4(ctx: &Ctx<'_>, pid: i32, status: UserPtr<i32>, options: u32, usage:
         i32::MIN => return Err(Errno::ESRCH),
         _ => Which::Group(pid.unsigned_abs()),
     };
-    let Some(child) = family::wait(ctx.process(), which, options | WaitOptions::EXITED)? else { return Ok(0) };
+    let Some(child) = family::wait(ctx.task(), which, options | WaitOptions::EXITED)? else { return Ok(0) };
     status.write_optional(&child.wait_status())?;
     usage.write_optional(&info::rusage(child.usage))?;
     Ok(child.pid as usize)
@@ -141,7 +141,7 @@ pub fn waitid(ctx: &Ctx<'_>, kind: u32, id: i32, info: UserPtr<SigInfo>, options
     let which = waitid_target(ctx, kind, id)?;
     let nonblocking = kind == 3 && pidfd::is_nonblocking(ctx, id);
     let hurry = if nonblocking { WaitOptions::NOHANG } else { WaitOptions::empty() };
-    let found = family::wait(ctx.process(), which, options | hurry)?;
+    let found = family::wait(ctx.task(), which, options | hurry)?;
     let Some(child) = found else {
         if nonblocking && !options.contains(WaitOptions::NOHANG) {
             return Err(Errno::EAGAIN);
@@ -234,13 +234,24 @@ fn replace_program(
     envp: UserPtr<u64>,
 ) -> Result<(), Errno> {
     let process = ctx.process();
+    process.check_place()?;
     let limit = |resource| process.limit(resource).map_or(u64::MAX, |limit| limit.cur);
     let mut argv = read_strings(argv)?;
     if argv.is_empty() {
         // As Linux since 5.18: a program may rely on argv[0].
         argv.push(Vec::new());
     }
-    let request = Request { path, file, argv, envp: read_strings(envp)?, ids: process.ids(), stack_limit: limit(RLIMIT_STACK), size_limit: limit(RLIMIT_AS) };
+    let request = Request {
+        path,
+        file,
+        argv,
+        envp: read_strings(envp)?,
+        ids: process.ids(),
+        set_id: if process.no_new_privileges.load(Ordering::Relaxed) { SetId::Ignored } else { SetId::Lends },
+        stack_limit: limit(RLIMIT_STACK),
+        size_limit: limit(RLIMIT_AS),
+        data_limit: process.data_limit(),
+    };
     let credentials = process.credentials();
     let loaded = process
         .fs
@@ -261,7 +272,6 @@ fn replace_program(
 fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     let process = ctx.task().process_ref();
     process.signals.own();
-    let _fs_has_no_end = process.fs.own(|fs| Ok::<_, Errno>(fs.duplicate()))?;
     if let Left::Unused(files) = process.files.own(FdTable::duplicate)? {
         file::closed_all(process.pid(), files.close_all());
     }
@@ -284,8 +294,9 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
         personality: Box::new(Personality(task.clone())),
         wants_rseq: false,
     };
+    process.family.pass_children(ctx.task().tid(), process.pid());
     process.remove_task(ctx.task());
-    process.finish_exec();
+    process.finish_exec(loaded.ids, loaded.rights);
     // The new thread starts with its maker's control words, and a new program with the initial ones.
     arch_x86_64::fpu::reset_for_exec();
     process.add_task(&task, || spawn_program(program))

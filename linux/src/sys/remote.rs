@@ -162,28 +162,37 @@ mod compared {
     pub(super) const EPOLL_TFD: u32 = 7;
 }
 
+/// The file that the set of `epoll` which `slot` names watches as the descriptor which it names (`struct kcmp_epoll_slot`).
+fn watched(process: &Process, slot: UserPtr<[u32; 3]>) -> Result<usize, Errno> {
+    let [set, target, nth] = slot.read()?;
+    let file = process.files.get_of_other(set as i32)?;
+    file.epoll().ok_or(Errno::EINVAL)?.file_watched_as(target as i32, nth as usize).ok_or(Errno::ENOENT)
+}
+
 /// `kcmp`: whether two processes have the same thing: 0 for the same, 1 or 2 for the order of different ones.
 ///
 /// # Errors
-/// `EBADF`, `EINVAL`, `EOPNOTSUPP` (`KCMP_EPOLL_TFD`), `EPERM`, `ESRCH`.
-pub fn kcmp(ctx: &Ctx<'_>, first: u32, second: u32, kind: u32, first_fd: u32, second_fd: u32) -> SysResult {
+/// `EBADF`, `EFAULT`, `EINVAL`, `ENOENT`, `EPERM`, `ESRCH`.
+pub fn kcmp(ctx: &Ctx<'_>, first: u32, second: u32, kind: u32, first_fd: u64, second_fd: u64) -> SysResult {
     let process = |tid| find_task(tid).map(|task| task.process_ref().clone()).ok_or(Errno::ESRCH);
     let (one, other) = (process(first)?, process(second)?);
     if !may_look(ctx.process(), &one) || !may_look(ctx.process(), &other) {
         return Err(Errno::EPERM);
     }
-    let address: &dyn Fn(&Process, u32) -> Result<usize, Errno> = match kind {
-        compared::FILE => &|process, fd| process.files.get_of_other(fd as i32).map(|file| file.id()),
-        compared::VM => &|process, _| Ok(Arc::as_ptr(&process.space()).addr()),
-        compared::FILES => &|process, _| Ok(process.files.address()),
-        compared::FS => &|process, _| Ok(process.fs.address()),
-        compared::SIGHAND => &|process, _| Ok(process.signals.address()),
+    let file = |process: &Process, fd: u64| process.files.get_of_other(fd as i32).map(|file| file.id());
+    let both = |address: fn(&Process) -> usize| (address(&one), address(&other));
+    let (one, other) = match kind {
+        compared::FILE => (file(&one, first_fd)?, file(&other, second_fd)?),
+        compared::VM => both(|process| Arc::as_ptr(&process.space()).addr()),
+        compared::FILES => both(|process| process.files.address()),
+        compared::FS => both(|process| process.fs.address()),
+        compared::SIGHAND => both(|process| process.signals.address()),
         // Nobody has any.
-        compared::IO | compared::SYSVSEM => &|_, _| Ok(0),
-        compared::EPOLL_TFD => return Err(Errno::EOPNOTSUPP),
+        compared::IO | compared::SYSVSEM => (0, 0),
+        compared::EPOLL_TFD => (file(&one, first_fd)?, watched(&other, UserPtr::new(second_fd))?),
         _ => return Err(Errno::EINVAL),
     };
-    Ok(match address(&one, first_fd)?.cmp(&address(&other, second_fd)?) {
+    Ok(match one.cmp(&other) {
         Ordering::Equal => 0,
         Ordering::Less => 1,
         Ordering::Greater => 2,

@@ -171,7 +171,8 @@ fn first_files(maker: &Process, flags: u64) -> Result<(Shared<FsState>, Shared<F
 }
 
 /// A new process without threads.
-fn new_process(maker: &Arc<Process>, args: &CloneArgs, pid: u32, space: Arc<AddressSpace>, place: Places) -> Result<Arc<Process>, Errno> {
+fn new_process(caller: &Task, args: &CloneArgs, pid: u32, space: Arc<AddressSpace>, place: Places) -> Result<Arc<Process>, Errno> {
+    let maker = caller.process();
     let files = first_files(maker, args.flags)?;
     let signals = if has(args.flags, CLONE_SIGHAND) { ProcessSignals::sharing(&maker.signals) } else { ProcessSignals::copying(&maker.signals) };
     let child = Process::with_signals(pid, space, files, maker.ids(), signals, place);
@@ -180,6 +181,7 @@ fn new_process(maker: &Arc<Process>, args: &CloneArgs, pid: u32, space: Arc<Addr
         child.family.become_sibling(&maker.family);
     } else {
         child.family.set_exit_signal(args.exit_signal as u32);
+        child.family.set_maker(caller.tid());
     }
     if has(args.flags, CLONE_VFORK) {
         child.family.hold_maker();
@@ -224,7 +226,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     if has(args.flags, CLONE_CHILD_SETTID) {
         exec::write_to(&space, VirtAddr(args.child_tid), &pid.to_le_bytes())?;
     }
-    let child = new_process(maker, args, pid, space.clone(), place)?;
+    let child = new_process(caller, args, pid, space.clone(), place)?;
     let task = first_task(caller, &child, args);
     let frame = first_frame(ctx, args);
     parent.family.add_child(child.clone());

@@ -136,12 +136,13 @@ fn set_time_of_day(ctx: &Ctx<'_>, ns: u64) -> SysResult {
     if ctx.process().ids().euid != 0 {
         return Err(Errno::EPERM);
     }
+    let forward = ns.cast_signed().wrapping_sub(kernel::clock::realtime_ns().cast_signed());
     kernel::clock::set_realtime_ns(ns);
     crate::vdso::update();
     CLOCK_SETTINGS.fetch_add(1, Ordering::SeqCst);
     CLOCK_SET.wake_all();
     timers::clock_was_set();
-    crate::sys::event::clock_was_set();
+    crate::sys::event::clock_was_set(forward);
     Ok(0)
 }
 

@@ -3,7 +3,7 @@
 use super::explicit::with_rights;
 use super::zero::is_own;
 use crate::tlb::Freed;
-use super::{AddressSpace, Areas, InPlace, PAGE, leaf_flags, takes_rights};
+use super::{AddressSpace, Areas, InPlace, PAGE, is_data, leaf_flags, takes_rights};
 use addr::{VirtAddr, layout};
 use linux_abi::Errno;
 use vma::{AreaFlags, Prot};
@@ -18,6 +18,7 @@ impl AddressSpace {
         let Some(end) = aligned_range(start, len)? else { return Ok(()) };
         let areas = self.areas.read();
         let cuts = check_protect(&areas, start, end, prot)?;
+        self.check_new_data(&areas, start, end, prot)?;
         let mut areas = areas.change(start.0..end.0);
         if cuts == Cuts::Some {
             self.cut(&mut areas, start, end)?;
@@ -39,6 +40,16 @@ impl AddressSpace {
             }
         }
         Ok(())
+    }
+
+    /// Fails where memory that becomes data would be more than allowed.
+    fn check_new_data(&self, areas: &Areas, start: VirtAddr, end: VirtAddr, prot: Prot) -> Result<(), Errno> {
+        if !prot.contains(Prot::WRITE) || !self.limits_data() {
+            return Ok(());
+        }
+        let becomes = areas.map.overlapping(start, end).filter(|area| is_data(prot, area.flags) && !is_data(area.prot, area.flags));
+        let more = becomes.map(|area| area.end.min(end) - area.start.max(start)).sum();
+        self.check_data(areas, more, start..start)
     }
 
     /// Brings the entries of a range in line with its areas. Returns whether that takes rights away.

@@ -24,6 +24,7 @@ impl AddressSpace {
         child.set_large_pages_off(self.large_pages_off());
         child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         child.size_limit.store(self.size_limit.load(Ordering::Relaxed), Ordering::Relaxed);
+        child.data_limit.store(self.data_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         let areas = self.areas.write();
         {
             let mut copy = child.areas.write();

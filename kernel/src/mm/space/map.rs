@@ -6,7 +6,7 @@ use super::huge::{LARGE, is_transparent};
 use super::large_memory::{self, LargeMemory};
 use super::pool;
 use super::zero::{block_of, free_page, free_table, is_zero_page};
-use super::{Access, AddressSpace, Areas, Backing, FaultError, Lock, MapFlags, MapRequest, PAGE, Placement, Sharing, max_areas};
+use super::{Access, AddressSpace, Areas, Backing, FaultError, Lock, MapFlags, MapRequest, PAGE, Placement, Sharing, is_data, max_areas};
 use crate::mm::frames;
 use crate::mm::gather::{Gather, Item};
 use crate::mm::release::FreedFrames;
@@ -64,6 +64,9 @@ impl AddressSpace {
         let hint = request.hint;
         let end = if request.placement == Placement::Fixed { VirtAddr(hint.0.saturating_add(len)) } else { hint };
         self.check_size(&areas, len, hint..end)?;
+        if is_data(request.prot, flags) {
+            self.check_data(&areas, len, hint..end)?;
+        }
         self.register_with(&backing)?;
         flags.set(AreaFlags::LOCKED, areas.lock_future != Lock::Unlock || flags.contains(AreaFlags::LOCKED));
         let populate = request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) || areas.lock_future == Lock::Now;
@@ -250,7 +253,8 @@ impl AddressSpace {
         if new_end < old_end {
             return if self.remove_for_good(areas, new_end, old_end, |areas| areas.brk = wanted).is_ok() { wanted } else { old };
         }
-        if new_end > old_end && self.check_size(&areas, new_end - old_end, old..old).is_err() {
+        let more = new_end.0.saturating_sub(old_end.0);
+        if self.check_size(&areas, more, old..old).and_then(|()| self.check_data(&areas, more, old..old)).is_err() {
             return old;
         }
         let mut areas = areas.change(0..0);

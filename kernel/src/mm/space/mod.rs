@@ -114,6 +114,8 @@ pub struct AddressSpace {
     stack_limit: AtomicU64,
     /// `RLIMIT_AS`: how many bytes all areas together may have.
     size_limit: AtomicU64,
+    /// `RLIMIT_DATA`: how many bytes of private memory that can be written to it may have.
+    data_limit: AtomicU64,
     large_pages_off: AtomicBool,
     personality: OnceCell<Part>,
     /// It is on the list of spaces with pages that were given up.
@@ -151,6 +153,7 @@ impl AddressSpace {
             peak: AtomicI64::new(0),
             stack_limit: AtomicU64::new(8 << 20),
             size_limit: AtomicU64::new(u64::MAX),
+            data_limit: AtomicU64::new(u64::MAX),
             large_pages_off: AtomicBool::new(false),
             personality: OnceCell::new(),
             lazy_listed: AtomicBool::new(false),
@@ -187,6 +190,29 @@ impl AddressSpace {
     /// Sets how many bytes all mappings together may have (`RLIMIT_AS`). What there is stays.
     pub fn set_size_limit(&self, bytes: u64) {
         self.size_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Sets how many bytes of private memory that can be written to there may be, but for stacks (`RLIMIT_DATA`). What there is stays.
+    pub fn set_data_limit(&self, bytes: u64) {
+        self.data_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    fn limits_data(&self) -> bool {
+        self.data_limit.load(Ordering::Relaxed) != u64::MAX
+    }
+
+    /// Fails where `more` bytes of such memory, but for what is there in `instead_of`, would be more than allowed. Counts only where there is a limit.
+    fn check_data(&self, areas: &Areas, more: u64, instead_of: Range<VirtAddr>) -> Result<(), Errno> {
+        let limit = self.data_limit.load(Ordering::Relaxed);
+        if more == 0 || !self.limits_data() {
+            return Ok(());
+        }
+        let data = |start, end| -> u64 {
+            let counted = areas.map.overlapping(start, end).filter(|area| is_data(area.prot, area.flags));
+            counted.map(|area| area.end.min(end) - area.start.max(start)).sum()
+        };
+        let all = data(VirtAddr(0), VirtAddr(layout::USER_MAX)) - data(instead_of.start, instead_of.end);
+        if all.saturating_add(more) <= limit { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// Fails where `more` bytes in areas, but for what is there in `instead_of`, would be more than allowed.
@@ -227,6 +253,11 @@ impl Drop for AddressSpace {
         self.remove_pages(VirtAddr(0), VirtAddr(layout::USER_MAX), &(VirtAddr(0)..VirtAddr(u64::MAX)));
         retire_root(self.tables.root());
     }
+}
+
+/// Whether an area counts as data: private, can be written to, no stack.
+fn is_data(prot: Prot, flags: AreaFlags) -> bool {
+    prot.contains(Prot::WRITE) && !flags.intersects(AreaFlags::SHARED | AreaFlags::GROWS_DOWN)
 }
 
 /// Flags of the entry of a page. `WRITABLE` only when `prot` has it and the page may be written in place.

@@ -5,7 +5,7 @@ use super::explicit::has_explicit;
 use super::huge::LARGE;
 use super::map::{Dropped, Taken, check_area_count, checked_len, fixed_range, take_areas};
 use super::zero::free_table;
-use super::{AddressSpace, Areas, PAGE};
+use super::{AddressSpace, Areas, PAGE, is_data};
 use crate::mm::gather::{Gather, Item};
 use crate::tlb::Freed;
 use addr::{VirtAddr, layout};
@@ -65,7 +65,11 @@ impl AddressSpace {
         if has_explicit(&area) && (request.target != RemapTarget::InPlace || new_len > old_len) {
             return Err(Errno::EINVAL);
         }
-        self.check_size(&areas, if request.keep_old { new_len } else { new_len.saturating_sub(old_len) }, old..old)?;
+        let more = if request.keep_old { new_len } else { new_len.saturating_sub(old_len) };
+        self.check_size(&areas, more, old..old)?;
+        if is_data(area.prot, area.flags) {
+            self.check_data(&areas, more, old..old)?;
+        }
         if old_len == 0 {
             return self.duplicate(&mut areas, &area, new_len, request, &mut dropped);
         }

@@ -27,6 +27,8 @@ pub(super) struct Inbox<Q> {
     pub(super) wants_credentials: AtomicBool,
     /// Woken when something came, or the end.
     pub(super) readable: WaitQueue,
+    /// Woken when an urgent byte came.
+    pub(super) urgent_came: WaitQueue,
 }
 
 impl<Q: Default> Inbox<Q> {
@@ -38,6 +40,7 @@ impl<Q: Default> Inbox<Q> {
             urgent_inline: AtomicBool::new(false),
             wants_credentials: AtomicBool::new(false),
             readable: WaitQueue::new(),
+            urgent_came: WaitQueue::new(),
         })
     }
 
@@ -124,6 +127,9 @@ impl Inbox<StreamQueue> {
         }
         let result = queue.put_urgent(source);
         drop(queue);
+        if result.is_ok() {
+            self.urgent_came.wake_all();
+        }
         self.readable.wake_all();
         Some(result)
     }

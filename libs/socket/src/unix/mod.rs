@@ -438,6 +438,13 @@ impl Socket for UnixSocket {
         visit(&self.writable);
     }
 
+    fn urgent_queue(&self) -> Option<&WaitQueue> {
+        match &self.inbox {
+            Incoming::Bytes(inbox) => Some(&inbox.urgent_came),
+            Incoming::Packets(_) => None,
+        }
+    }
+
     fn ioctl(&self, request: u32, arg: IoctlArg<'_>) -> Result<usize> {
         let bytes = match request {
             SIOCATMARK => match &self.inbox {

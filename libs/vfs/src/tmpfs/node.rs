@@ -8,7 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use addr::PAGE_SIZE;
 use frame::MappingId;
@@ -58,6 +58,8 @@ pub struct Node {
     unread: AtomicBool,
     /// Told back, and nothing else: there is no storage that could use it.
     write_hint: AtomicU8,
+    /// See [`Inode::writers`].
+    writers: AtomicU32,
 }
 
 type Write<'a> = RwLockWriteGuard<'a, Directory>;
@@ -119,6 +121,7 @@ impl Node {
             dirty: AtomicBool::new(false),
             unread: AtomicBool::new(true),
             write_hint: AtomicU8::new(0),
+            writers: AtomicU32::new(0),
         })
     }
 
@@ -331,7 +334,7 @@ impl Node {
             return Err(Errno::ENOENT);
         }
         let target = match to.find(destination, new) {
-            Ok(_) if mode == RenameMode::NoReplace => return Err(Errno::EEXIST),
+            Ok(_) if matches!(mode, RenameMode::NoReplace | RenameMode::NewWhiteout) => return Err(Errno::EEXIST),
             Ok(target) if Arc::ptr_eq(&target, &source) => return Ok(()),
             // The directory that `old` is in, which is not empty (and locked).
             Ok(target) if core::ptr::eq(&*target, self) => return Err(Errno::ENOTEMPTY),
@@ -346,7 +349,7 @@ impl Node {
             gone.write().mark_removed();
         }
         here.remove(old);
-        if mode == RenameMode::Whiteout {
+        if matches!(mode, RenameMode::Whiteout | RenameMode::NewWhiteout) {
             let whiteout = NewInode { kind: FileKind::CharDevice, mode: 0, uid: 0, gid: 0, rdev: 0 };
             here.insert(old, self.fs.make(&whiteout));
         }

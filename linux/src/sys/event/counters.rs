@@ -55,9 +55,9 @@ fn wake_timers() {
     thread.unpark();
 }
 
-/// The wall clock was set.
-pub(crate) fn clock_was_set() {
-    TIMERS.clock_was_set();
+/// The wall clock was set forward by so much.
+pub(crate) fn clock_was_set(forward_ns: i64) {
+    TIMERS.clock_was_set(forward_ns);
 }
 
 fn run_timers() {
@@ -115,8 +115,12 @@ pub fn timerfd_settime(
         (after, false) => Some(sync::monotonic_ns().saturating_add(after)),
     };
     let wall = matches!(timer.clock, CLOCK_REALTIME | CLOCK_REALTIME_ALARM);
-    let cancels = wall && flags & ABSOLUTE != 0 && flags & CANCEL_ON_SET != 0;
-    let before = timer.set(deadline, interval, if cancels { OnClockSet::Cancels } else { OnClockSet::Goes });
+    let on_clock_set = match (wall && flags & ABSOLUTE != 0, flags & CANCEL_ON_SET != 0) {
+        (false, _) => OnClockSet::Goes,
+        (true, false) => OnClockSet::Follows,
+        (true, true) => OnClockSet::Cancels,
+    };
+    let before = timer.set(deadline, interval, on_clock_set);
     old.write_optional(&itimerspec(before)).map(|()| 0)
 }
 

@@ -69,6 +69,10 @@ fn find(context: u64) -> Result<Arc<AioContext>, Errno> {
 
 /// `space` is left by its last process: its contexts end.
 pub(crate) fn leave_aio(space: &AddressSpace) {
+    // The threads that could have made some have ended.
+    if vfs::aio::requests() == 0 {
+        return;
+    }
     let space = number(space);
     loop {
         let mut contexts = CONTEXTS.write();

@@ -137,6 +137,7 @@ pub fn statx(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32
 
 fn statfs_of(place: &Location) -> Statfs {
     const ST_RDONLY: i64 = 1;
+    const ST_NOSUID: i64 = 2;
     const ST_NOEXEC: i64 = 8;
     let (s, mode) = (place.inode().statfs(), place.mount().mode());
     let flag = |mount, flag| if mode.contains(mount) { flag } else { 0 };
@@ -151,7 +152,10 @@ fn statfs_of(place: &Location) -> Statfs {
         fsid: [0; 2],
         namelen: NAME_LEN,
         frsize: s.block_size as i64,
-        flags: s.flags as i64 | flag(MountMode::READ_ONLY, ST_RDONLY) | flag(MountMode::NO_EXEC, ST_NOEXEC),
+        flags: s.flags as i64
+            | flag(MountMode::READ_ONLY, ST_RDONLY)
+            | flag(MountMode::NO_SET_ID, ST_NOSUID)
+            | flag(MountMode::NO_EXEC, ST_NOEXEC),
         spare: [0; 4],
     }
 }

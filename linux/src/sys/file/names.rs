@@ -5,7 +5,7 @@ use core::ops::ControlFlow;
 use linux_abi::Errno;
 use linux_abi::fs::Dirent64;
 use vfs::inode::RenameMode;
-use vfs::types::{Access, FileKind};
+use vfs::types::{Access, DirEntry, FileKind};
 use zerocopy::IntoBytes;
 
 use super::{AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW};
@@ -16,6 +16,7 @@ use crate::user_ptr::{self, StringBuffer, UserPtr};
 const RENAME_NOREPLACE: u32 = 1;
 const RENAME_EXCHANGE: u32 = 2;
 const RENAME_WHITEOUT: u32 = 4;
+const NEW_WHITEOUT: u32 = RENAME_NOREPLACE | RENAME_WHITEOUT;
 const PERMISSIONS: u32 = 0o7777;
 
 fn make(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, kind: FileKind, mode: u32, rdev: u64) -> SysResult {
@@ -112,8 +113,9 @@ pub fn renameat2(
         0 => RenameMode::Replace,
         RENAME_NOREPLACE => RenameMode::NoReplace,
         RENAME_EXCHANGE => RenameMode::Exchange,
-        RENAME_WHITEOUT if ctx.process().credentials().privileged() => RenameMode::Whiteout,
-        RENAME_WHITEOUT => return Err(Errno::EPERM),
+        RENAME_WHITEOUT | NEW_WHITEOUT if !ctx.process().credentials().privileged() => return Err(Errno::EPERM),
+        RENAME_WHITEOUT => RenameMode::Whiteout,
+        NEW_WHITEOUT => RenameMode::NewWhiteout,
         _ => return Err(Errno::EINVAL),
     };
     let (old, new) = (old.read_path()?, new.read_path()?);
@@ -213,27 +215,19 @@ pub fn readlink(ctx: &Ctx<'_>, path: UserPtr<u8>, buffer: UserPtr<u8>, size: i32
     if found == Err(Errno::EINVAL) && path.read_string(1, Errno::EINVAL).is_ok() { Err(Errno::ENOENT) } else { found }
 }
 
-/// `getdents64`.
-///
-/// # Errors
-/// Those of `getdents(2)`.
-pub fn getdents64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, size: usize) -> SysResult {
-    const HEAD: usize = core::mem::size_of::<Dirent64>();
+/// Stores as many entries of a directory as fit, each as `record` makes it from what begins at a number of bytes.
+fn list(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, size: usize, record: impl Fn(&DirEntry<'_>, &mut alloc::vec::Vec<u8>)) -> SysResult {
     let file = find(ctx, fd)?;
     let mut records = alloc::vec::Vec::new();
     let mut too_small = false;
     file.read_dir(&mut |entry| {
-        let len = (HEAD + entry.name.len() + 1).next_multiple_of(8);
-        if records.len() + len > size {
-            too_small = records.is_empty();
+        let before = records.len();
+        record(&entry, &mut records);
+        if records.len() > size {
+            records.truncate(before);
+            too_small = before == 0;
             return ControlFlow::Break(());
         }
-        let head =
-            Dirent64 { ino: entry.ino, off: entry.next as i64, reclen: len as u16, kind: entry.kind.dirent_type() };
-        let start = records.len();
-        records.extend_from_slice(head.as_bytes());
-        records.extend_from_slice(entry.name);
-        records.resize(start + len, 0);
         ControlFlow::Continue(())
     })?;
     if too_small {
@@ -241,6 +235,41 @@ pub fn getdents64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, size: usize) -> S
     }
     user_ptr::copy_out(buffer.address(), &records)?;
     Ok(records.len())
+}
+
+/// `getdents64`.
+///
+/// # Errors
+/// Those of `getdents(2)`.
+pub fn getdents64(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, size: usize) -> SysResult {
+    const HEAD: usize = core::mem::size_of::<Dirent64>();
+    list(ctx, fd, buffer, size, |entry, records| {
+        let len = (HEAD + entry.name.len() + 1).next_multiple_of(8);
+        let head =
+            Dirent64 { ino: entry.ino, off: entry.next as i64, reclen: len as u16, kind: entry.kind.dirent_type() };
+        let start = records.len();
+        records.extend_from_slice(head.as_bytes());
+        records.extend_from_slice(entry.name);
+        records.resize(start + len, 0);
+    })
+}
+
+/// `getdents`: as `getdents64`, but an entry's kind is its last byte.
+///
+/// # Errors
+/// Those of `getdents(2)`.
+pub fn getdents(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, size: usize) -> SysResult {
+    list(ctx, fd, buffer, size, |entry, records| {
+        let (start, ino, next) = (records.len(), entry.ino.to_le_bytes(), entry.next.to_le_bytes());
+        // Number, position, length, name with its zero, kind.
+        let len = (ino.len() + next.len() + size_of::<u16>() + entry.name.len() + 2).next_multiple_of(8);
+        records.extend_from_slice(&ino);
+        records.extend_from_slice(&next);
+        records.extend_from_slice(&(len as u16).to_le_bytes());
+        records.extend_from_slice(entry.name);
+        records.resize(start + len - 1, 0);
+        records.push(entry.kind.dirent_type());
+    })
 }
 
 /// `getcwd`: the path with its terminating zero; returns its length.

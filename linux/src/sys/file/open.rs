@@ -14,7 +14,9 @@ use vfs::walk::Resolve;
 
 use super::{AT_FDCWD, get, now, only, owner, with_base};
 use crate::ctx::{Ctx, SysResult};
-use crate::fdtable::CloseOnExec;
+use crate::fdtable::{CloseOnExec, FdTable};
+use crate::process::Process;
+use crate::shared::Left;
 use crate::pty;
 use crate::user_ptr::{self, StringBuffer, UserMemory, UserPtr};
 
@@ -150,22 +152,40 @@ pub fn close(ctx: &Ctx<'_>, fd: i32) -> SysResult {
     Ok(0)
 }
 
-/// `close_range`. `CLOSE_RANGE_UNSHARE` needs nothing: only threads share a table.
+/// `close_range`.
 ///
 /// # Errors
-/// `EINVAL`.
+/// `EINVAL`; `ENOMEM`, also for `CLOSE_RANGE_UNSHARE` in a process with several threads, which have one table for ever.
 pub fn close_range(ctx: &Ctx<'_>, first: u32, last: u32, flags: u32) -> SysResult {
     only(flags, CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)?;
     if first > last {
         return Err(Errno::EINVAL);
     }
     let (first, last) = (first as usize, last as usize);
+    if flags & CLOSE_RANGE_UNSHARE != 0 {
+        if ctx.process().thread_count() > 1 {
+            return Err(Errno::ENOMEM);
+        }
+        own_files(ctx.process())?;
+    }
     if flags & CLOSE_RANGE_CLOEXEC != 0 {
         ctx.process().files.mark_range(first, last);
     } else {
         super::locks::closed_all(ctx.process().pid(), ctx.process().files.close_range(first, last));
     }
     Ok(0)
+}
+
+/// Gives a process with one thread descriptors of its own, if it shares them with another process.
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn own_files(process: &Process) -> Result<(), Errno> {
+    if let Left::Unused(files) = process.files.own(FdTable::duplicate)? {
+        super::locks::closed_all(process.pid(), files.close_all());
+    }
+    process.files.set_shared(false);
+    Ok(())
 }
 
 /// `dup`.

@@ -49,8 +49,14 @@ struct Watch {
     me: Weak<Watch>,
     file: Weak<OpenFile>,
     settings: Mutex<Settings>,
+    /// With the file's own queues, while `O_ASYNC` is set.
     registrations: Mutex<Vec<Registration>>,
+    /// With the queue for urgent data, where there is one.
+    urgent: Mutex<Option<Registration>>,
 }
+
+/// Tells the owner of urgent data.
+struct Urgent(Weak<Watch>);
 
 static WATCHES: Mutex<BTreeMap<usize, Arc<Watch>>> = Mutex::new(BTreeMap::new());
 
@@ -70,9 +76,12 @@ fn get(file: &Arc<OpenFile>) -> Arc<Watch> {
         file: Arc::downgrade(file),
         settings: Mutex::new(Settings::default()),
         registrations: Mutex::new(Vec::new()),
+        urgent: Mutex::new(None),
     });
     watches.insert(file.id(), made.clone());
     drop(watches);
+    let registration = file.file().urgent_queue().map(|queue| queue.register(Arc::new(Urgent(made.me.clone()))));
+    *made.urgent.lock() = registration;
     file.on_close(Box::new(|id| {
         let gone = WATCHES.lock().remove(&id);
         drop(gone);
@@ -178,6 +187,15 @@ impl Notify for Watch {
     }
 }
 
+impl Notify for Urgent {
+    fn notify(&self) {
+        let owner = self.0.upgrade().map(|watch| watch.settings.lock().owner);
+        if let Some(owner) = owner.filter(|owner| owner.id != 0) {
+            deliver(owner, SigInfo::new(Signal::SIGURG, code::SI_KERNEL), Signal::SIGURG);
+        }
+    }
+}
+
 /// `si_code` and `si_band` for what is ready.
 fn reason(events: Events) -> (i32, Events) {
     match () {
@@ -199,12 +217,16 @@ fn send(settings: &Settings, events: Events) {
         }
         None => (Signal::SIGIO, SigInfo::new(Signal::SIGIO, code::SI_KERNEL)),
     };
-    let id = settings.owner.id as u32;
-    // A queue that is full loses the signal, as on Linux when not even SIGIO fits.
-    let deliver = |process: &Process| {
+    deliver(settings.owner, info, signal);
+}
+
+/// Sends a signal to an owner. A queue that is full loses it, as on Linux when not even SIGIO fits.
+fn deliver(owner: OwnerEx, info: SigInfo, signal: Signal) {
+    let id = owner.id as u32;
+    let to_process = |process: &Process| {
         let _full = process.send_signal(signal, info);
     };
-    match settings.owner.kind {
+    match owner.kind {
         F_OWNER_TID => {
             if let Some(task) = find_task(id) {
                 let _full = task.send_signal(signal, info);
@@ -212,9 +234,9 @@ fn send(settings: &Settings, events: Events) {
         }
         F_OWNER_PID => {
             if let Some(process) = find_process(id) {
-                deliver(&process);
+                to_process(&process);
             }
         }
-        _ => all_processes().iter().filter(|process| process.process_group() == id).for_each(|process| deliver(process)),
+        _ => all_processes().iter().filter(|process| process.process_group() == id).for_each(|process| to_process(process)),
     }
 }

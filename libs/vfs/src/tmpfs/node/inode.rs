@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use frame::Mappable;
 
@@ -272,6 +272,10 @@ impl Inode for Node {
             }
             Ok(names)
         })
+    }
+
+    fn writers(&self) -> Option<&AtomicU32> {
+        matches!(self.body, Body::Regular(_)).then_some(&self.writers)
     }
 
     fn write_hint(&self) -> Result<u64> {
