@@ -451,7 +451,8 @@ pub fn create(ino: u64, clock: Clock, flags: OpenFlags) -> (Arc<OpenFile>, Arc<O
     let metadata =
         Metadata { atime: now, mtime: now, ctime: now, btime: now, ..Metadata::new(0, ino, FileKind::Fifo, 0o600) };
     let again = pipe.clone();
-    let reopen = Arc::new(move |flags| open_fifo(&again, flags));
+    // Unlike a FIFO, a pipe does not wait for somebody at its other end when it is opened again through /proc.
+    let reopen = Arc::new(move |flags| Ok(again.attach(Directions::of(flags)) as Arc<dyn File>));
     let inode = AnonInode::new(metadata, PIPEFS_MAGIC, Some(reopen));
     let place = Location::nameless(inode, &format!("pipe:[{ino}]"));
     let open = |mode| {

@@ -145,3 +145,16 @@ fn packets_are_read_one_by_one_and_what_does_not_fit_is_dropped() {
     assert_eq!((read(9000).unwrap().len(), read(9000).unwrap().len()), (4096, 904));
     assert_eq!(read(1), Err(Errno::EAGAIN));
 }
+
+#[test]
+fn a_pipe_that_is_opened_again_waits_for_nobody() {
+    let (reader, writer) = pipe(OpenFlags::empty());
+    assert_eq!(writer.write(&mut b"left".as_slice()), Ok(4));
+    drop(writer);
+    let again = reader.inode().clone().open(OpenFlags::RDONLY).unwrap();
+    let mut sink = VecSink::new(10);
+    assert_eq!(again.read(&mut 0, &mut sink, OpenFlags::RDONLY), Ok(4));
+    assert_eq!(again.read(&mut 0, &mut sink, OpenFlags::RDONLY), Ok(0));
+    drop(reader);
+    again.release();
+}
