@@ -289,6 +289,22 @@ struct Taker {
     enough: bool,
 }
 
+/// Interested in some events only.
+struct Choosy {
+    told: AtomicUsize,
+    wanted: u32,
+}
+
+impl Notify for Choosy {
+    fn notify(&self) {
+        self.told.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn wants(&self, events: u32) -> bool {
+        self.wanted & events != 0
+    }
+}
+
 impl Notify for Taker {
     fn notify(&self) {
         self.told.fetch_add(1, Ordering::SeqCst);
@@ -314,6 +330,22 @@ fn a_wake_for_one_asks_exclusive_pollers_until_one_has_enough() {
     let before: usize = takers.iter().map(|taker| told(taker)).sum();
     queue.wake_all();
     assert_eq!(takers.iter().map(|taker| told(taker)).sum::<usize>(), before + 4);
+}
+
+#[test]
+fn a_wake_passes_by_who_does_not_want_its_events() {
+    let queue = WaitQueue::new();
+    let [one, two] = [1, 2].map(|wanted| Arc::new(Choosy { told: AtomicUsize::new(0), wanted }));
+    let _one = queue.register(one.clone());
+    let _two = queue.register_exclusive(two.clone());
+    let told = || (one.told.load(Ordering::SeqCst), two.told.load(Ordering::SeqCst));
+    queue.wake_all_for(1);
+    assert_eq!(told(), (1, 0));
+    queue.wake_all_for(2);
+    assert_eq!(told(), (1, 1));
+    queue.wake_all();
+    queue.wake_one();
+    assert_eq!(told(), (3, 3));
 }
 
 #[test]

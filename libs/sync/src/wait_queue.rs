@@ -60,6 +60,13 @@ pub trait Notify: Send + Sync {
     /// assume anything about locks its caller holds.
     fn notify(&self);
 
+    /// Whether a change is of interest that can have brought about these events and no others. The bits are the queue's owner's: those
+    /// of `poll`. Takes no lock. Who begins to be interested looks at the condition afterwards, behind a full fence.
+    fn wants(&self, events: u32) -> bool {
+        let _ = events;
+        true
+    }
+
     /// As [`Notify::notify`], for one that was registered as exclusive: whether that is enough, and no other exclusive one
     /// need be told.
     fn notify_exclusive(&self) -> bool {
@@ -83,6 +90,9 @@ struct Entry {
     exclusive: bool,
 }
 
+/// The events of a change that nothing more is known of.
+const ANY: u32 = u32::MAX;
+
 /// How many pollers a wake takes references to at a time.
 const BATCH: usize = 8;
 
@@ -91,6 +101,19 @@ struct Entries {
     slots: Vec<Option<Entry>>,
     /// Slots that are empty.
     free: Vec<usize>,
+}
+
+impl Entries {
+    /// Nobody is registered any more. What a few need is kept for the next; a queue that thousands polled once is not searched for them
+    /// ever after.
+    fn clear(&mut self) {
+        if self.slots.len() > BATCH {
+            *self = Self::default();
+        } else {
+            self.slots.clear();
+            self.free.clear();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -118,8 +141,7 @@ impl NotifyList {
         let old = entries.slots[id].take();
         entries.free.push(id);
         if self.count.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // So that a queue that thousands polled once is not searched for them ever after.
-            *entries = Entries::default();
+            entries.clear();
         }
         drop(entries);
         // The last reference to a `Notify` may go here, with no lock held.
@@ -127,7 +149,7 @@ impl NotifyList {
     }
 
     #[cold]
-    fn notify(&self, wake: Wake) {
+    fn notify(&self, wake: Wake, events: u32) {
         // The exclusive ones take turns at being asked first.
         let mut exclusive: Vec<Arc<dyn Notify>> = Vec::new();
         let mut next = 0;
@@ -150,12 +172,12 @@ impl NotifyList {
             if found == 0 {
                 break;
             }
-            batch.iter().flatten().for_each(|notify: &Arc<dyn Notify>| notify.notify());
+            batch.iter().flatten().filter(|notify: &&Arc<dyn Notify>| notify.wants(events)).for_each(|notify| notify.notify());
         }
         if !exclusive.is_empty() {
             let first = self.turn.fetch_add(1, Ordering::Relaxed) % exclusive.len();
             exclusive.rotate_left(first);
-            let _enough = exclusive.iter().any(|notify| notify.notify_exclusive());
+            let _enough = exclusive.iter().any(|notify| notify.wants(events) && notify.notify_exclusive());
         }
     }
 }
@@ -215,6 +237,22 @@ impl WaitQueue {
         if let Some(value) = cond() {
             return Ok(value);
         }
+        self.wait_linked(deadline_ns.unwrap_or(u64::MAX), interrupt, &mut cond)
+    }
+
+    /// As [`WaitQueue::wait_until`], for a caller that has just seen that there is no value: `cond` is called first when the thread has joined
+    /// the queue.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    /// As [`WaitQueue::wait_until`].
+    pub fn block_until<T>(
+        &self,
+        deadline_ns: Option<u64>,
+        interrupt: Interrupt,
+        mut cond: impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
         self.wait_linked(deadline_ns.unwrap_or(u64::MAX), interrupt, &mut cond)
     }
 
@@ -313,7 +351,7 @@ impl WaitQueue {
         if !self.list.looks_empty() {
             self.hand_one();
         }
-        self.notify_pollers(Wake::One);
+        self.notify_pollers(Wake::One, ANY);
     }
 
     /// Wakes every waiting thread, and calls every registered [`Notify`]. Change the condition first.
@@ -321,19 +359,33 @@ impl WaitQueue {
     /// Context: thread; may sleep (briefly).
     #[inline]
     pub fn wake_all(&self) {
+        self.wake_all_for(ANY);
+    }
+
+    /// As [`WaitQueue::wake_all`], after a change that can have brought about no other events than these ([`Notify::wants`]).
+    ///
+    /// Context: thread; may sleep (briefly).
+    #[inline]
+    pub fn wake_all_for(&self, events: u32) {
         fence(Ordering::SeqCst);
         if !self.list.looks_empty() {
             self.hand_all();
         }
-        self.notify_pollers(Wake::All);
+        self.notify_pollers(Wake::All, events);
     }
 
     /// As [`WaitQueue::wake_all`], in a brief system call: touches no vector register.
     #[inline(always)]
     pub fn wake_all_briefly(&self) {
+        self.wake_all_for_briefly(ANY);
+    }
+
+    /// As [`WaitQueue::wake_all_for`], in a brief system call: touches no vector register.
+    #[inline(always)]
+    pub fn wake_all_for_briefly(&self, events: u32) {
         fence(Ordering::SeqCst);
         if self.has_waiters() {
-            backend::loudly(|| self.wake_all());
+            backend::loudly(|| self.wake_all_for(events));
         }
     }
 
@@ -403,11 +455,11 @@ impl WaitQueue {
     }
 
     #[inline(always)]
-    fn notify_pollers(&self, wake: Wake) {
+    fn notify_pollers(&self, wake: Wake, events: u32) {
         if let Some(list) = self.notifiers()
             && list.count.load(Ordering::Relaxed) != 0
         {
-            list.notify(wake);
+            list.notify(wake, events);
         }
     }
 

@@ -5,6 +5,8 @@
 //! the ready list (once; `queued` says it is there) and wakes the waiters. `wait` takes the list, asks each file what is really
 //! ready, and reports that. A level-triggered item that reported goes back on the list, an edge-triggered one only when
 //! its file wakes again; a one-shot item is disarmed.
+//! Changes that cannot have brought about what an item watches for pass it by ([`Notify::wants`]): who waits for data is not woken
+//! whenever there is room.
 //! An item leaves the list's `queued` state *before* its file is polled: a wake in between puts it back, so no edge is lost. (Both
 //! sides have a full fence between their store and their load: `swap` here, the one of [`WaitQueue`]'s wake there.)
 //! A level-triggered item that is ready and alone on the list is reported where it is ([`Epoll::single`]).
@@ -21,7 +23,7 @@
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use hashbrown::HashMap;
 use sync::{Interrupt, Mutex, Notify, Registration, WaitError, WaitQueue};
@@ -65,6 +67,8 @@ struct Item {
     file: Weak<OpenFile>,
     key: Key,
     interest: Mutex<Interest>,
+    /// All bits that [`Interest::wanted`] has, perhaps more; to be looked at without the lock.
+    wanted: AtomicU32,
     /// On the ready list.
     queued: AtomicBool,
     /// Watched no more.
@@ -102,6 +106,10 @@ fn key(file: &Arc<OpenFile>, fd: i32) -> Key {
 impl Notify for Item {
     fn notify(&self) {
         self.notify_exclusive();
+    }
+
+    fn wants(&self, events: u32) -> bool {
+        self.wanted.load(Ordering::Relaxed) & events != 0
     }
 
     /// `EPOLLEXCLUSIVE`: it is enough if a thread waits here.
@@ -178,9 +186,9 @@ impl Epoll {
     /// `EEXIST`; `EPERM` for files that are always ready; `ELOOP` for a cycle or too deep a nesting; `EINVAL` for itself or bad
     /// flags beside `EPOLLEXCLUSIVE`.
     pub fn add(&self, file: &Arc<OpenFile>, fd: i32, interest: Interest) -> Result<()> {
-        let mut pollable = false;
-        file.file().poll_queues(&mut |_| pollable = true);
-        if !pollable {
+        let mut queues = 0;
+        file.file().poll_queues(&mut |_| queues += 1);
+        if queues == 0 {
             return Err(Errno::EPERM);
         }
         let nested = file.downcast::<Self>();
@@ -198,12 +206,13 @@ impl Epoll {
             file: Arc::downgrade(file),
             key: key(file, fd),
             interest: Mutex::new(interest),
+            wanted: AtomicU32::new(interest.wanted().bits()),
             queued: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             registrations: Mutex::new(Vec::new()),
         });
         self.insert(&item)?;
-        let mut registrations = Vec::new();
+        let mut registrations = Vec::with_capacity(queues);
         file.file().poll_queues(&mut |queue| {
             let exclusive = interest.events & EXCLUSIVE != 0;
             let registration =
@@ -256,7 +265,10 @@ impl Epoll {
                 return Err(Errno::EINVAL);
             }
             *old = interest;
+            item.wanted.store(interest.wanted().bits(), Ordering::Relaxed);
         }
+        // A wake either sees what is wanted now, or its change is seen below.
+        fence(Ordering::SeqCst);
         self.queue_if_ready(&item, file);
         Ok(())
     }
@@ -271,8 +283,8 @@ impl Epoll {
         Ok(())
     }
 
-    /// `epoll_wait`: hands at least one event and up to `max` to `report`; waits for the first until the monotonic `deadline_ns`.
-    /// Returns how many, 0 at the deadline.
+    /// `epoll_wait` where [`Epoll::take`] has just found nothing: hands at least one event and up to `max` to `report`; waits for the first
+    /// until the monotonic `deadline_ns`. Returns how many, 0 at the deadline.
     ///
     /// # Errors
     /// `EINTR` when a signal came first.
@@ -281,7 +293,7 @@ impl Epoll {
             let found = self.take(max, report);
             (found > 0).then_some(found)
         };
-        match self.waiters.wait_until(deadline_ns, Interrupt::Allowed, take) {
+        match self.waiters.block_until(deadline_ns, Interrupt::Allowed, take) {
             Ok(found) => Ok(found),
             Err(WaitError::TimedOut) => Ok(0),
             Err(WaitError::Interrupted) => Err(Errno::EINTR),
@@ -336,7 +348,13 @@ impl Epoll {
     /// Hands up to `max` events to `report`, without waiting: goes once through the ready list. Returns how many.
     pub fn take(&self, max: usize, report: &mut dyn FnMut(Event)) -> usize {
         let taking = self.taking.lock();
-        let mut batch = core::mem::take(&mut *self.ready.lock());
+        let mut batch = {
+            let mut ready = self.ready.lock();
+            if ready.is_empty() {
+                return 0;
+            }
+            core::mem::take(&mut *ready)
+        };
         let (mut left, mut found) = (batch.len(), 0);
         while left > 0
             && found < max

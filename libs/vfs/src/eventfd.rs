@@ -53,7 +53,7 @@ impl EventFd {
     #[inline]
     fn try_take(&self) -> Option<u64> {
         let value = self.take_now()?;
-        self.writable.wake_all();
+        self.writable.wake_all_for(Events::WRITABLE.bits());
         Some(value)
     }
 
@@ -161,7 +161,7 @@ impl EventFd {
             return None;
         }
         let value = self.take_now()?;
-        self.writable.wake_all_briefly();
+        self.writable.wake_all_for_briefly(Events::WRITABLE.bits());
         Some(sink.write(&value.to_le_bytes()))
     }
 

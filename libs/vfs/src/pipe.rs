@@ -234,7 +234,7 @@ impl Pipe {
         }
         let result = state.drain(sink);
         drop(state);
-        self.writable.wake_all();
+        self.writable.wake_all_for(Events::WRITABLE.bits());
         Some(result)
     }
 
@@ -378,7 +378,7 @@ impl PipeEnd {
             }
             state.bytes.drain_briefly(sink)?
         };
-        self.pipe.writable.wake_all_briefly();
+        self.pipe.writable.wake_all_for_briefly(Events::WRITABLE.bits());
         Some(n)
     }
 

@@ -25,6 +25,8 @@ pub struct PollEntry {
 /// Wakes the polling thread.
 #[derive(Default)]
 struct Waker {
+    /// All that is waited for.
+    wanted: Events,
     queue: WaitQueue,
     woken: AtomicBool,
 }
@@ -33,6 +35,10 @@ impl Notify for Waker {
     fn notify(&self) {
         self.woken.store(true, Ordering::Release);
         self.queue.wake_all();
+    }
+
+    fn wants(&self, events: u32) -> bool {
+        self.wanted.bits() & events != 0
     }
 }
 
@@ -58,7 +64,8 @@ pub fn poll_files(entries: &mut [PollEntry], deadline_ns: Option<u64>) -> Result
     if ready > 0 || deadline_ns == Some(0) {
         return Ok(ready);
     }
-    let waker = Arc::new(Waker::default());
+    let wanted = entries.iter().fold(Events::ALWAYS, |wanted, entry| wanted | entry.wanted);
+    let waker = Arc::new(Waker { wanted, ..Waker::default() });
     let _registrations = register(entries, &waker);
     let ready = look(entries);
     if ready > 0 {
@@ -81,7 +88,7 @@ pub fn poll_files(entries: &mut [PollEntry], deadline_ns: Option<u64>) -> Result
 }
 
 fn register(entries: &[PollEntry], waker: &Arc<Waker>) -> Vec<Registration> {
-    let mut registrations = Vec::new();
+    let mut registrations = Vec::with_capacity(entries.len());
     for file in entries.iter().filter_map(|entry| entry.file.as_ref()) {
         file.file().poll_queues(&mut |queue| registrations.push(queue.register(waker.clone())));
     }

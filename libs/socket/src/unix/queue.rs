@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use sync::WaitQueue;
-use vfs::OpenFile;
+use vfs::{Events, OpenFile};
 use vfs::byte_queue::ByteQueue;
 use vfs::io::{LimitedSink, Sink, Source};
 
@@ -314,7 +314,7 @@ pub(super) struct Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.budget.writable.wake_all();
+        self.budget.writable.wake_all_for(Events::WRITABLE.bits());
     }
 }
 

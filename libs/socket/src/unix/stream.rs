@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use vfs::OpenFlags;
+use vfs::{Events, OpenFlags};
 use vfs::io::{LimitedSource, Sink, Source};
 
 use super::inbox::{Inbox, Incoming, Outcome};
@@ -90,7 +90,7 @@ impl UnixSocket {
         })??;
         // A writer that waits is let go when three quarters are free, so that it does not come for every few bytes.
         if look == Look::Take && outcome.has_room {
-            link.peer_writable.wake_all();
+            link.peer_writable.wake_all_for(Events::WRITABLE.bits());
         }
         Ok(outcome)
     }

@@ -76,6 +76,23 @@ fn edge_triggered_items_report_every_change_once() {
 }
 
 #[test]
+fn who_waits_for_data_is_not_woken_by_room() {
+    let event = open_anonymous(EventFd::new(0, Take::All), "anon_inode:[eventfd]", 9, OpenFlags::RDWR | OpenFlags::NONBLOCK);
+    let epoll = Epoll::new();
+    epoll.add(&event, 3, interest(IN | EDGE, 1)).unwrap();
+    event.write(&mut 1_u64.to_le_bytes().as_slice()).unwrap();
+    assert_eq!(now(&epoll), [(IN, 1)]);
+    event.read(&mut VecSink::new(8)).unwrap();
+    assert!(epoll.ready.lock().is_empty());
+    epoll.modify(&event, 3, interest(IN | OUT | EDGE, 2)).unwrap();
+    assert_eq!(now(&epoll), [(OUT, 2)]);
+    event.write(&mut 1_u64.to_le_bytes().as_slice()).unwrap();
+    assert_eq!(now(&epoll), [(IN | OUT, 2)]);
+    event.read(&mut VecSink::new(8)).unwrap();
+    assert_eq!(now(&epoll), [(OUT, 2)], "room is news for who waits for that, too");
+}
+
+#[test]
 fn one_shot_items_rest_until_modified() {
     let (reader, writer) = pipe();
     let epoll = Epoll::new();
