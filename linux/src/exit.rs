@@ -55,7 +55,9 @@ fn end_of_process(process: &Process) {
     if process.pid() == FIRST_PID {
         power_off(status);
     }
-    let _unused_or_not = process.fs.leave();
+    if let Left::Unused(fs) = process.fs.leave() {
+        fs.let_go();
+    }
     process.signals.leave();
     match process.files.leave() {
         Left::Unused(files) => file::closed_all(process.pid(), files.close_all()),

@@ -38,6 +38,13 @@ impl FsState {
         }
     }
 
+    /// The last process that has it ends. Its directories may be in /proc and so hold the process itself, which would stay for ever.
+    pub(crate) fn let_go(&self) {
+        let top = self.mounts.root();
+        let gone = [&self.root, &self.cwd].map(|place| core::mem::replace(&mut *place.write(), top.clone()));
+        drop(gone);
+    }
+
     /// Calls `f` with what a path walk needs, and the working directory.
     pub fn with_viewer<R>(&self, credentials: &Credentials, f: impl FnOnce(Viewer<'_>, &Location) -> R) -> R {
         let (root, cwd) = (self.root.read().clone(), self.cwd.read().clone());

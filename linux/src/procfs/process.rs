@@ -186,12 +186,13 @@ fn comm(task: Option<Arc<Task>>) -> Entry {
     )
 }
 
-/// A link that leads to a place of the process's.
+/// A link that leads to a place of the process's. One that has ended has none.
 fn place_link(process: &Arc<Process>, find: fn(&Process) -> Result<Location>) -> Entry {
+    let place = move |process: &Process| if process.thread_count() == 0 { Err(Errno::ENOENT) } else { find(process) };
     let (shown, followed) = (process.clone(), process.clone());
     Entry::Magic {
-        text: Arc::new(move || find(&shown).map(|place| place.path_from(&viewer_root(&shown)))),
-        target: Arc::new(move || find(&followed)),
+        text: Arc::new(move || place(&shown).map(|place| place.path_from(&viewer_root(&shown)))),
+        target: Arc::new(move || place(&followed)),
     }
 }
 

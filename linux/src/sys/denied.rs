@@ -9,6 +9,7 @@ use linux_abi::{Errno, raw};
 
 use crate::ctx::{Ctx, SysResult};
 use crate::process;
+use crate::shared::Left;
 use crate::sys::file;
 
 /// The facility was left out of the kernel.
@@ -104,8 +105,10 @@ pub fn unshare(ctx: &Ctx<'_>, flags: u64) -> SysResult {
     if flags & NEW_NAMESPACES != 0 || flags & SEPARABLE != 0 && !is_alone {
         return Err(Errno::EPERM);
     }
-    if flags & u64::from(raw::CLONE_FS) != 0 {
-        let _fs_has_no_end = process.fs.own(|fs| Ok::<_, Errno>(fs.duplicate()))?;
+    if flags & u64::from(raw::CLONE_FS) != 0
+        && let Left::Unused(fs) = process.fs.own(|fs| Ok::<_, Errno>(fs.duplicate()))?
+    {
+        fs.let_go();
     }
     if flags & u64::from(raw::CLONE_FILES) != 0 {
         file::own_files(process)?;
