@@ -320,6 +320,15 @@ static long free_kib(void)
 	return value;
 }
 
+/* What holds the memory, to be printed if some of it is lost. */
+static void note_memory(char *text, size_t size)
+{
+	int fd = open("/proc/meminfo", O_RDONLY);
+	ssize_t length = read(fd, text, size - 1);
+	text[length > 0 ? length : 0] = 0;
+	close(fd);
+}
+
 static uint64_t now_ms(void)
 {
 	struct timespec now;
@@ -383,6 +392,7 @@ int main(int argc, char **argv)
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	umask(0);
 	mkdir(ROOM, 0777);
+	static char first[4096], last[4096];
 	long at_first = -1;
 	for (uint64_t i = 0; i < 3 || now_ms() - start < seconds * 1000; i++) {
 		a_round(seed + i, processes, threads);
@@ -392,13 +402,15 @@ int main(int argc, char **argv)
 		}
 		long now = free_kib();
 		if (i == 1)
-			at_first = now;
+			at_first = now, note_memory(first, sizeof first);
 		if (i % 60 < 3)
 			printf("round %lu: %ld KiB free\n", i, now), fflush(stdout);
 	}
 	/* What is freed late is freed by now. */
 	sleep(1);
 	long lost = at_first - free_kib();
+	if (lost > slack_kib)
+		note_memory(last, sizeof last), printf("%s\n%s", first, last);
 	printf(lost > slack_kib ? "lost %ld KiB\n" : "done, %ld KiB less\n", lost);
 	return lost > slack_kib;
 }

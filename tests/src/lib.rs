@@ -2,7 +2,7 @@
 //!
 //! * [`case`]: what a test is; [`cases`] lists them all.
 //! * [`toolchain`]: compiles the programs of `tests/guest/` into `target/guest/`; [`registry`] fetches others.
-//! * [`run`]: starts a program on the host or under `oxv run`, with a time limit.
+//! * [`run`]: starts a program on the host or under `oxv run`, with a time limit, of which [`starved`] takes what a busy host is to blame for.
 //! * [`compare`]: what differs, in words.
 //! * [`torture`], [`machine`]: the same under `oxv run --torture`, and stopping virtual CPUs from outside.
 //! * [`bad_input`], [`tty`], [`memory`]: tests that look at `oxv` itself: its messages, its terminal, its size.
@@ -29,6 +29,7 @@ pub mod privileged;
 pub mod paths;
 pub mod registry;
 pub mod run;
+mod starved;
 pub mod toolchain;
 pub mod torture;
 pub mod tty;

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the disposition of a signal is the whole process's")]
 
 use crate::case::{Case, Stderr, Stdin};
+use crate::starved::starved;
 use crate::{paths, toolchain};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
@@ -124,7 +125,7 @@ pub fn outcome_or(command: &mut Command, stdin: &Stdin, limit: Duration, late: i
     feed(&mut child, stdin);
     let stdout = collect(child.stdout.take().expect("was piped"));
     let stderr = collect(child.stderr.take().expect("was piped"));
-    let status = wait(&mut child, start + limit, late);
+    let status = wait(&mut child, start, limit, late);
     Outcome {
         exit: status.map(exit_code),
         stdout: stdout.join().unwrap_or_default(),
@@ -156,13 +157,24 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// Waits until the deadline, and as much longer as `late` says then; after that it ends the whole process group: `oxv` gets time to end its
-/// emulator.
-fn wait(child: &mut Child, deadline: Instant, late: impl FnOnce(Pid) -> Option<Duration>) -> Option<ExitStatus> {
-    if let Some(status) = poll(child, deadline) {
-        return Some(status);
-    }
+/// Most that a busy host lengthens a time limit.
+const MOST_PATIENCE: u32 = 10;
+
+/// Waits as long as `limit` says, not counting the time that a busy host kept the program from running, and as much longer as `late` says
+/// then; after that it ends the whole process group: `oxv` gets time to end its emulator.
+fn wait(child: &mut Child, start: Instant, limit: Duration, late: impl FnOnce(Pid) -> Option<Duration>) -> Option<ExitStatus> {
     let group = Pid::from_child(child);
+    let mut granted = Duration::ZERO;
+    loop {
+        if let Some(status) = poll(child, start + limit + granted) {
+            return Some(status);
+        }
+        let starved = starved(group).min(limit * MOST_PATIENCE);
+        if starved <= granted {
+            break;
+        }
+        granted = starved;
+    }
     let more = late(group);
     if let Some(status) = more.and_then(|more| poll(child, Instant::now() + more)) {
         return Some(status);
