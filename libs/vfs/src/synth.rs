@@ -93,7 +93,9 @@ impl Entry {
         Self::Directory(Arc::new(Fixed(entries)))
     }
 
-    fn kind(&self) -> FileKind {
+    /// What kind of object it makes.
+    #[must_use]
+    pub fn kind(&self) -> FileKind {
         match self {
             Self::Directory(_) => FileKind::Directory,
             Self::File { .. } | Self::Open { .. } => FileKind::Regular,

@@ -16,7 +16,7 @@ use linux_abi::{Errno, raw};
 use vfs::epoll::Epoll;
 use vfs::eventfd::EventFd;
 use vfs::inotify::Inotify;
-use vfs::synth::{Directory, Entry, Fixed, Joined};
+use vfs::synth::{Directory, Entry};
 use vfs::types::Name;
 use vfs::{FileKind, Location, OpenFile};
 
@@ -34,19 +34,15 @@ type Result<T> = core::result::Result<T, Errno>;
 
 /// `/proc/PID`.
 pub(super) fn directory(process: Arc<Process>) -> Arc<dyn Directory> {
-    let first = process.tasks().into_iter().next();
-    let own = Fixed(vec![
-        ("coredump_filter", Entry::text("00000033\n")),
-        ("task", Entry::Directory(Arc::new(Tasks(process.clone())))),
-    ]);
-    let entries = Joined(Arc::new(own), Arc::new(common(process.clone(), first, process_stat)));
-    Arc::new(OfProcess { process, entries })
+    let task = process.tasks().into_iter().next();
+    let subject = Subject { process: process.clone(), task, stat: process_stat };
+    Arc::new(OfProcess { process, entries: Listed { tables: &[OWN, COMMON], subject } })
 }
 
 /// A process's directory. While it is open, its number cannot come to mean another process to those who ask the directory.
 pub(super) struct OfProcess {
     pub(super) process: Arc<Process>,
-    entries: Joined,
+    entries: Listed,
 }
 
 impl Directory for OfProcess {
@@ -59,65 +55,97 @@ impl Directory for OfProcess {
     }
 }
 
+/// Whom a directory is about: a process, or one of its threads.
+struct Subject {
+    process: Arc<Process>,
+    task: Option<Arc<Task>>,
+    stat: fn(&Process, Option<&Task>) -> String,
+}
+
+/// A name, and what makes its entry. That is done when it is looked up: of a directory's entries few are.
+type Row = (&'static str, fn(&Subject) -> Entry);
+
+/// A directory of such entries.
+struct Listed {
+    tables: &'static [&'static [Row]],
+    subject: Subject,
+}
+
+impl Listed {
+    fn rows(&self) -> impl Iterator<Item = &'static Row> {
+        self.tables.iter().copied().flatten()
+    }
+}
+
+impl Directory for Listed {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        self.rows().find(|(known, _)| known.as_bytes() == name).map(|(_, make)| make(&self.subject))
+    }
+
+    fn list(&self) -> Vec<(Name, FileKind)> {
+        self.rows().map(|(name, make)| (Name::from(name.as_bytes()), make(&self.subject).kind())).collect()
+    }
+}
+
 /// A file about the process.
-fn about(process: &Arc<Process>, make: fn(&Process) -> Result<Vec<u8>>) -> Entry {
-    let process = process.clone();
+fn about(subject: &Subject, make: fn(&Process) -> Result<Vec<u8>>) -> Entry {
+    let process = subject.process.clone();
     Entry::file(move || make(&process))
 }
 
 /// A file about the process and one of its threads.
-fn about_task(
-    process: &Arc<Process>,
-    task: &Option<Arc<Task>>,
-    make: fn(&Process, Option<&Task>) -> String,
-) -> Entry {
-    let (process, task) = (process.clone(), task.clone());
+fn about_task(subject: &Subject, make: fn(&Process, Option<&Task>) -> String) -> Entry {
+    let (process, task) = (subject.process.clone(), subject.task.clone());
     Entry::file(move || Ok(make(&process, task.as_deref()).into_bytes()))
 }
 
+/// What only a process has.
+const OWN: &[Row] = &[
+    ("coredump_filter", |_| Entry::text("00000033\n")),
+    ("task", |s| Entry::Directory(Arc::new(Tasks(s.process.clone())))),
+];
+
 /// What a process and each of its threads have.
-fn common(process: Arc<Process>, task: Option<Arc<Task>>, stat: fn(&Process, Option<&Task>) -> String) -> Fixed {
-    Fixed(vec![
-        ("auxv", about(&process, |p| Ok(p.executable.read().auxv.clone()))),
-        ("cgroup", Entry::text("0::/\n")),
-        ("children", about(&process, |p| Ok(children(p).into_bytes()))),
-        ("clear_refs", pagemap::clear_refs(&process)),
-        ("cmdline", about(&process, |p| strings(p, p.executable.read().args))),
-        ("comm", comm(task.clone())),
-        ("cwd", place_link(&process, |p| Ok(p.fs.cwd.read().clone()))),
-        ("environ", about(&process, |p| strings(p, p.executable.read().env))),
-        ("cpuset", Entry::text("/\n")),
-        ("exe", place_link(&process, |p| p.executable.read().location.clone().ok_or(Errno::ENOENT))),
-        ("fd", Entry::Directory(Arc::new(Descriptors { process: process.clone(), entry: descriptor_link }))),
-        ("fdinfo", Entry::Directory(Arc::new(Descriptors { process: process.clone(), entry: descriptor_info }))),
-        ("gid_map", Entry::text(ALL_IDS)),
-        ("limits", about(&process, |p| Ok(limits(p).into_bytes()))),
-        ("loginuid", Entry::text("4294967295")),
-        ("maps", maps::maps(&process)),
-        ("mountinfo", about(&process, mounts::mountinfo)),
-        ("mounts", about(&process, mounts::mounts)),
-        ("mountstats", about(&process, mounts::mountstats)),
-        ("net", net::directory()),
-        ("ns", namespaces()),
-        ("oom_score", about(&process, |p| Ok(format!("{}\n", oom::score(p)).into_bytes()))),
-        ("oom_score_adj", oom_score_adj(&process)),
-        ("pagemap", pagemap::entry(&process)),
-        ("personality", Entry::text("00000000\n")),
-        ("root", place_link(&process, |p| Ok(p.fs.root.read().clone()))),
-        ("sched", about_task(&process, &task, sched)),
-        ("schedstat", about_task(&process, &task, schedstat)),
-        ("sessionid", Entry::text("4294967295")),
-        ("setgroups", Entry::text("allow\n")),
-        ("smaps", maps::smaps(&process)),
-        ("smaps_rollup", about(&process, |p| Ok(maps::smaps_rollup(&p.space())))),
-        ("stat", about_task(&process, &task, stat)),
-        ("statm", about(&process, |p| Ok(statm(p).into_bytes()))),
-        ("status", about_task(&process, &task, status)),
-        ("timerslack_ns", about_task(&process, &task, |_, task| format!("{}\n", task.map_or(50_000, Task::timer_slack_ns)))),
-        ("uid_map", Entry::text(ALL_IDS)),
-        ("wchan", Entry::text("0")),
-    ])
-}
+const COMMON: &[Row] = &[
+    ("auxv", |s| about(s, |p| Ok(p.executable.read().auxv.clone()))),
+    ("cgroup", |_| Entry::text("0::/\n")),
+    ("children", |s| about(s, |p| Ok(children(p).into_bytes()))),
+    ("clear_refs", |s| pagemap::clear_refs(&s.process)),
+    ("cmdline", |s| about(s, |p| strings(p, p.executable.read().args))),
+    ("comm", |s| comm(s.task.clone())),
+    ("cwd", |s| place_link(s, |p| Ok(p.fs.cwd.read().clone()))),
+    ("environ", |s| about(s, |p| strings(p, p.executable.read().env))),
+    ("cpuset", |_| Entry::text("/\n")),
+    ("exe", |s| place_link(s, |p| p.executable.read().location.clone().ok_or(Errno::ENOENT))),
+    ("fd", |s| Entry::Directory(Arc::new(Descriptors { process: s.process.clone(), entry: descriptor_link }))),
+    ("fdinfo", |s| Entry::Directory(Arc::new(Descriptors { process: s.process.clone(), entry: descriptor_info }))),
+    ("gid_map", |_| Entry::text(ALL_IDS)),
+    ("limits", |s| about(s, |p| Ok(limits(p).into_bytes()))),
+    ("loginuid", |_| Entry::text("4294967295")),
+    ("maps", |s| maps::maps(&s.process)),
+    ("mountinfo", |s| about(s, mounts::mountinfo)),
+    ("mounts", |s| about(s, mounts::mounts)),
+    ("mountstats", |s| about(s, mounts::mountstats)),
+    ("net", |_| net::directory()),
+    ("ns", |_| namespaces()),
+    ("oom_score", |s| about(s, |p| Ok(format!("{}\n", oom::score(p)).into_bytes()))),
+    ("oom_score_adj", |s| oom_score_adj(&s.process)),
+    ("pagemap", |s| pagemap::entry(&s.process)),
+    ("personality", |_| Entry::text("00000000\n")),
+    ("root", |s| place_link(s, |p| Ok(p.fs.root.read().clone()))),
+    ("sched", |s| about_task(s, sched)),
+    ("schedstat", |s| about_task(s, schedstat)),
+    ("sessionid", |_| Entry::text("4294967295")),
+    ("setgroups", |_| Entry::text("allow\n")),
+    ("smaps", |s| maps::smaps(&s.process)),
+    ("smaps_rollup", |s| about(s, |p| Ok(maps::smaps_rollup(&p.space())))),
+    ("stat", |s| about_task(s, s.stat)),
+    ("statm", |s| about(s, |p| Ok(statm(p).into_bytes()))),
+    ("status", |s| about_task(s, status)),
+    ("timerslack_ns", |s| about_task(s, |_, task| format!("{}\n", task.map_or(50_000, Task::timer_slack_ns)))),
+    ("uid_map", |_| Entry::text(ALL_IDS)),
+    ("wchan", |_| Entry::text("0")),
+];
 
 /// Numbers of the children (of all threads', which are not told apart).
 fn children(process: &Process) -> String {
@@ -187,9 +215,9 @@ fn comm(task: Option<Arc<Task>>) -> Entry {
 }
 
 /// A link that leads to a place of the process's. One that has ended has none.
-fn place_link(process: &Arc<Process>, find: fn(&Process) -> Result<Location>) -> Entry {
+fn place_link(subject: &Subject, find: fn(&Process) -> Result<Location>) -> Entry {
     let place = move |process: &Process| if process.thread_count() == 0 { Err(Errno::ENOENT) } else { find(process) };
-    let (shown, followed) = (process.clone(), process.clone());
+    let (shown, followed) = (subject.process.clone(), subject.process.clone());
     Entry::Magic {
         text: Arc::new(move || place(&shown).map(|place| place.path_from(&viewer_root(&shown)))),
         target: Arc::new(move || place(&followed)),
@@ -276,7 +304,8 @@ struct Tasks(Arc<Process>);
 impl Directory for Tasks {
     fn lookup(&self, name: &[u8]) -> Option<Entry> {
         let task = self.0.task(number(name)?)?;
-        Some(Entry::Directory(Arc::new(common(self.0.clone(), Some(task), thread_stat))))
+        let subject = Subject { process: self.0.clone(), task: Some(task), stat: thread_stat };
+        Some(Entry::Directory(Arc::new(Listed { tables: &[COMMON], subject })))
     }
 
     fn list(&self) -> Vec<(Name, FileKind)> {
