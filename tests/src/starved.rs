@@ -4,17 +4,33 @@ use rustix::process::Pid;
 use std::path::Path;
 use std::time::Duration;
 
-/// What the thread of the process group waited that waited longest for a processor, though it could have run (`schedstat` in `proc(5)`; nothing where
-/// the kernel does not count it). An emulator's virtual CPUs are threads, and a machine is as slow as the slowest of them.
-pub(crate) fn starved(group: Pid) -> Duration {
-    let is_member = |process: &Path| {
-        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-        // Behind the name, which may contain anything: state, parent, group.
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        fields.split_whitespace().nth(2) == Some(&group.to_string())
-    };
-    let threads = entries(Path::new("/proc")).filter(|process| is_member(process)).flat_map(|process| entries(&process.join("task")));
+/// What that thread of the process and its descendants waited that waited longest for a processor, though it could have run (`schedstat` in `proc(5)`;
+/// nothing where the kernel does not count it). An emulator's virtual CPUs are threads, and a machine is as slow as the slowest of them.
+pub(crate) fn starved(ancestor: Pid) -> Duration {
+    let family = family(ancestor);
+    let threads = family.iter().flat_map(|process| entries(&Path::new("/proc").join(process.to_string()).join("task")));
     threads.map(|thread| waited(&thread)).max().unwrap_or_default()
+}
+
+/// The process and its descendants.
+fn family(ancestor: Pid) -> Vec<i32> {
+    let parents: Vec<(i32, i32)> = entries(Path::new("/proc")).filter_map(|process| parent(&process)).collect();
+    let mut family = vec![ancestor.as_raw_nonzero().get()];
+    let mut next = 0;
+    while let Some(&one) = family.get(next) {
+        family.extend(parents.iter().filter(|(_, parent)| *parent == one).map(|(child, _)| child));
+        next += 1;
+    }
+    family
+}
+
+/// The number of the process with this folder, and its parent's.
+fn parent(process: &Path) -> Option<(i32, i32)> {
+    let number = process.file_name()?.to_str()?.parse().ok()?;
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+    // Behind the name, which may contain anything: state, parent.
+    let (_, fields) = stat.rsplit_once(')')?;
+    Some((number, fields.split_whitespace().nth(1)?.parse().ok()?))
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = std::path::PathBuf> + use<> {
@@ -32,26 +48,19 @@ fn waited(thread: &Path) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::CommandExt;
 
     #[test]
-    fn a_thread_that_shares_a_processor_has_waited() {
+    fn what_a_child_has_waited_counts() {
         // More threads that run than there are processors.
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        let group = rustix::process::getpgrp();
-        let before = starved(group);
-        std::thread::scope(|scope| {
-            let count = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-            (0..count).for_each(|_| {
-                scope.spawn(|| {
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        std::hint::black_box(0);
-                    }
-                });
-            });
-            while starved(group) <= before {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        });
+        let count = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        let script = format!("for i in $(seq {count}); do while :; do :; done & done; wait");
+        let mut shell = std::process::Command::new("/bin/sh").args(["-c", &script]).process_group(0).spawn().expect("there is a shell");
+        let ancestor = Pid::from_child(&shell);
+        while starved(ancestor) < Duration::from_millis(1) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        rustix::process::kill_process_group(ancestor, rustix::process::Signal::KILL).expect("it runs");
+        drop(shell.wait());
     }
 }
