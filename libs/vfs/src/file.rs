@@ -167,7 +167,7 @@ impl OpenFile {
     /// Wraps `file`, opened at `location` with `flags`.
     #[must_use]
     pub fn new(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Arc<Self> {
-        Arc::new(Self::build(file, location, flags))
+        Self::build(file, location, flags, false)
     }
 
     /// Wraps `file`, opened by name. It counts as a writer, if it is one.
@@ -177,20 +177,18 @@ impl OpenFile {
     pub(crate) fn opened(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Result<Arc<Self>> {
         let writes = flags.can_write() && location.inode().kind() == FileKind::Regular;
         let counted = writes && running::begin_writing(&**location.inode())?;
-        let mut open = Self::build(file, location, flags);
-        open.counted = counted;
-        Ok(Arc::new(open))
+        Ok(Self::build(file, location, flags, counted))
     }
 
     #[inline]
-    fn build(file: Arc<dyn File>, location: Location, flags: OpenFlags) -> Self {
+    fn build(file: Arc<dyn File>, location: Location, flags: OpenFlags, counted: bool) -> Arc<Self> {
         let kept = flags.difference(OpenFlags::ONLY_AT_OPEN);
         let file = Handle::new(file);
         let (seekable, positioned, is_content) = match &file {
             Handle::Node(_) => (true, true, true),
             other => (other.as_file().seekable(), other.as_file().has_position(), other.as_file().is_content()),
         };
-        Self {
+        Arc::new(Self {
             moves_briefly: file.moves_briefly(),
             file,
             location,
@@ -198,10 +196,10 @@ impl OpenFile {
             seekable,
             positioned,
             is_content,
-            counted: false,
+            counted,
             position: Mutex::new(0),
             on_close: Mutex::new(Vec::new()),
-        }
+        })
     }
 
     /// The file behind it.
