@@ -16,6 +16,8 @@
 //! there are. A wake copies references to a few of them at a time and calls out without holding any lock, so `notify` may take
 //! locks, also ones held around registration. The price: a `Notify` may be called once more shortly after its registration was
 //! dropped, and one that is registered during a wake may or may not be called (it looks at the condition itself).
+//! A wake may say which events it can have brought about; those who want none of them are passed by. What one wants may change: it
+//! stores that, *then* looks at the condition, with a `SeqCst` fence between, the same exchange as a waiter's.
 
 #![expect(
     unsafe_code,
