@@ -111,12 +111,12 @@ fn numbers_as_one(output: &[u8]) -> Vec<u8> {
     lines(output).map(line).collect::<Vec<_>>().join("\n").into_bytes()
 }
 
-/// The heading of the table, and how many words the first lines have.
+/// Which lines come before the table, and its heading. The figures stand close by: `%Cpu(s):100.0 us` on a busy host.
 fn columns_of_top(output: &[u8]) -> Vec<u8> {
     let starts = ["top -", "Tasks:", "%Cpu(s):", "MiB Mem", "MiB Swap"];
-    let words = lines(output).filter(|line| starts.iter().any(|start| line.starts_with(start))).filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+    let first = lines(output).filter_map(|line| starts.iter().find(|start| line.starts_with(**start)).map(|start| (*start).to_owned()));
     let heading = lines(output).filter(|line| line.trim_start().starts_with("PID")).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
-    words.chain(heading).collect::<Vec<_>>().join("\n").into_bytes()
+    first.chain(heading).collect::<Vec<_>>().join("\n").into_bytes()
 }
 
 /// Which of the things are told that every machine has.
@@ -172,4 +172,16 @@ fn sqlite() -> Case {
         pragma journal_mode = wal; update t set c = c * 2 where a % 2 = 0; delete from t where a % 3 = 0; select count(*), round(avg(c), 4) from t;
         pragma integrity_check;\n.mode json\nselect a, b from t limit 3;\n";
     Case::installed("sqlite3/file", "/usr/bin/sqlite3").args(["/tmp/oxv-sqlite.db"]).stdin(SQL).seconds(180)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::columns_of_top;
+
+    #[test]
+    fn a_busy_hosts_top_shows_what_an_idle_one_does() {
+        let shown = |load: &str| columns_of_top(format!("top - 14:46:20 up 16:35\n%Cpu(s):{load} us\nMiB Mem : 5.0 total\n\n  PID USER\n    1 root\n").as_bytes());
+        assert_eq!(shown("100.0"), b"top -\n%Cpu(s):\nMiB Mem\nPID USER");
+        assert_eq!(shown("  3.1"), shown("100.0"));
+    }
 }
