@@ -249,7 +249,7 @@ fn resolve(context: &Context<'_>, cwd: &Location, request: &mut Request) -> Resu
             (1.., Cause::File(e)) => fail(Cause::Interpreter(path.clone(), e)),
             (_, cause) => fail(cause),
         })?;
-        let running = Running::new(&**file.inode()).map_err(|e| fail(Cause::File(e)))?;
+        let running = Running::new(file.inode().clone()).map_err(|e| fail(Cause::File(e)))?;
         let mut start = [0; script::MAX_LINE];
         let len = read_at(&file, 0, &mut start).map_err(|e| fail(Cause::File(e)))?;
         let Some(line) = script::parse(&start[..len]) else { return Ok((file, running)) };
@@ -440,7 +440,7 @@ fn open_interpreter(context: &Context<'_>, cwd: &Location, name: Vec<u8>) -> Res
         Err(Cause::File(e)) => return Err(Cause::Interpreter(name, e)),
         Err(_) => return Err(Cause::Interpreter(name, Errno::EACCES)),
     };
-    let running = match Running::new(&**file.inode()) {
+    let running = match Running::new(file.inode().clone()) {
         Ok(running) => running,
         Err(e) => return Err(Cause::Interpreter(name, e)),
     };

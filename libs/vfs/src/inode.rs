@@ -8,13 +8,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::ops::ControlFlow;
-use core::sync::atomic::AtomicU32;
 
 use frame::Mappable;
 
 use crate::file::{File, InodeFile};
 use crate::io::{Sink, Source};
 use crate::mount::Location;
+use crate::running::WriteCount;
 use crate::types::{DirEntry, FileKind, Metadata, NewInode, OpenFlags, Permissions, SetAttributes, StatFs};
 use crate::{Errno, Result};
 
@@ -280,8 +280,8 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
-    /// How many have it open for writing; `None` where that is not counted.
-    fn writers(&self) -> Option<&AtomicU32> {
+    /// Who writes to it and who executes it; `None` where that is not counted, and both may be done at a time.
+    fn write_count(&self) -> Option<&WriteCount> {
         None
     }
 

@@ -1,36 +1,62 @@
 //! Writing and executing a file exclude each other (`ETXTBSY`).
 //!
-//! Who opens a file for writing is counted by its inode ([`Inode::writers`]), then looks whether the file is being executed; who executes it enters it in a list, then
-//! looks at the count. Both go through the list's lock in between, so one of the two sees the other.
+//! Each regular file counts in one number who has it open for writing (upwards from zero) and who executes it (downwards), as Linux's `i_writecount`. Whoever comes
+//! second finds the number on the wrong side of zero. So an open looks at nothing but the file's own inode.
 
-use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
-
-use sync::Mutex;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicI32, Ordering};
 
 use crate::inode::Inode;
 use crate::{Errno, Result};
 
-/// Device and inode number, once for each [`Running`]. Few programs run at a time.
-static RUNNING: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+/// Above zero: how many have the file open for writing. Below: how many execute it, negative.
+///
+/// What is written, and read in order to be executed, is ordered by the content's own lock, so the number itself orders nothing.
+#[derive(Debug, Default)]
+pub struct WriteCount(AtomicI32);
+
+impl WriteCount {
+    fn begin_writing(&self) -> Result<()> {
+        self.change(|count| (count >= 0).then_some(count + 1))
+    }
+
+    fn end_writing(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn begin_running(&self) -> Result<()> {
+        self.change(|count| (count <= 0).then_some(count - 1))
+    }
+
+    fn end_running(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn change(&self, next: impl FnMut(i32) -> Option<i32>) -> Result<()> {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).map_or(Err(Errno::ETXTBSY), |_| Ok(()))
+    }
+}
 
 /// A file that is being executed, as long as this exists.
-#[derive(Debug)]
 #[must_use = "dropping it lets others write to the file"]
-pub struct Running((u64, u64));
+pub struct Running(Arc<dyn Inode>);
 
 impl Running {
     /// From now on, nobody may open `inode` for writing.
     ///
     /// # Errors
     /// `ETXTBSY` when somebody has.
-    pub fn new(inode: &dyn Inode) -> Result<Self> {
-        let id = id(inode);
-        RUNNING.lock().push(id);
-        let running = Self(id);
-        // Ordered by the lock, as the module says.
-        let written = inode.writers().is_some_and(|writers| writers.load(Ordering::Relaxed) > 0);
-        if written { Err(Errno::ETXTBSY) } else { Ok(running) }
+    pub fn new(inode: Arc<dyn Inode>) -> Result<Self> {
+        inode.write_count().map_or(Ok(()), WriteCount::begin_running)?;
+        Ok(Self(inode))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(count) = self.0.write_count() {
+            count.end_running();
+        }
     }
 }
 
@@ -39,32 +65,15 @@ impl Running {
 /// # Errors
 /// `ETXTBSY` when it is being executed.
 pub(crate) fn begin_writing(inode: &dyn Inode) -> Result<bool> {
-    let Some(writers) = inode.writers() else { return require_idle(inode).map(|()| false) };
-    writers.fetch_add(1, Ordering::Relaxed);
-    require_idle(inode).inspect_err(|_| end_writing(inode))?;
-    Ok(true)
+    let Some(count) = inode.write_count() else { return Ok(false) };
+    count.begin_writing().map(|()| true)
 }
 
 /// Who has opened `inode` for writing closes it.
 pub(crate) fn end_writing(inode: &dyn Inode) {
-    if let Some(writers) = inode.writers() {
-        // Pairs with nothing: what was written is ordered by the content's own lock.
-        writers.fetch_sub(1, Ordering::Relaxed);
+    if let Some(count) = inode.write_count() {
+        count.end_writing();
     }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let mut running = RUNNING.lock();
-        if let Some(at) = running.iter().position(|other| *other == self.0) {
-            running.swap_remove(at);
-        }
-    }
-}
-
-fn id(inode: &dyn Inode) -> (u64, u64) {
-    let metadata = inode.metadata();
-    (metadata.dev, metadata.ino)
 }
 
 /// Fails if `inode` is being executed.
@@ -72,8 +81,8 @@ fn id(inode: &dyn Inode) -> (u64, u64) {
 /// # Errors
 /// `ETXTBSY`.
 pub fn require_idle(inode: &dyn Inode) -> Result<()> {
-    let id = id(inode);
-    if RUNNING.lock().contains(&id) { Err(Errno::ETXTBSY) } else { Ok(()) }
+    let running = inode.write_count().is_some_and(|count| count.0.load(Ordering::Relaxed) < 0);
+    if running { Err(Errno::ETXTBSY) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -87,7 +96,7 @@ mod tests {
         let tree = Tree::empty();
         tree.write("/program", b"text").unwrap();
         let inode = tree.open("/program", OpenFlags::RDONLY).unwrap().inode().clone();
-        let twice = [Running::new(&*inode).unwrap(), Running::new(&*inode).unwrap()];
+        let twice = [Running::new(inode.clone()).unwrap(), Running::new(inode.clone()).unwrap()];
         for flags in [OpenFlags::WRONLY, OpenFlags::RDWR, OpenFlags::RDONLY | OpenFlags::TRUNC, OpenFlags::WRONLY | OpenFlags::CREAT] {
             assert_eq!(tree.open("/program", flags).err(), Some(Errno::ETXTBSY));
         }
@@ -105,15 +114,15 @@ mod tests {
         let inode = tree.open("/program", OpenFlags::RDONLY).unwrap().inode().clone();
         let writers = [OpenFlags::WRONLY, OpenFlags::RDWR | OpenFlags::APPEND, OpenFlags::WRONLY | OpenFlags::CREAT].map(|flags| tree.open("/program", flags).unwrap());
         for writer in writers {
-            assert_eq!(Running::new(&*inode).err(), Some(Errno::ETXTBSY));
+            assert_eq!(Running::new(inode.clone()).err(), Some(Errno::ETXTBSY));
             drop(writer);
         }
-        let running = Running::new(&*inode).unwrap();
+        let running = Running::new(inode.clone()).unwrap();
         assert_eq!(tree.open("/program", OpenFlags::WRONLY).err(), Some(Errno::ETXTBSY));
         drop(running);
         // A refused one is not counted.
-        assert!(Running::new(&*inode).is_ok());
+        assert!(Running::new(inode.clone()).is_ok());
         let made = tree.open("/made", OpenFlags::WRONLY | OpenFlags::CREAT).unwrap();
-        assert_eq!(Running::new(&**made.inode()).err(), Some(Errno::ETXTBSY));
+        assert_eq!(Running::new(made.inode().clone()).err(), Some(Errno::ETXTBSY));
     }
 }

@@ -8,7 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use addr::PAGE_SIZE;
 use frame::MappingId;
@@ -20,6 +20,7 @@ use super::{Opener, TmpFs};
 use crate::inode::{Inode, MapKind, RenameMode};
 use crate::io::Sink;
 use crate::pipe::Pipe;
+use crate::running::WriteCount;
 use crate::types::{FileKind, Metadata, Name, NewInode, Timespec};
 use crate::{Errno, Result};
 
@@ -58,8 +59,7 @@ pub struct Node {
     unread: AtomicBool,
     /// Told back, and nothing else: there is no storage that could use it.
     write_hint: AtomicU8,
-    /// See [`Inode::writers`].
-    writers: AtomicU32,
+    write_count: WriteCount,
 }
 
 type Write<'a> = RwLockWriteGuard<'a, Directory>;
@@ -121,7 +121,7 @@ impl Node {
             dirty: AtomicBool::new(false),
             unread: AtomicBool::new(true),
             write_hint: AtomicU8::new(0),
-            writers: AtomicU32::new(0),
+            write_count: WriteCount::default(),
         })
     }
 

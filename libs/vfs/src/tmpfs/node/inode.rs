@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 
 use frame::Mappable;
 
@@ -14,6 +14,7 @@ use crate::file::File;
 use crate::inode::{Allocate, Append, Inode, MapKind, Naming, RenameMode, XattrMode};
 use crate::io::{Sink, Source};
 use crate::pipe::{self, Pipe};
+use crate::running::WriteCount;
 use crate::types::{DirEntry, FileKind, Metadata, NewInode, OpenFlags, Permissions, SetAttributes, StatFs};
 use crate::{Errno, Result};
 
@@ -274,8 +275,8 @@ impl Inode for Node {
         })
     }
 
-    fn writers(&self) -> Option<&AtomicU32> {
-        matches!(self.body, Body::Regular(_)).then_some(&self.writers)
+    fn write_count(&self) -> Option<&WriteCount> {
+        matches!(self.body, Body::Regular(_)).then_some(&self.write_count)
     }
 
     fn write_hint(&self) -> Result<u64> {
