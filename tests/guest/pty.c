@@ -138,6 +138,13 @@ static void on_signal(int signal)
 	got[signal]++;
 }
 
+/* Not by pause(): the signal may come just before it. */
+static void await_signal(int signal)
+{
+	while (!got[signal])
+		sleep_ms(5);
+}
+
 /* A session on the terminal; says what it sees. */
 static void session(const char *name)
 {
@@ -152,14 +159,11 @@ static void session(const char *name)
 	for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++)
 		sigaction(signals[i], &(struct sigaction) { .sa_handler = on_signal }, NULL);
 	type(tty, "ready\n");
-	while (!got[SIGINT])
-		pause();
+	await_signal(SIGINT);
 	type(tty, "interrupted\n");
-	while (!got[SIGQUIT])
-		pause();
+	await_signal(SIGQUIT);
 	type(tty, "quit\n");
-	while (!got[SIGWINCH])
-		pause();
+	await_signal(SIGWINCH);
 	type(tty, "resized\n");
 	/* A background job reads, writes and changes settings. */
 	int status;
