@@ -25,7 +25,7 @@ use crate::process::Task;
 use crate::rseq;
 use crate::scarcity;
 use crate::sys::{
-    denied, event, file, futex, info, ipc, membarrier, mm, pidfd, policy, process, remote, sched, shm, signal, socket,
+    denied, event, file, futex, info, ipc, membarrier, mm, pidfd, policy, process, remote, sched, signal, socket,
     thread, time, userfault,
 };
 
@@ -271,13 +271,11 @@ table! {
     move_pages => remote::move_pages / 6, partial("one node");
     kcmp => remote::kcmp / 5, full;
 
-    // System V shared memory (sys/shm.rs)
-    shmget => shm::shmget / 3, full;
-    shmat => shm::shmat / 3, full;
-    shmdt => shm::shmdt / 1, full;
-    shmctl => shm::shmctl / 3, full;
-
-    // Semaphores and message queues (sys/ipc)
+    // Shared memory, semaphores and message queues (sys/ipc)
+    shmget => ipc::shmget / 3, full;
+    shmat => ipc::shmat / 3, full;
+    shmdt => ipc::shmdt / 1, full;
+    shmctl => ipc::shmctl / 3, full;
     semget => ipc::semget / 3, full;
     semop => ipc::semop / 3, full;
     semtimedop => ipc::semtimedop / 4, full;

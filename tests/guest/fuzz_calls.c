@@ -5,6 +5,7 @@
  * The workers are killed and started anew every second. Whatever becomes of them, the supervisor must go on, its own calls must work, and once
  * all is cleaned up the machine must have its memory back. It runs in oxv only: on another machine it would do harm. */
 #define _GNU_SOURCE
+#include "free_kib.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -305,19 +306,6 @@ static void clean_up(void)
 	last = msgctl(0, MSG_INFO, &queue);
 	for (int i = 0; i <= last; i++)
 		msgctl(msgctl(i, MSG_STAT, &queue), IPC_RMID, NULL);
-}
-
-static long free_kib(void)
-{
-	FILE *file = fopen("/proc/meminfo", "r");
-	char line[128];
-	long value = -1;
-	while (file && fgets(line, sizeof line, file))
-		if (sscanf(line, "MemFree: %ld", &value) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return value;
 }
 
 /* What holds the memory, to be printed if some of it is lost. */

@@ -1,23 +1,11 @@
 /* What is in /proc of processes that have ended: nothing of them may stay, not even if they stood there themselves. */
 #include "check.h"
+#include "free_kib.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 
 #define CHILDREN 600
-
-static long free_kib(void)
-{
-	FILE *file = fopen("/proc/meminfo", "r");
-	char line[128];
-	long value = -1;
-	while (file && fgets(line, sizeof line, file))
-		if (sscanf(line, "MemFree: %ld", &value) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return value;
-}
 
 static int child_in(const char *directory)
 {

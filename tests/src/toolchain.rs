@@ -121,7 +121,7 @@ fn suffix(build: Build) -> &'static str {
 
 fn is_current(output: &Path, input: &Path) -> bool {
     let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-    let headers = ["check.h", "memory.h"].map(|header| modified(&paths::guest_source(header)).unwrap_or(SystemTime::UNIX_EPOCH));
+    let headers = ["check.h", "free_kib.h", "memory.h"].map(|header| modified(&paths::guest_source(header)).unwrap_or(SystemTime::UNIX_EPOCH));
     let header = headers[0].max(headers[1]);
     match (modified(output), modified(input)) {
         (Some(output), Some(input)) => output > input && output > header,

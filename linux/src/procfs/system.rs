@@ -18,7 +18,8 @@ use vfs::synth::{Entry, Fixed};
 use vfs::types::{dev_major, dev_minor};
 
 use crate::process::{Usage, all_processes, task_count};
-use crate::sys::{file, info, ipc, shm};
+use crate::sys::ipc::{self, shm};
+use crate::sys::{file, info};
 use crate::sysfs::explicit_pool;
 use crate::{calls, cpuinfo, random};
 

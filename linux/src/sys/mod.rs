@@ -14,7 +14,6 @@ mod prctl;
 pub mod process;
 pub mod remote;
 pub mod sched;
-pub mod shm;
 pub mod signal;
 pub mod socket;
 pub mod thread;

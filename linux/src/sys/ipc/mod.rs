@@ -1,19 +1,22 @@
-//! System V semaphores and message queues, POSIX message queues. What they do is in the `ipc` crate; these functions turn registers
-//! into its terms. (Shared memory is `sys/shm.rs`.)
+//! System V semaphores, message queues and shared memory, POSIX message queues. What they do is in the `ipc` crate, but for shared memory; these functions turn
+//! registers into its terms.
 //!
 //! | file | calls |
 //! |---|---|
 //! | `semaphore.rs` | semget, semop, semtimedop, semctl |
 //! | `message.rs` | msgget, msgsnd, msgrcv, msgctl |
+//! | `shm.rs` | shmget, shmat, shmdt, shmctl |
 //! | `mqueue.rs` | mq_open, mq_unlink, mq_timedsend, mq_timedreceive, mq_notify, mq_getsetattr; /dev/mqueue |
 
 mod message;
 mod mqueue;
 mod semaphore;
+pub(crate) mod shm;
 
 pub use message::*;
 pub use mqueue::*;
 pub use semaphore::*;
+pub use shm::{shmat, shmctl, shmdt, shmget};
 
 use ipc::{Caller, Permissions};
 use kernel::clock::realtime_ns;

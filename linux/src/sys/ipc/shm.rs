@@ -14,15 +14,16 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use addr::{PAGE_SIZE, VirtAddr};
 use frame::{Mappable, MappingId};
-use kernel::clock::realtime_ns;
+use ipc::Permissions;
 use kernel::mm::{AddressSpace, Backing, LargeMemory, MapFlags, MapRequest, Name, Placement, Prot, SharedMemory, Sharing};
 use linux_abi::Errno;
 use sync::Mutex;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::{IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, RawPermissions, caller, now_s};
 use crate::ctx::{Ctx, SysResult};
+use crate::process::{Process, all_processes};
 use crate::sys::file::size_of_huge_pages;
-use crate::process::{Ids, Process, all_processes};
 use crate::user_ptr::UserPtr;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -38,10 +39,6 @@ const SHM_EXEC: u32 = 0o100_000;
 const SHM_DEST: u32 = 0o1000;
 const SHM_LOCKED: u32 = 0o2000;
 
-const IPC_RMID: i32 = 0;
-const IPC_SET: i32 = 1;
-const IPC_STAT: i32 = 2;
-const IPC_INFO: i32 = 3;
 const SHM_LOCK: i32 = 11;
 const SHM_UNLOCK: i32 = 12;
 const SHM_STAT: i32 = 13;
@@ -59,26 +56,11 @@ pub(crate) static MAX_PAGES: AtomicU64 = AtomicU64::new(u64::MAX - (1 << 24));
 /// `/proc/sys/kernel/shmmni`: segments.
 pub(crate) static MAX_SEGMENTS: AtomicU64 = AtomicU64::new(4096);
 
-/// `struct ipc64_perm`.
-#[repr(C)]
-#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
-pub struct Permissions {
-    key: i32,
-    uid: u32,
-    gid: u32,
-    creator_uid: u32,
-    creator_gid: u32,
-    mode: u32,
-    sequence: u16,
-    pad: [u16; 3],
-    unused: [u64; 2],
-}
-
 /// `struct shmid64_ds`.
 #[repr(C)]
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 pub struct Status {
-    permissions: Permissions,
+    permissions: RawPermissions,
     bytes: u64,
     attached_s: i64,
     detached_s: i64,
@@ -119,6 +101,11 @@ struct Segment {
     kept: Option<Arc<dyn Mappable>>,
     memory: Weak<dyn Mappable>,
     id: MappingId,
+    sequence: u16,
+    permissions: Permissions,
+    /// `SHM_DEST`, `SHM_LOCKED`.
+    marks: u32,
+    /// All but the permissions and attachments.
     status: Status,
 }
 
@@ -135,27 +122,12 @@ impl Segment {
         large.or_else(|| any.downcast_ref().map(SharedMemory::resident_pages)).unwrap_or(0)
     }
 
-    /// Whether the caller may do what `wanted` says (permission bits of one class).
-    fn check(&self, ids: &Ids, wanted: u32) -> Result<(), Errno> {
-        let p = &self.status.permissions;
-        let granted = if ids.euid == p.uid || ids.euid == p.creator_uid {
-            p.mode >> 6
-        } else if is_member(ids, p.gid) || is_member(ids, p.creator_gid) {
-            p.mode >> 3
-        } else {
-            p.mode
-        };
-        if ids.euid == 0 || wanted & !granted & 7 == 0 { Ok(()) } else { Err(Errno::EACCES) }
+    /// As `shmctl` tells it; `id` is the segment's number.
+    fn told(&self, id: i32) -> Status {
+        let mut permissions = RawPermissions::new(self.permissions, id);
+        permissions.mode |= self.marks;
+        Status { permissions, ..self.status }
     }
-
-    fn check_owner(&self, ids: &Ids) -> Result<(), Errno> {
-        let p = &self.status.permissions;
-        if ids.euid == 0 || ids.euid == p.uid || ids.euid == p.creator_uid { Ok(()) } else { Err(Errno::EPERM) }
-    }
-}
-
-fn is_member(ids: &Ids, gid: u32) -> bool {
-    ids.egid == gid || ids.groups.contains(&gid)
 }
 
 /// Segments by index.
@@ -176,7 +148,7 @@ impl Table {
         self.sweep();
         let (index, sequence) = split(id)?;
         let segment = self.segments.get_mut(&index).ok_or(Errno::EINVAL)?;
-        if u64::from(segment.status.permissions.sequence) == sequence { Ok(segment) } else { Err(Errno::EINVAL) }
+        if u64::from(segment.sequence) == sequence { Ok(segment) } else { Err(Errno::EINVAL) }
     }
 
     fn total_pages(&self) -> u64 {
@@ -193,21 +165,20 @@ impl Table {
             return Err(Errno::ENOSPC);
         }
         let index = (0..INDEXES).find(|index| !self.segments.contains_key(index)).ok_or(Errno::ENOSPC)?;
-        let (ids, sequence) = (ctx.process().ids(), self.sequence & 0xffff);
+        let sequence = self.sequence as u16;
         self.sequence += 1;
         let memory = new_memory(bytes, flags)?;
-        let permissions = Permissions {
-            key,
-            uid: ids.euid,
-            gid: ids.egid,
-            creator_uid: ids.euid,
-            creator_gid: ids.egid,
-            mode: flags & 0o777,
-            sequence: sequence as u16,
-            ..Permissions::default()
+        let caller = caller(ctx);
+        let segment = Segment {
+            id: memory.mapping_id(),
+            memory: Arc::downgrade(&memory),
+            kept: Some(memory),
+            sequence,
+            permissions: Permissions::new(key, flags, &caller),
+            marks: 0,
+            status: Status { bytes, changed_s: now_s(), creator_pid: caller.pid, ..Status::default() },
         };
-        let status = Status { permissions, bytes, changed_s: now_s(), creator_pid: ctx.process().pid(), ..Status::default() };
-        self.segments.insert(index, Segment { id: memory.mapping_id(), memory: Arc::downgrade(&memory), kept: Some(memory), status });
+        self.segments.insert(index, segment);
         Ok(join(index, sequence))
     }
 }
@@ -225,17 +196,13 @@ fn new_memory(bytes: u64, flags: u32) -> Result<Arc<dyn Mappable>, Errno> {
     Ok(memory)
 }
 
-fn join(index: u64, sequence: u64) -> i32 {
-    ((sequence << INDEX_BITS | index) & 0x7fff_ffff) as i32
+fn join(index: u64, sequence: u16) -> i32 {
+    ((u64::from(sequence) << INDEX_BITS | index) & 0x7fff_ffff) as i32
 }
 
 fn split(id: i32) -> Result<(u64, u64), Errno> {
     let id = u64::try_from(id).map_err(|_| Errno::EINVAL)?;
     Ok((id % INDEXES, id / INDEXES))
-}
-
-fn now_s() -> i64 {
-    (realtime_ns() / 1_000_000_000) as i64
 }
 
 /// Areas of all processes that show a segment. Spaces that processes share are counted once.
@@ -255,7 +222,7 @@ fn attachments(id: MappingId) -> u64 {
 pub fn shmget(ctx: &Ctx<'_>, key: i32, bytes: u64, flags: u32) -> SysResult {
     let mut table = TABLE.lock();
     table.sweep();
-    let known = table.segments.iter().find(|(_, s)| key != IPC_PRIVATE && s.kept.is_some() && s.status.permissions.key == key);
+    let known = table.segments.iter().find(|(_, s)| key != IPC_PRIVATE && s.kept.is_some() && s.permissions.key == key);
     let Some((index, segment)) = known else {
         if key != IPC_PRIVATE && flags & IPC_CREAT == 0 {
             return Err(Errno::ENOENT);
@@ -268,8 +235,8 @@ pub fn shmget(ctx: &Ctx<'_>, key: i32, bytes: u64, flags: u32) -> SysResult {
     if bytes > segment.status.bytes {
         return Err(Errno::EINVAL);
     }
-    segment.check(&ctx.process().ids(), flags >> 6 | flags >> 3 | flags)?;
-    Ok(join(*index, segment.status.permissions.sequence.into()) as usize)
+    segment.permissions.check(&caller(ctx), flags >> 6 | flags >> 3 | flags)?;
+    Ok(join(*index, segment.sequence) as usize)
 }
 
 /// `shmat`.
@@ -287,9 +254,9 @@ pub fn shmat(ctx: &Ctx<'_>, id: i32, address: u64, flags: u32) -> SysResult {
     let (memory, name) = {
         let mut table = TABLE.lock();
         let segment = table.by_id(id)?;
-        segment.check(&ctx.process().ids(), wanted(prot))?;
+        segment.permissions.check(&caller(ctx), wanted(prot))?;
         let memory = segment.memory.upgrade().ok_or(Errno::EINVAL)?;
-        (memory, format!("/SYSV{:08x} (deleted)", segment.status.permissions.key))
+        (memory, format!("/SYSV{:08x} (deleted)", segment.permissions.key))
     };
     let sharing = if prot.contains(Prot::WRITE) { Sharing::Shared } else { Sharing::SharedReadOnly };
     let placement = match (rounded, flags & SHM_REMAP) {
@@ -336,7 +303,7 @@ pub fn shmdt(ctx: &Ctx<'_>, address: u64) -> SysResult {
     let known: BTreeMap<MappingId, i32> = {
         let mut table = TABLE.lock();
         table.sweep();
-        table.segments.iter().map(|(index, s)| (s.id, join(*index, s.status.permissions.sequence.into()))).collect()
+        table.segments.iter().map(|(index, s)| (s.id, join(*index, s.sequence))).collect()
     };
     let parts = || areas.iter().filter(begins_here).filter_map(|area| Some((area, *known.get(&area.id?)?)));
     let (_, id) = parts().next().ok_or(Errno::EINVAL)?;
@@ -404,9 +371,9 @@ fn stat(ctx: &Ctx<'_>, id: i32, command: i32, out: UserPtr<Status>) -> SysResult
         let id = if command == IPC_STAT { id } else { by_index(&mut table, id)? };
         let segment = table.by_id(id)?;
         if command != SHM_STAT_ANY {
-            segment.check(&ctx.process().ids(), 4)?;
+            segment.permissions.check(&caller(ctx), 4)?;
         }
-        (segment.status, segment.id, id)
+        (segment.told(id), segment.id, id)
     };
     status.attachments = attachments(mapping);
     out.write(&status)?;
@@ -417,16 +384,13 @@ fn by_index(table: &mut Table, index: i32) -> Result<i32, Errno> {
     table.sweep();
     let index = u64::try_from(index).map_err(|_| Errno::EINVAL)?;
     let segment = table.segments.get(&index).ok_or(Errno::EINVAL)?;
-    Ok(join(index, segment.status.permissions.sequence.into()))
+    Ok(join(index, segment.sequence))
 }
 
 fn set(ctx: &Ctx<'_>, id: i32, wanted: Status) -> SysResult {
     let mut table = TABLE.lock();
     let segment = table.by_id(id)?;
-    segment.check_owner(&ctx.process().ids())?;
-    let p = &mut segment.status.permissions;
-    (p.uid, p.gid) = (wanted.permissions.uid, wanted.permissions.gid);
-    p.mode = p.mode & !0o777 | wanted.permissions.mode & 0o777;
+    segment.permissions.change(&caller(ctx), wanted.permissions.changes())?;
     segment.status.changed_s = now_s();
     Ok(0)
 }
@@ -434,9 +398,9 @@ fn set(ctx: &Ctx<'_>, id: i32, wanted: Status) -> SysResult {
 fn remove(ctx: &Ctx<'_>, id: i32) -> SysResult {
     let mut table = TABLE.lock();
     let segment = table.by_id(id)?;
-    segment.check_owner(&ctx.process().ids())?;
-    segment.status.permissions.mode |= SHM_DEST;
-    segment.status.permissions.key = IPC_PRIVATE;
+    segment.permissions.check_owner(&caller(ctx))?;
+    segment.marks |= SHM_DEST;
+    segment.permissions.key = IPC_PRIVATE;
     let kept = segment.kept.take();
     drop(table);
     drop(kept);
@@ -447,9 +411,8 @@ fn remove(ctx: &Ctx<'_>, id: i32) -> SysResult {
 fn lock(ctx: &Ctx<'_>, id: i32, locked: bool) -> SysResult {
     let mut table = TABLE.lock();
     let segment = table.by_id(id)?;
-    segment.check_owner(&ctx.process().ids())?;
-    let mode = &mut segment.status.permissions.mode;
-    *mode = if locked { *mode | SHM_LOCKED } else { *mode & !SHM_LOCKED };
+    segment.permissions.check_owner(&caller(ctx))?;
+    segment.marks = if locked { segment.marks | SHM_LOCKED } else { segment.marks & !SHM_LOCKED };
     Ok(0)
 }
 
@@ -462,7 +425,8 @@ pub(crate) fn table_text() -> String {
         let mut table = TABLE.lock();
         table.sweep();
         let row = |(index, s): (&u64, &Segment)| {
-            (join(*index, s.status.permissions.sequence.into()), s.status, s.id, s.resident_pages() * PAGE)
+            let id = join(*index, s.sequence);
+            (id, s.told(id), s.id, s.resident_pages() * PAGE)
         };
         table.segments.iter().map(row).collect()
     };
