@@ -19,6 +19,7 @@ use core::mem::{MaybeUninit, size_of};
 
 use addr::layout;
 use arch_x86_64::user::{self, StringEnd};
+use arch_x86_64::{TrapFrame, fpu, user_state};
 use linux_abi::Errno;
 use linux_abi::fs::{IOV_MAX, Iovec, MAX_RW_COUNT, PATH_MAX, Stat};
 use vfs::io::{ArgMemory, Sink, Source};
@@ -65,6 +66,32 @@ pub fn copy_in(address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
 /// `EFAULT`.
 pub fn copy_out(address: u64, data: &[u8]) -> Result<(), Errno> {
     if copy_out_partial(address, data) == data.len() { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Stores the extended state of a signal frame; see [`user_state::save`].
+///
+/// # Errors
+/// `EFAULT`.
+pub(crate) fn save_state(address: u64, frame: &TrapFrame, note: [u64; 3], end: u32) -> Result<(), Errno> {
+    check_state(address, size_of::<u32>())?;
+    // SAFETY: the area and what follows it lie in the program's half, and it is aligned.
+    unsafe { user_state::save(address, frame, note, end) }.map_err(|_| Errno::EFAULT)
+}
+
+/// Loads the extended state of a signal frame; see [`user_state::load`].
+///
+/// # Errors
+/// `EFAULT`.
+pub(crate) fn load_state(address: u64, frame: &mut TrapFrame) -> Result<(), Errno> {
+    check_state(address, 0)?;
+    // SAFETY: the area lies in the program's half; the system call has nothing in the registers.
+    unsafe { user_state::load(address, frame) }.map_err(|_| Errno::EFAULT)
+}
+
+/// Whether an area of extended state, and `more` bytes behind it, may be at `address`.
+fn check_state(address: u64, more: usize) -> Result<(), Errno> {
+    let last = layout::USER_MAX - (fpu::xsave_size() + more) as u64;
+    if address <= last && address.is_multiple_of(user_state::ALIGN) { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// A pointer of the program to a `T`, or to the first of several.
@@ -136,10 +163,16 @@ impl<T: FromBytes + IntoBytes> UserPtr<T> {
     ///
     /// # Errors
     /// `EFAULT`.
+    #[inline]
     pub fn read(self) -> Result<T, Errno> {
-        let mut value = T::new_zeroed();
-        copy_in(self.address, value.as_mut_bytes())?;
-        Ok(value)
+        let mut value = MaybeUninit::<T>::uninit();
+        if self.address > layout::USER_MAX - size_of::<T>() as u64 {
+            return Err(Errno::EFAULT);
+        }
+        // SAFETY: the range lies in the program's half; the accessor survives unmapped pages.
+        let copied = unsafe { user::copy_in(value.as_mut_ptr().cast(), self.address as *const u8, size_of::<T>()) };
+        // SAFETY: all of it was copied, and any bytes are a `T`.
+        copied.map(|()| unsafe { value.assume_init() }).map_err(|_| Errno::EFAULT)
     }
 
     /// Reads `count` values.

@@ -23,6 +23,7 @@ pub mod syscall;
 mod mem;
 mod trap_frame;
 pub mod user;
+pub mod user_state;
 
 pub use mem::zero_pages;
 pub use trap_frame::{FRAME_SIZE, TrapFrame};

@@ -271,6 +271,13 @@ impl ThreadBlock {
         self.task.store(task.cast_mut(), Ordering::Relaxed);
     }
 
+    /// What [`ThreadBlock::set_task`] was given, null before.
+    #[inline]
+    #[must_use]
+    pub fn task(&self) -> *const () {
+        self.task.load(Ordering::Relaxed)
+    }
+
     /// Adds work bits.
     pub fn add_work(&self, bits: u32) {
         self.work.fetch_or(bits, Ordering::Release);

@@ -6,6 +6,8 @@
 
 use core::arch::{asm, global_asm};
 
+use crate::user_state;
+
 global_asm!(
     r#"
 .section .text.user_access, "ax"
@@ -352,7 +354,8 @@ pub enum StringEnd {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UserFault;
 
-/// Where to continue when an access at `rip` faults, if `rip` is inside one of this module's routines.
+/// Where to continue when an access at `rip` faults, if `rip` is inside one of the routines here or in
+/// [`crate::user_state`].
 #[must_use]
 pub fn fixup(rip: u64) -> Option<u64> {
     let table: [(*const u8, *const u8, *const u8); 9] = [
@@ -366,7 +369,8 @@ pub fn fixup(rip: u64) -> Option<u64> {
         (&raw const user_fill_bytes, &raw const user_fill_end, &raw const user_fill_end),
         (user_copy_string as *const () as *const u8, &raw const user_words_end, &raw const user_fault),
     ];
-    table.iter().find(|(start, end, _)| (*start as u64..*end as u64).contains(&rip)).map(|&(.., landing)| landing as u64)
+    let found = table.iter().find(|(start, end, _)| (*start as u64..*end as u64).contains(&rip)).map(|&(.., landing)| landing as u64);
+    found.or_else(|| user_state::fixup(rip))
 }
 
 /// Copies `len` bytes from the program's memory at `from` to `to`.

@@ -49,8 +49,10 @@ impl PendingQueue {
     pub fn take(&mut self, wanted: SigSet) -> Option<(Signal, SigInfo)> {
         let signal = self.set.intersection(wanted).first()?;
         let number = signal.number() as i32;
-        let at = self.infos.iter().position(|i| i.signo == number)?;
-        let info = self.infos.remove(at)?;
+        let info = match self.infos.front() {
+            Some(first) if first.signo == number => self.infos.pop_front()?,
+            _ => self.infos.remove(self.infos.iter().position(|i| i.signo == number)?)?,
+        };
         if !self.infos.iter().any(|i| i.signo == number) {
             self.set = self.set.without(SigSet::of(signal));
         }

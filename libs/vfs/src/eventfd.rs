@@ -8,7 +8,7 @@ use sync::WaitQueue;
 
 use crate::file::File;
 use crate::io::{Sink, Source};
-use crate::pipe::wait_interruptibly;
+use crate::pipe::block_interruptibly;
 use crate::types::{Events, OpenFlags};
 use crate::{Errno, Result};
 
@@ -118,7 +118,7 @@ impl EventFd {
         if flags.nonblocking() {
             return Err(Errno::EAGAIN);
         }
-        wait_interruptibly(&self.readable, || self.try_take())
+        block_interruptibly(&self.readable, || self.try_take())
     }
 
     /// `write`, as [`File::write`].
@@ -149,7 +149,7 @@ impl EventFd {
         if flags.nonblocking() {
             return Err(Errno::EAGAIN);
         }
-        wait_interruptibly(&self.writable, || self.try_add(value))
+        block_interruptibly(&self.writable, || self.try_add(value))
     }
 }
 

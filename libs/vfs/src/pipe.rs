@@ -270,7 +270,7 @@ impl Pipe {
         if flags.nonblocking() {
             return Err(Errno::EAGAIN);
         }
-        wait_interruptibly(&self.readable, || self.try_read(&mut sink))?
+        block_interruptibly(&self.readable, || self.try_read(&mut sink))?
     }
 
     #[inline]
@@ -337,6 +337,14 @@ impl Pipe {
 /// `ERESTARTSYS` when a signal came first.
 pub(crate) fn wait_interruptibly<T>(queue: &WaitQueue, cond: impl FnMut() -> Option<T>) -> Result<T> {
     queue.wait_until(None, Interrupt::Allowed, cond).map_err(|_| Errno::ERESTARTSYS)
+}
+
+/// As [`wait_interruptibly`], for a caller that has just seen that there is no value.
+///
+/// # Errors
+/// As [`wait_interruptibly`].
+pub(crate) fn block_interruptibly<T>(queue: &WaitQueue, cond: impl FnMut() -> Option<T>) -> Result<T> {
+    queue.block_until(None, Interrupt::Allowed, cond).map_err(|_| Errno::ERESTARTSYS)
 }
 
 impl PipeEnd {

@@ -1,16 +1,18 @@
 //! Signal frames: what the program finds on its stack when a handler starts, and what `rt_sigreturn` reads back.
 //!
 //! Layout as Linux x86-64's `struct rt_sigframe`: return address, ucontext, siginfo, then the XSAVE area with its magic
-//! numbers, 64-byte aligned. Built in kernel memory and copied out in one go.
+//! numbers, 64-byte aligned. The processor stores the area where it belongs, and loads it from there: whatever the program has made of it,
+//! the processor takes it or raises a fault, which is the program's SIGSEGV, as on Linux.
+//!
+//! What has only the 512 bytes of FXSAVE goes through a copy ([`Legacy`]): areas without the magic numbers, and all of them on a processor without XSAVE.
 
 #![expect(unsafe_code, reason = "saves and loads the extended processor state")]
 
-use alloc::vec::Vec;
-use core::mem::size_of;
+use core::mem::{offset_of, size_of};
 
 use addr::VirtAddr;
 use arch_x86_64::percpu::WORK_RESTORE;
-use arch_x86_64::{TrapFrame, cpu, fpu};
+use arch_x86_64::{TrapFrame, cpu, fpu, user_state};
 use linux_abi::Errno;
 use linux_abi::signal::{
     FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, FPX_SW_OFFSET, FpxSwBytes, RtSigFrame, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK,
@@ -18,7 +20,7 @@ use linux_abi::signal::{
     Ucontext, sa,
 };
 use signal::{FrameLayout, alternate_stack_holds};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::ctx::Ctx;
 use crate::user_ptr::{self, UserPtr};
@@ -27,16 +29,14 @@ const MAGIC2_LEN: usize = 4;
 /// Where the XSAVE area keeps the low halves of xmm0–15, MXCSR, and the component bit map.
 const XMM_OFFSET: usize = 160;
 const XMM_LEN: usize = 256;
-const FCW_OFFSET: usize = 0;
 const MXCSR_OFFSET: usize = 24;
 const XSTATE_BV_OFFSET: usize = 512;
-const XCOMP_BV_OFFSET: usize = 520;
 const XSAVE_HEADER_END: usize = 576;
 const LEGACY_LEN: usize = 512;
-const XSTATE_SSE: u64 = 1 << 1;
-const MXCSR_DEFAULT: u32 = 0x1f80;
+/// x87 and SSE.
+const LEGACY_COMPONENTS: u64 = 3;
 const MXCSR_VALID: u32 = 0xffff;
-const FCW_DEFAULT: u16 = 0x37f;
+const _: () = assert!(FPX_SW_OFFSET as u64 == user_state::NOTE_OFFSET);
 /// Selectors a program sees on Linux.
 const USER_CS: u16 = 0x33;
 const USER_SS: u16 = 0x2b;
@@ -55,93 +55,56 @@ pub fn min_stack_size() -> u64 {
     (size_of::<RtSigFrame>() + xstate_len() + 64 + 16 + 8) as u64
 }
 
-/// An XSAVE area in kernel memory, aligned as the instructions want it.
-struct Area(Vec<Line>);
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
+/// What FXSAVE stores, and an XSAVE header behind it, in kernel memory.
+#[derive(Clone, FromBytes, IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+struct Legacy([u8; XSAVE_HEADER_END]);
 
-impl Area {
-    fn zeroed() -> Result<Self, Errno> {
-        let lines = fpu::xsave_size().max(XSAVE_HEADER_END).div_ceil(64);
-        let mut area = Vec::new();
-        area.try_reserve_exact(lines).map_err(|_| Errno::ENOMEM)?;
-        area.resize_with(lines, Line::new_zeroed);
-        Ok(Self(area))
+impl Legacy {
+    /// Stores the program's state at `address`: the processor has no XSAVE.
+    fn save(address: u64, frame: &TrapFrame) -> Result<(), Errno> {
+        let mut area = Self([0; XSAVE_HEADER_END]);
+        // SAFETY: the area is aligned, zero, and large enough for FXSAVE.
+        unsafe { fpu::save(area.0.as_mut_ptr()) };
+        area.0[XMM_OFFSET..XMM_OFFSET + XMM_LEN].copy_from_slice(frame.xmm.as_bytes());
+        user_ptr::copy_out(address, &area.0[..LEGACY_LEN])
     }
 
-    fn bytes(&self) -> &[u8] {
-        self.0.as_slice().as_bytes()
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self.0.as_mut_slice().as_mut_bytes()
-    }
-
-    fn u64_at(&self, at: usize) -> u64 {
-        u64::read_from_bytes(&self.bytes()[at..at + 8]).expect("eight bytes")
-    }
-
-    fn put(&mut self, at: usize, bytes: &[u8]) {
-        self.bytes_mut()[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-
-    /// The program's state: what is in the processor, and the low xmm halves that the entry code saved.
-    fn save(frame: &TrapFrame) -> Result<Self, Errno> {
-        let mut area = Self::zeroed()?;
-        // SAFETY: the area is aligned, zero, and `xsave_size` bytes long.
-        unsafe { fpu::save(area.0.as_mut_ptr().cast()) };
-        area.put(XMM_OFFSET, frame.xmm.as_bytes());
-        if fpu::xcr0() != 0 {
-            let components = area.u64_at(XSTATE_BV_OFFSET) | XSTATE_SSE;
-            area.put(XSTATE_BV_OFFSET, components.as_bytes());
-            area.put(FPX_SW_OFFSET, sw_bytes().as_bytes());
-        }
-        Ok(area)
-    }
-
-    /// Puts the processor into the state of a new program, as Linux does before a handler.
-    fn load_initial() {
-        // SAFETY: a valid area whose component map is empty: everything gets its initial value, and nothing behind the header is read.
-        unsafe { fpu::restore((&raw const INITIAL).cast()) };
-    }
-
-    /// Loads what a program hands back, after making it harmless.
-    fn load(mut self, frame: &mut TrapFrame, extended: bool) {
-        let mxcsr = u32::read_from_bytes(&self.bytes()[MXCSR_OFFSET..MXCSR_OFFSET + 4]).expect("four bytes");
-        self.put(MXCSR_OFFSET, (mxcsr & MXCSR_VALID).as_bytes());
-        if fpu::xcr0() != 0 {
-            let components = if extended { self.u64_at(XSTATE_BV_OFFSET) & fpu::xcr0() } else { 3 };
-            self.put(XSTATE_BV_OFFSET, components.as_bytes());
-            self.bytes_mut()[XCOMP_BV_OFFSET..XSAVE_HEADER_END].fill(0);
-        }
-        frame.xmm.as_mut_bytes().copy_from_slice(&self.bytes()[XMM_OFFSET..XMM_OFFSET + XMM_LEN]);
-        // SAFETY: reserved bits are clear and only enabled components are named.
-        unsafe { fpu::restore(self.0.as_ptr().cast()) };
+    /// Loads what a program hands back at `address`, after making it harmless; all other components get their initial values.
+    fn load(address: u64, frame: &mut TrapFrame) -> Result<(), Errno> {
+        let mut area = Self([0; XSAVE_HEADER_END]);
+        user_ptr::copy_in(address, &mut area.0[..LEGACY_LEN])?;
+        let mxcsr = u32::read_from_bytes(&area.0[MXCSR_OFFSET..MXCSR_OFFSET + 4]).expect("four bytes");
+        area.0[MXCSR_OFFSET..MXCSR_OFFSET + 4].copy_from_slice((mxcsr & MXCSR_VALID).as_bytes());
+        area.0[XSTATE_BV_OFFSET..XSTATE_BV_OFFSET + 8].copy_from_slice(LEGACY_COMPONENTS.as_bytes());
+        frame.xmm.as_mut_bytes().copy_from_slice(&area.0[XMM_OFFSET..XMM_OFFSET + XMM_LEN]);
+        // SAFETY: reserved bits are clear, and only components are named that every processor has; nothing behind the header is read.
+        unsafe { fpu::restore(area.0.as_ptr()) };
+        Ok(())
     }
 }
 
-/// The state of a new program: the legacy part, and a header without components.
-static INITIAL: [Line; XSAVE_HEADER_END / 64] = {
-    let mut lines = [Line([0; 64]); XSAVE_HEADER_END / 64];
-    let fcw = FCW_DEFAULT.to_le_bytes();
-    lines[0].0[FCW_OFFSET] = fcw[0];
-    lines[0].0[FCW_OFFSET + 1] = fcw[1];
-    let mxcsr = MXCSR_DEFAULT.to_le_bytes();
-    lines[0].0[MXCSR_OFFSET] = mxcsr[0];
-    lines[0].0[MXCSR_OFFSET + 1] = mxcsr[1];
-    lines
-};
-
-fn sw_bytes() -> FpxSwBytes {
-    FpxSwBytes {
-        magic1: FP_XSTATE_MAGIC1,
-        extended_size: xstate_len() as u32,
-        xfeatures: fpu::xcr0(),
-        xstate_size: fpu::xsave_size() as u32,
-        padding: [0; 7],
+/// Stores the extended state at `address`.
+fn save_state(address: u64, frame: &TrapFrame) -> Result<(), Errno> {
+    if fpu::xcr0() == 0 {
+        return Legacy::save(address, frame);
     }
+    let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let note = [pair(FP_XSTATE_MAGIC1, xstate_len() as u32), fpu::xcr0(), fpu::xsave_size() as u64];
+    user_ptr::save_state(address, frame, note, FP_XSTATE_MAGIC2)
+}
+
+/// Loads the extended state at `address`, or only its 512 legacy bytes if it does not say that there is more.
+fn load_state(address: u64, frame: &mut TrapFrame) -> Result<(), Errno> {
+    let sw: FpxSwBytes = UserPtr::new(address.wrapping_add(FPX_SW_OFFSET as u64)).read()?;
+    let extended = fpu::xcr0() != 0 && sw.magic1 == FP_XSTATE_MAGIC1 && sw.xstate_size as usize == fpu::xsave_size();
+    if extended { user_ptr::load_state(address, frame) } else { Legacy::load(address, frame) }
+}
+
+/// Puts the processor into the state of a new program, as Linux does before a handler.
+fn load_initial(frame: &mut TrapFrame) {
+    fpu::reset_for_exec();
+    frame.xmm = [[0; 2]; 16];
 }
 
 /// Pushes a frame and points the registers at the handler.
@@ -162,35 +125,21 @@ pub(super) fn push(
     let task = ctx.task();
     let alt = task.signals.altstack();
     let wanted = (action.flags & sa::ONSTACK != 0).then_some(&alt);
-    let xstate = xstate_len();
-    let layout = FrameLayout::new(ctx.frame().rsp, wanted, xstate as u64).ok_or(Errno::EFAULT)?;
-    let area = Area::save(ctx.frame())?;
+    let layout = FrameLayout::new(ctx.frame().rsp, wanted, xstate_len() as u64).ok_or(Errno::EFAULT)?;
     let frame = RtSigFrame {
         pretcode: action.restorer,
         uc: ucontext(ctx, &alt, layout.fpstate, mask),
         info: *info,
     };
-    write_frame(&layout, &frame, &area, xstate)?;
-    Area::load_initial();
+    UserPtr::new(layout.frame).write(&frame)?;
+    save_state(layout.fpstate, ctx.frame())?;
     if alt.flags & SS_AUTODISARM != 0 {
         task.signals.set_altstack(super::NO_STACK);
     }
+    load_initial(ctx.frame_mut());
     enter_handler(ctx.frame_mut(), layout.frame, signal, action.handler);
-    mark_restore(ctx);
+    mark_restore();
     Ok(())
-}
-
-fn write_frame(layout: &FrameLayout, frame: &RtSigFrame, area: &Area, xstate: usize) -> Result<(), Errno> {
-    let mut bytes = Vec::new();
-    let len = layout.len(xstate as u64) as usize;
-    bytes.try_reserve_exact(len).map_err(|_| Errno::EFAULT)?;
-    bytes.extend_from_slice(frame.as_bytes());
-    bytes.resize((layout.fpstate - layout.frame) as usize, 0);
-    bytes.extend_from_slice(&area.bytes()[..fpu::xsave_size()]);
-    if xstate > fpu::xsave_size() {
-        bytes.extend_from_slice(FP_XSTATE_MAGIC2.as_bytes());
-    }
-    user_ptr::copy_out(layout.frame, &bytes)
 }
 
 fn ucontext(ctx: &Ctx<'_>, alt: &SigStack, fpstate: u64, mask: SigSet) -> Ucontext {
@@ -250,49 +199,30 @@ fn enter_handler(f: &mut TrapFrame, at: u64, signal: Signal, handler: u64) {
     f.rip = handler;
     f.rsp = at;
     f.rdi = u64::from(signal.number());
-    f.rsi = at + core::mem::offset_of!(RtSigFrame, info) as u64;
-    f.rdx = at + core::mem::offset_of!(RtSigFrame, uc) as u64;
+    f.rsi = at + offset_of!(RtSigFrame, info) as u64;
+    f.rdx = at + offset_of!(RtSigFrame, uc) as u64;
     f.rax = 0;
     f.rflags &= !RFLAGS_CLEARED_FOR_HANDLER;
-    f.xmm = [[0; 2]; 16];
 }
 
 /// `rt_sigreturn`: registers, mask and alternate stack from the frame at RSP − 8.
 ///
 /// # Errors
-/// `EFAULT` when the frame cannot be read: the caller sends SIGSEGV.
+/// `EFAULT` when the frame cannot be read, or the processor refuses its extended state: the caller sends SIGSEGV.
 pub(crate) fn pop(ctx: &mut Ctx<'_>) -> Result<(), Errno> {
-    let frame = UserPtr::<RtSigFrame>::new(ctx.frame().rsp.wrapping_sub(8)).read()?;
-    let context = &frame.uc.mcontext;
-    let state = read_xstate(context.fpstate)?;
+    let at = ctx.frame().rsp.wrapping_sub(8).wrapping_add(offset_of!(RtSigFrame, uc) as u64);
+    let uc = UserPtr::<Ucontext>::new(at).read()?;
     let task = ctx.task();
-    task.set_sigmask(frame.uc.sigmask);
-    task.signals.set_altstack(SigStack { flags: frame.uc.stack.flags & !SS_ONSTACK, ..frame.uc.stack });
-    restore_registers(ctx.frame_mut(), context);
-    mark_restore(ctx);
-    if let Some((area, extended)) = state {
-        area.load(ctx.frame_mut(), extended);
-    } else {
-        Area::load_initial();
+    task.set_sigmask(uc.sigmask);
+    task.signals.set_altstack(SigStack { flags: uc.stack.flags & !SS_ONSTACK, ..uc.stack });
+    restore_registers(ctx.frame_mut(), &uc.mcontext);
+    mark_restore();
+    // Last: from here on to the program nothing waits.
+    match uc.mcontext.fpstate {
+        0 => load_initial(ctx.frame_mut()),
+        address => return load_state(address, ctx.frame_mut()),
     }
     Ok(())
-}
-
-/// The extended state at `address`, and whether it is more than the 512 legacy bytes.
-fn read_xstate(address: u64) -> Result<Option<(Area, bool)>, Errno> {
-    if address == 0 {
-        return Ok(None);
-    }
-    let mut area = Area::zeroed()?;
-    user_ptr::copy_in(address, &mut area.bytes_mut()[..LEGACY_LEN])?;
-    let sw = FpxSwBytes::read_from_bytes(&area.bytes()[FPX_SW_OFFSET..FPX_SW_OFFSET + size_of::<FpxSwBytes>()])
-        .expect("48 bytes");
-    let size = fpu::xsave_size();
-    let extended = fpu::xcr0() != 0 && sw.magic1 == FP_XSTATE_MAGIC1 && sw.xstate_size as usize == size;
-    if extended {
-        user_ptr::copy_in(address + LEGACY_LEN as u64, &mut area.bytes_mut()[LEGACY_LEN..size])?;
-    }
-    Ok(Some((area, extended)))
 }
 
 fn restore_registers(f: &mut TrapFrame, c: &SigContext) {
@@ -317,6 +247,6 @@ fn restore_registers(f: &mut TrapFrame, c: &SigContext) {
 }
 
 /// The whole frame counts on the way out, not only what a system call changes.
-fn mark_restore(_ctx: &Ctx<'_>) {
+fn mark_restore() {
     kernel::thread::with_current(|t| t.work().add_work(WORK_RESTORE));
 }

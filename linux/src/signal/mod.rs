@@ -13,9 +13,12 @@ pub mod fault;
 pub mod frame;
 mod report;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use alloc::sync::Arc;
+use arch_x86_64::percpu::WORK_SIGNAL;
+use kernel::thread;
 use linux_abi::Errno;
 use linux_abi::raw::RLIMIT_SIGPENDING;
 use linux_abi::signal::{
@@ -24,8 +27,9 @@ use linux_abi::signal::{
 use signal::{PendingQueue, Queued};
 use sync::{Mutex, WaitQueue};
 
+use crate::entry;
 use crate::jobs::STOP_SIGNALS;
-use crate::process::{ExitStatus, Process, Task};
+use crate::process::{ExitStatus, OwnId, Process, Task};
 use crate::shared::Shared;
 
 /// A pending queue with its set readable without the lock.
@@ -150,15 +154,23 @@ impl Default for ProcessSignals {
     }
 }
 
+/// An alternate stack, in parts: the thread alone looks at it and changes it.
+struct AltStack {
+    sp: AtomicU64,
+    flags: AtomicI32,
+    size: AtomicU64,
+}
+
 /// A thread's signal state.
 pub struct TaskSignals {
     mask: AtomicU64,
-    /// The mask to go back to when a handler returns or none ran: `rt_sigsuspend`, `ppoll`.
-    saved_mask: Mutex<Option<SigSet>>,
+    /// The mask to go back to when a handler returns or none ran (`rt_sigsuspend`, `ppoll`), and whether there is one. The thread's own.
+    saved_mask: AtomicU64,
+    has_saved_mask: AtomicBool,
     /// Signals that `rt_sigtimedwait` waits for although they are blocked.
     awaited: AtomicU64,
     pending: Pending,
-    altstack: Mutex<SigStack>,
+    altstack: AltStack,
     /// Vector, error code and CR2 of the last fault, for signal frames.
     fault: [AtomicU64; 3],
 }
@@ -171,10 +183,11 @@ impl TaskSignals {
     pub const fn new(mask: SigSet) -> Self {
         Self {
             mask: AtomicU64::new(mask.0),
-            saved_mask: Mutex::new(None),
+            saved_mask: AtomicU64::new(0),
+            has_saved_mask: AtomicBool::new(false),
             awaited: AtomicU64::new(0),
             pending: Pending::new(),
-            altstack: Mutex::new(NO_STACK),
+            altstack: AltStack { sp: AtomicU64::new(0), flags: AtomicI32::new(SS_DISABLE), size: AtomicU64::new(0) },
             fault: [const { AtomicU64::new(0) }; 3],
         }
     }
@@ -185,15 +198,27 @@ impl TaskSignals {
         SigSet(self.mask.load(Ordering::SeqCst))
     }
 
-    /// The alternate stack.
+    /// The alternate stack. Only the thread itself asks, or its maker before it runs.
     #[must_use]
     pub fn altstack(&self) -> SigStack {
-        *self.altstack.lock()
+        let AltStack { sp, flags, size } = &self.altstack;
+        SigStack { sp: sp.load(Ordering::Relaxed), flags: flags.load(Ordering::Relaxed), pad0: 0, size: size.load(Ordering::Relaxed) }
     }
 
-    /// Replaces the alternate stack.
+    /// Replaces the alternate stack. As [`TaskSignals::altstack`].
     pub fn set_altstack(&self, stack: SigStack) {
-        *self.altstack.lock() = stack;
+        self.altstack.sp.store(stack.sp, Ordering::Relaxed);
+        self.altstack.flags.store(stack.flags, Ordering::Relaxed);
+        self.altstack.size.store(stack.size, Ordering::Relaxed);
+    }
+
+    /// Takes the mask to go back to, if there is one.
+    fn take_saved_mask(&self) -> Option<SigSet> {
+        if !self.has_saved_mask.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.has_saved_mask.store(false, Ordering::Relaxed);
+        Some(SigSet(self.saved_mask.load(Ordering::Relaxed)))
     }
 
     fn record_fault(&self, vector: u64, error: u64, cr2: u64) {
@@ -220,14 +245,14 @@ impl Task {
     /// Replaces the mask until the current system call has returned: the old mask comes back after a handler, or at once
     /// when none runs.
     pub fn set_temporary_sigmask(&self, mask: SigSet) {
-        *self.signals.saved_mask.lock() = Some(self.signals.mask());
+        self.signals.saved_mask.store(self.signals.mask().0, Ordering::Relaxed);
+        self.signals.has_saved_mask.store(true, Ordering::Relaxed);
         self.set_sigmask(mask);
     }
 
     /// Undoes [`Task::set_temporary_sigmask`] when the call was not interrupted.
     pub fn restore_sigmask(&self) {
-        let saved = self.signals.saved_mask.lock().take();
-        if let Some(mask) = saved {
+        if let Some(mask) = self.signals.take_saved_mask() {
             self.set_sigmask(mask);
         }
     }
@@ -272,9 +297,18 @@ impl Task {
         SigSet(self.signals.awaited.load(Ordering::SeqCst)).contains(signal)
     }
 
+    /// Whether this is the calling thread.
+    fn runs_here(&self) -> bool {
+        thread::with_current(|t| t.work().task() == ptr::from_ref(self).cast())
+    }
+
     /// Tells the thread that `signal` is pending, if it can take it.
     fn notify_signal(&self, signal: Signal) {
         if !self.signals.mask().contains(signal) {
+            if self.runs_here() {
+                // It sleeps no more without having looked, and is on its way to program code.
+                return thread::with_current(|t| t.work().add_work(WORK_SIGNAL));
+            }
             self.set_work();
         } else if self.awaits(signal) {
             self.unpark();
@@ -295,7 +329,8 @@ impl Task {
         if self.process().signals.ignores(signal) && self.wants(signal) && !self.awaits(signal) {
             return None;
         }
-        let queued = self.signals.pending.change(|q| q.push(signal, info, queue_limit(self.process())));
+        let limit = queue_limit(self.process(), signal);
+        let queued = self.signals.pending.change(|q| q.push(signal, info, limit));
         if queued != Queued::Full {
             self.notify_signal(signal);
             self.process().signals.arrivals.wake_all();
@@ -311,13 +346,15 @@ fn accepted(queued: Option<Queued>) -> Result<(), Errno> {
 /// Sends the calling thread a signal for what it just did: SIGPIPE, SIGXFSZ.
 pub fn raise(task: &Task, signal: Signal) {
     let process = task.process();
-    let info = SigInfo::from_process(signal, code::SI_USER, process.pid(), process.ids().ruid);
+    let info = SigInfo::from_process(signal, code::SI_USER, process.pid(), process.own_id(OwnId::Uid));
     // A standard signal is never refused.
     let _merged = task.send_signal(signal, info);
 }
 
-fn queue_limit(process: &Process) -> usize {
-    process.limit(RLIMIT_SIGPENDING).map_or(usize::MAX, |l| l.cur as usize)
+/// How many signals may queue up when this one comes: for a standard signal there is no limit.
+fn queue_limit(process: &Process, signal: Signal) -> usize {
+    let limit = if signal.is_realtime() { process.limit(RLIMIT_SIGPENDING) } else { None };
+    limit.map_or(usize::MAX, |limit| limit.cur as usize)
 }
 
 impl Process {
@@ -332,19 +369,33 @@ impl Process {
     /// As [`Process::send_signal`]; what became of it, `None` if it is ignored.
     pub(crate) fn queue_signal(&self, signal: Signal, info: SigInfo) -> Option<Queued> {
         self.before_signal(signal);
-        let taker = self.find_own_task(|task| task.wants(signal));
-        if self.signals.ignores(signal) && taker.as_ref().is_some_and(|t| !t.awaits(signal)) {
+        if self.signals.ignores(signal) && self.find_own_task(|task| task.wants(signal)).is_some_and(|task| !task.awaits(signal)) {
             return None;
         }
-        let queued = self.signals.pending.change(|q| q.push(signal, info, queue_limit(self)));
+        let limit = queue_limit(self, signal);
+        let queued = self.signals.pending.change(|q| q.push(signal, info, limit));
         if queued != Queued::Full {
-            if let Some(task) = taker {
-                task.notify_signal(signal);
-            }
-            // A thread that unblocked the signal since it was looked at sees it in its own check.
+            self.notify_signal(signal);
             self.signals.arrivals.wake_all();
         }
         Some(queued)
+    }
+
+    /// Tells one thread that can take it that `signal` is pending: the first thread if that can. One that unblocks the signal later sees it in its own check.
+    fn notify_signal(&self, signal: Signal) {
+        let own = |task: &Task| {
+            let is_taker = ptr::eq(task.process(), self) && task.tid() == self.pid() && task.wants(signal);
+            if is_taker {
+                task.notify_signal(signal);
+            }
+            is_taker
+        };
+        if entry::with_task(own) == Some(true) {
+            return;
+        }
+        if let Some(task) = self.find_own_task(|task| task.wants(signal)) {
+            task.notify_signal(signal);
+        }
     }
 
     /// What sending does at once, whoever blocks or ignores the signal: SIGKILL decides the end, SIGCONT continues, and it and the stop

@@ -11,7 +11,7 @@ use linux_abi::time::Timespec;
 
 use crate::ctx::{Ctx, SysResult};
 use crate::jobs;
-use crate::process::{self, Process, Task};
+use crate::process::{self, OwnId, Process, Task};
 use crate::signal::{deliver, frame};
 use crate::table;
 use crate::user_ptr::UserPtr;
@@ -209,7 +209,7 @@ fn checked_altstack(stack: SigStack) -> Result<SigStack, Errno> {
 }
 
 fn sender_info(ctx: &Ctx<'_>, signal: Signal, code: i32) -> SigInfo {
-    SigInfo::from_process(signal, code, ctx.process().pid(), ctx.process().ids().ruid)
+    SigInfo::from_process(signal, code, ctx.process().pid(), ctx.process().own_id(OwnId::Uid))
 }
 
 /// Whether the caller may send signal `number` to `target` (kill(2)): the privileged to all, others to their own processes, and
@@ -244,6 +244,9 @@ fn send_to_process(ctx: &Ctx<'_>, process: &Process, number: u32) -> Result<(), 
 pub fn kill(ctx: &Ctx<'_>, pid: i32, number: u32) -> SysResult {
     if number != 0 {
         signal(number)?;
+    }
+    if pid > 0 && pid as u32 == ctx.process().pid() {
+        return send_to_process(ctx, ctx.process(), number).map(|()| 0);
     }
     if pid > 0 {
         // A thread's number stands for its process, as on Linux.
@@ -292,6 +295,9 @@ pub fn tgkill(ctx: &Ctx<'_>, tgid: i32, tid: i32, number: u32) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let own = ctx.process().pid() == tgid as u32;
+    if own && ctx.task().tid() == tid as u32 {
+        return send_to_thread(ctx, ctx.task(), number);
+    }
     let task = if own { ctx.process().task(tid as u32) } else { find_in(tgid as u32, tid as u32) };
     send_to_thread(ctx, &*task.ok_or(Errno::ESRCH)?, number)
 }

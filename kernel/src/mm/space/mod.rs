@@ -202,9 +202,16 @@ impl AddressSpace {
     }
 
     /// Fails where `more` bytes of such memory, but for what is there in `instead_of`, would be more than allowed. Counts only where there is a limit.
+    #[inline(always)]
     fn check_data(&self, areas: &Areas, more: u64, instead_of: Range<VirtAddr>) -> Result<(), Errno> {
+        if self.limits_data() { self.count_data(areas, more, instead_of) } else { Ok(()) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_data(&self, areas: &Areas, more: u64, instead_of: Range<VirtAddr>) -> Result<(), Errno> {
         let limit = self.data_limit.load(Ordering::Relaxed);
-        if more == 0 || !self.limits_data() {
+        if more == 0 {
             return Ok(());
         }
         let data = |start, end| -> u64 {
@@ -216,11 +223,15 @@ impl AddressSpace {
     }
 
     /// Fails where `more` bytes in areas, but for what is there in `instead_of`, would be more than allowed.
+    #[inline(always)]
     fn check_size(&self, areas: &Areas, more: u64, instead_of: Range<VirtAddr>) -> Result<(), Errno> {
+        if self.size_limit.load(Ordering::Relaxed) == u64::MAX { Ok(()) } else { self.count_size(areas, more, instead_of) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_size(&self, areas: &Areas, more: u64, instead_of: Range<VirtAddr>) -> Result<(), Errno> {
         let limit = self.size_limit.load(Ordering::Relaxed);
-        if limit == u64::MAX {
-            return Ok(());
-        }
         let Range { start, end } = instead_of;
         let replaced: u64 = areas.map.overlapping(start, end).map(|area| area.end.min(end) - area.start.max(start)).sum();
         if (areas.map.bytes() - replaced).saturating_add(more) <= limit { Ok(()) } else { Err(Errno::ENOMEM) }
