@@ -25,7 +25,7 @@ use crate::process::Task;
 use crate::rseq;
 use crate::scarcity;
 use crate::sys::{
-    denied, event, file, futex, info, ipc, membarrier, mm, pidfd, policy, process, remote, sched, signal, socket,
+    adjust, denied, event, file, futex, info, ipc, membarrier, mm, pidfd, policy, process, remote, sched, signal, socket,
     thread, time, userfault,
 };
 
@@ -118,7 +118,7 @@ table! {
     dup => file::dup / 1, full;
     dup2 => file::dup2 / 2, full;
     dup3 => file::dup3 / 3, full;
-    fcntl => file::fcntl / 3, partial("no leases, no F_NOTIFY");
+    fcntl => file::fcntl / 3, partial("no leases");
     ioctl => file::ioctl / 3, full;
     pipe => file::pipe / 1, full;
     pipe2 => file::pipe2 / 2, full;
@@ -349,6 +349,8 @@ table! {
     clock_settime => time::clock_settime / 2, full;
     clock_nanosleep => time::clock_nanosleep / 4, full;
     nanosleep => time::nanosleep / 2, full;
+    adjtimex => adjust::adjtimex / 1, partial("the clock's rate does not change: ENOSYS for frequencies, ticks and offsets that are not zero");
+    clock_adjtime => adjust::clock_adjtime / 2, partial("as adjtimex");
     gettimeofday => time::gettimeofday / 2, full;
     settimeofday => time::settimeofday / 2, partial("the time zone is ignored");
     time => time::time / 1, full;

@@ -69,6 +69,7 @@ static int show_ids_as_other(void)
 static void open_for_writing(void)
 {
 	int fd, memory;
+	void *text = NULL;
 	char *empty[] = {NULL}, *quiet[] = {"self", "quiet", NULL};
 
 	CHECK(copy(program, 0755) == 0 && in_child(run_program) == 42);
@@ -81,6 +82,9 @@ static void open_for_writing(void)
 	CHECK((fd = open(program, O_RDONLY)) >= 0 && in_child(run_program) == 42 && close(fd) == 0);
 	CHECK((fd = open(script, O_RDWR | O_CREAT, 0755)) >= 0 && dprintf(fd, "#!%s quiet\n", program) > 0);
 	CHECK(in_child(run_script) == ETXTBSY && close(fd) == 0 && in_child(run_script) == 42);
+	/* What is mapped stays open. */
+	CHECK((fd = open(program, O_RDWR)) >= 0 && (text = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0)) != MAP_FAILED && close(fd) == 0);
+	CHECK(in_child(run_program) == ETXTBSY && munmap(text, 4096) == 0 && in_child(run_program) == 42);
 	/* The interpreter counts, too. */
 	CHECK((fd = open(program, O_WRONLY)) >= 0 && in_child(run_script) == ETXTBSY && close(fd) == 0);
 	/* A program that runs is not written to. */

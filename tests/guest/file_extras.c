@@ -387,6 +387,36 @@ static void old_listing(void)
 	CHECK(close(fd) == 0 && rmdir("list/d") == 0 && unlink("list/link") == 0 && unlink("list/a-file") == 0 && rmdir("list") == 0);
 }
 
+/* Seals: not against writing while a shared mapping may be written to, in whatever process. */
+static void seals(void)
+{
+	int fd, ready[2], reader, status;
+	char *memory, byte = 0;
+	CHECK((fd = memfd_create("sealed", MFD_ALLOW_SEALING)) >= 0 && ftruncate(fd, 8192) == 0 && pipe(ready) == 0);
+	CHECK((memory = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) != MAP_FAILED);
+	FAILS(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW), EBUSY);
+	CHECK(fcntl(fd, F_GET_SEALS) == 0 && munmap(memory, 4096) == 0 && mprotect(memory + 4096, 4096, PROT_READ) == 0);
+	FAILS(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EBUSY);
+	pid_t child = fork();
+	if (child == 0) {
+		close(ready[1]);
+		_exit(read(ready[0], &byte, 1) == 0 ? 5 : 6);
+	}
+	CHECK(munmap(memory + 4096, 4096) == 0);
+	FAILS(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EBUSY);
+	CHECK(close(ready[1]) == 0 && waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 5);
+	CHECK(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0) != MAP_FAILED);
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	CHECK((reader = open(path, O_RDONLY)) >= 0);
+	FAILS(fcntl(reader, F_ADD_SEALS, F_SEAL_GROW), EPERM);
+	FAILS(fcntl(fd, F_ADD_SEALS, 0x1000), EINVAL);
+	CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) == 0 && fcntl(fd, F_GET_SEALS) == F_SEAL_WRITE);
+	CHECK(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED && errno == EPERM);
+	FAILS(write(fd, "x", 1), EPERM);
+	CHECK(close(reader) == 0 && close(ready[0]) == 0 && close(fd) == 0);
+}
+
 int main(void)
 {
 	setbuf(stdout, NULL);
@@ -401,6 +431,7 @@ int main(void)
 	times();
 	attributes();
 	closing_while_listing();
+	seals();
 	CHECK(chdir("/") == 0 && rmdir(DIR_) == 0);
 	return DONE();
 }

@@ -1,8 +1,9 @@
-/* inotify: what is told of files and directories, in which order; limits and errors. */
+/* inotify: what is told of files and directories, in which order; limits and errors. F_NOTIFY: the same of directories, by signals. */
 #include "check.h"
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -59,6 +60,67 @@ static void write_file(const char *path, const char *text)
 {
 	int file = open(path, O_WRONLY | O_CREAT, 0644);
 	CHECK(file >= 0 && write(file, text, strlen(text)) == (long)strlen(text) && close(file) == 0);
+}
+
+static volatile sig_atomic_t told, told_code, told_fd, told_band;
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+	(void)number;
+	(void)context;
+	told++;
+	told_code = info->si_code;
+	told_fd = info->si_fd;
+	told_band = info->si_band;
+}
+
+/* How often a signal came since the last time. */
+static int times(void)
+{
+	int count = told;
+	told = 0;
+	return count;
+}
+
+static void by_signals(void)
+{
+	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART };
+	int dir = -1, file, copy;
+	char byte;
+	CHECK(sigaction(SIGIO, &action, NULL) == 0 && sigaction(SIGRTMIN, &action, NULL) == 0);
+	CHECK(mkdir(DIR_, 0755) == 0 && chdir(DIR_) == 0 && mkdir("sub", 0755) == 0);
+	write_file("f", "text");
+	CHECK((file = open("f", O_RDWR)) >= 0 && (dir = open(".", O_PATH)) >= 0);
+	FAILS(fcntl(file, F_NOTIFY, DN_MODIFY), ENOTDIR);
+	FAILS(fcntl(dir, F_NOTIFY, DN_MODIFY), EBADF);
+	CHECK(fcntl(file, F_NOTIFY, 0) == 0 && close(dir) == 0 && (dir = open(".", O_RDONLY | O_DIRECTORY)) >= 0);
+
+	CHECK(fcntl(dir, F_NOTIFY, DN_CREATE) == 0 && fcntl(dir, F_GETOWN) == getpid() && times() == 0);
+	write_file("a", "");
+	CHECK(times() == 1 && told_code == SI_KERNEL);
+	write_file("b", "");
+	CHECK(times() == 0);
+
+	CHECK(fcntl(dir, F_SETSIG, SIGRTMIN) == 0);
+	CHECK(fcntl(dir, F_NOTIFY, DN_CREATE | DN_DELETE | DN_MULTISHOT) == 0 && fcntl(dir, F_NOTIFY, DN_MODIFY | DN_ATTRIB | DN_ACCESS | DN_MULTISHOT) == 0);
+	write_file("c", "x");
+	CHECK(times() == 2 && told_code == POLL_MSG && told_fd == dir && told_band == (POLLIN | POLLRDNORM | 0x400));
+	CHECK(chmod("c", 0600) == 0 && times() == 1);
+	CHECK(read(file, &byte, 1) == 1 && times() == 1);
+	CHECK(ftruncate(file, 1) == 0 && times() == 1);
+	CHECK(unlink("c") == 0 && times() == 1);
+	CHECK(rename("a", "c") == 0 && times() == 2);
+	CHECK(rename("c", "sub/c") == 0 && times() == 1);
+	CHECK(unlink("sub/c") == 0 && times() == 0);
+
+	CHECK(fcntl(dir, F_NOTIFY, 0) == 0 && unlink("b") == 0 && times() == 0);
+	CHECK(fcntl(dir, F_NOTIFY, DN_RENAME | DN_MULTISHOT) == 0);
+	write_file("a", "");
+	CHECK(times() == 0 && rename("a", "b") == 0 && times() == 1 && rename("b", "sub/b") == 0 && times() == 0);
+	/* Closing any descriptor of it ends it. */
+	CHECK(rename("f", "g") == 0 && times() == 1 && (copy = dup(dir)) >= 0 && close(copy) == 0 && rename("g", "f") == 0 && times() == 0);
+	CHECK(fcntl(dir, F_NOTIFY, DN_DELETE | DN_MULTISHOT) == 0 && unlink("sub/b") == 0 && times() == 0 && unlink("f") == 0 && times() == 1);
+	CHECK(close(dir) == 0 && close(file) == 0 && rmdir("sub") == 0 && chdir("/") == 0 && rmdir(DIR_) == 0 && times() == 0);
 }
 
 int main(void)
@@ -149,5 +211,6 @@ int main(void)
 	CHECK(read(fd, buf, sizeof buf) == 32);
 	CHECK(close(fd) == 0 && unlink("e") == 0 && unlink("p") == 0 && unlink("long-name-of-a-file-that-needs-more") == 0);
 	CHECK(rmdir("d") == 0 && rmdir("other") == 0 && chdir("/") == 0 && rmdir(DIR_) == 0);
+	by_signals();
 	return DONE();
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Every check of this file.
 #[must_use]
 pub fn all() -> Vec<Check> {
-    let checks: [Entry; 1] = [("privileged/mounts", || checks_itself("mounts.c"))];
+    let checks: [Entry; 2] = [("privileged/mounts", || checks_itself("mounts.c")), ("privileged/adjtime", || checks_itself("adjtime.c"))];
     checks.into_iter().map(|(name, run)| Check { name, run }).collect()
 }
 

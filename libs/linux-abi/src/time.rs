@@ -103,9 +103,55 @@ pub struct Tms {
     pub cstime: i64,
 }
 
+/// `struct timex`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Timex {
+    /// What to set.
+    pub modes: u32,
+    /// Zero.
+    pub pad0: u32,
+    /// Offset to be made up for, microseconds or nanoseconds.
+    pub offset: i64,
+    /// Frequency, in millionths with 16 fractional bits.
+    pub freq: i64,
+    /// Largest error, microseconds.
+    pub maxerror: i64,
+    /// Estimated error, microseconds.
+    pub esterror: i64,
+    /// What the clock does, and how well.
+    pub status: i32,
+    /// Zero.
+    pub pad1: u32,
+    /// Time constant of the phase-locked loop, or the difference of TAI.
+    pub constant: i64,
+    /// Precision, microseconds.
+    pub precision: i64,
+    /// Largest frequency.
+    pub tolerance: i64,
+    /// The time, or what is added to it; microseconds or nanoseconds.
+    pub time: Timeval,
+    /// Microseconds between ticks.
+    pub tick: i64,
+    /// What pulses of an outer clock tell; no such clock is known.
+    pub pulses: [i64; 8],
+    /// Difference of TAI, seconds.
+    pub tai: i32,
+    /// Zero.
+    pub reserved: [i32; 11],
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timex_is_laid_out_as_in_the_headers() {
+        use core::mem::{offset_of, size_of};
+        assert_eq!(size_of::<Timex>(), 208);
+        assert_eq!((offset_of!(Timex, status), offset_of!(Timex, constant), offset_of!(Timex, time)), (40, 48, 72));
+        assert_eq!((offset_of!(Timex, tick), offset_of!(Timex, tai)), (88, 160));
+    }
 
     #[test]
     fn bad_fields_have_no_nanoseconds() {

@@ -11,7 +11,7 @@ use core::ops::ControlFlow;
 
 use frame::Mappable;
 
-use crate::file::{File, InodeFile};
+use crate::file::{File, InodeFile, OpenFile};
 use crate::io::{Sink, Source};
 use crate::mount::Location;
 use crate::running::WriteCount;
@@ -235,6 +235,12 @@ pub trait Inode: Any + Send + Sync {
     /// The pages, for `mmap`; `None` where it cannot be mapped (`ENODEV`).
     fn mappable(self: Arc<Self>, _kind: MapKind) -> Option<Arc<dyn Mappable>> {
         None
+    }
+
+    /// The pages as `file` maps them, which was opened from this and stays open as long as they are mapped. `None` as [`Inode::mappable`].
+    fn mapped_by(self: Arc<Self>, file: Arc<OpenFile>, kind: MapKind) -> Option<Arc<dyn Mappable>> {
+        drop(file);
+        self.mappable(kind)
     }
 
     /// Notes that the content was read, for the access time.

@@ -1,7 +1,8 @@
 //! inotify: telling programs what happens to files, as `inotify(7)` describes it.
 //!
-//! An [`Inotify`] is an instance, with its watches and a queue of events. A table says which instances watch an inode. Whoever does
-//! something to a file calls [`happened`] (or one of its relatives) afterwards; while nobody watches anything that is one load and a branch.
+//! An [`Inotify`] is an instance, with its watches and a queue of events. A table says which instances watch an inode, and which of `dnotify`'s
+//! watches do. Whoever does something to a file calls [`happened`] (or one of its relatives) afterwards; while nobody watches anything that is
+//! one load and a branch.
 //!
 //! Something done to a file is told to those who watch its directory, with its name, and to those who watch the file itself. A
 //! watch keeps its inode, so that a removed file's address is not another's; that the object has gone is told by [`removed`].
@@ -103,9 +104,15 @@ static WATCHED: RwLock<Option<HashMap<usize, Vec<Watcher>>>> = RwLock::new(None)
 /// `struct inotify_event` without the name.
 const HEAD: usize = 16;
 
+/// Who is told what happens.
+pub(crate) trait Listener: Send + Sync {
+    /// Something happened to what its watch `descriptor` watches.
+    fn told(&self, descriptor: i32, told: &Told<'_>);
+}
+
 #[derive(Clone)]
 struct Watcher {
-    instance: Weak<Inotify>,
+    listener: Weak<dyn Listener>,
     descriptor: i32,
 }
 
@@ -188,12 +195,23 @@ impl State {
     }
 }
 
+/// Has `listener` told what happens to `inode`; the caller counts it.
+fn enter(inode: &Arc<dyn Inode>, listener: Weak<dyn Listener>, descriptor: i32) {
+    WATCHED.write().get_or_insert_default().entry(address(inode)).or_default().push(Watcher { listener, descriptor });
+}
+
+/// Has `listener` told what happens to `inode`, which it keeps until it calls [`forget`].
+pub(crate) fn listen(inode: &Arc<dyn Inode>, listener: Weak<dyn Listener>) {
+    WATCHES.fetch_add(1, Ordering::Relaxed);
+    enter(inode, listener, 0);
+}
+
 /// Takes a watch out of the table.
-fn forget(inode: &Arc<dyn Inode>, instance: &Weak<Inotify>, descriptor: i32) {
+pub(crate) fn forget<L: Listener>(inode: &Arc<dyn Inode>, listener: &Weak<L>, descriptor: i32) {
     let mut watched = WATCHED.write();
     let Some(all) = watched.as_mut() else { return };
     let Some(watchers) = all.get_mut(&address(inode)) else { return };
-    let is_it = |watcher: &Watcher| watcher.descriptor == descriptor && watcher.instance.ptr_eq(instance);
+    let is_it = |watcher: &Watcher| watcher.descriptor == descriptor && core::ptr::addr_eq(watcher.listener.as_ptr(), listener.as_ptr());
     if let Some(at) = watchers.iter().position(is_it) {
         watchers.swap_remove(at);
         WATCHES.fetch_sub(1, Ordering::Relaxed);
@@ -240,8 +258,7 @@ impl Inotify {
         let descriptor = state.last_descriptor;
         state.by_inode.insert(address(inode), descriptor);
         state.watches.insert(descriptor, Watch { inode: inode.clone(), mask: kept });
-        let watcher = Watcher { instance: self.me.clone(), descriptor };
-        WATCHED.write().get_or_insert_default().entry(address(inode)).or_default().push(watcher);
+        enter(inode, self.me.clone(), descriptor);
         Ok(descriptor)
     }
 
@@ -254,29 +271,6 @@ impl Inotify {
         drop(inode);
         self.readable.wake_all();
         Ok(())
-    }
-
-    fn deliver(&self, descriptor: i32, told: &Told<'_>) {
-        let ended = {
-            let mut state = self.state.lock();
-            let Some(watch) = state.watches.get(&descriptor) else { return };
-            let wanted = watch.mask | Happening::ALWAYS;
-            let excluded = told.unlinked && watch.mask.contains(Happening::EXCL_UNLINK);
-            let is_told = wanted.intersects(told.what) && !excluded;
-            let once = is_told && watch.mask.contains(Happening::ONESHOT);
-            if is_told {
-                state.push(Event { descriptor, mask: told.what.bits(), cookie: told.cookie, name: Box::from(told.name) });
-            }
-            if once || told.what.intersects(Happening::DELETE_SELF | Happening::UNMOUNT) {
-                state.end(&self.me, descriptor)
-            } else if is_told {
-                None
-            } else {
-                return;
-            }
-        };
-        drop(ended);
-        self.readable.wake_all();
     }
 
     /// Moves as many whole events as fit; `None` if there is none.
@@ -304,6 +298,31 @@ impl Inotify {
         for (descriptor, watch) in &self.state.lock().watches {
             visit(*descriptor, &watch.inode, watch.mask.bits());
         }
+    }
+}
+
+impl Listener for Inotify {
+    fn told(&self, descriptor: i32, told: &Told<'_>) {
+        let ended = {
+            let mut state = self.state.lock();
+            let Some(watch) = state.watches.get(&descriptor) else { return };
+            let wanted = watch.mask | Happening::ALWAYS;
+            let excluded = told.unlinked && watch.mask.contains(Happening::EXCL_UNLINK);
+            let is_told = wanted.intersects(told.what) && !excluded;
+            let once = is_told && watch.mask.contains(Happening::ONESHOT);
+            if is_told {
+                state.push(Event { descriptor, mask: told.what.bits(), cookie: told.cookie, name: Box::from(told.name) });
+            }
+            if once || told.what.intersects(Happening::DELETE_SELF | Happening::UNMOUNT) {
+                state.end(&self.me, descriptor)
+            } else if is_told {
+                None
+            } else {
+                return;
+            }
+        };
+        drop(ended);
+        self.readable.wake_all();
     }
 }
 
@@ -348,13 +367,21 @@ impl Drop for Inotify {
     }
 }
 
-/// What an instance is told.
-struct Told<'a> {
-    what: Happening,
+/// What a listener is told.
+pub(crate) struct Told<'a> {
+    pub(crate) what: Happening,
     cookie: u32,
     name: &'a [u8],
     /// The name has been removed.
     unlinked: bool,
+    /// A name was moved within the directory.
+    pub(crate) renamed: bool,
+}
+
+impl<'a> Told<'a> {
+    const fn new(what: Happening, name: &'a [u8]) -> Self {
+        Self { what, cookie: 0, name, unlinked: false, renamed: false }
+    }
 }
 
 /// Whether anybody watches anything.
@@ -370,8 +397,8 @@ fn tell(inode: &Arc<dyn Inode>, told: &Told<'_>) {
         None => return,
     };
     for watcher in watchers {
-        if let Some(instance) = watcher.instance.upgrade() {
-            instance.deliver(watcher.descriptor, told);
+        if let Some(listener) = watcher.listener.upgrade() {
+            listener.told(watcher.descriptor, told);
         }
     }
 }
@@ -392,9 +419,9 @@ pub fn happened(dentry: &Arc<Dentry>, what: Happening) {
 fn tell_both(dentry: &Arc<Dentry>, what: Happening) {
     let what = what | kind_flag(dentry.inode());
     if let Some(directory) = dentry.parent() {
-        tell(directory.inode(), &Told { what, cookie: 0, name: &dentry.name(), unlinked: dentry.is_deleted() });
+        tell(directory.inode(), &Told { unlinked: dentry.is_deleted(), ..Told::new(what, &dentry.name()) });
     }
-    tell(dentry.inode(), &Told { what, cookie: 0, name: &[], unlinked: false });
+    tell(dentry.inode(), &Told::new(what, &[]));
 }
 
 /// Something happened to an object itself, whatever its names.
@@ -403,7 +430,7 @@ pub fn happened_to(inode: &Arc<dyn Inode>, what: Happening) {
     if anybody_watches() {
         // What an object is told of its own end and moves does not say what it is.
         let flag = if what.intersects(Happening::DELETE_SELF | Happening::MOVE_SELF) { Happening::empty() } else { kind_flag(inode) };
-        tell(inode, &Told { what: what | flag, cookie: 0, name: &[], unlinked: false });
+        tell(inode, &Told::new(what | flag, &[]));
     }
 }
 
@@ -411,7 +438,7 @@ pub fn happened_to(inode: &Arc<dyn Inode>, what: Happening) {
 #[inline]
 pub fn name_changed(directory: &Arc<Dentry>, name: &[u8], object: &Arc<dyn Inode>, what: Happening) {
     if anybody_watches() {
-        tell(directory.inode(), &Told { what: what | kind_flag(object), cookie: 0, name, unlinked: false });
+        tell(directory.inode(), &Told::new(what | kind_flag(object), name));
     }
 }
 
@@ -421,8 +448,9 @@ pub fn renamed(from: &Arc<Dentry>, old: &[u8], to: &Arc<Dentry>, new: &[u8], mov
         return;
     }
     let (cookie, flag) = (NEXT_COOKIE.fetch_add(1, Ordering::Relaxed), kind_flag(moved));
-    tell(from.inode(), &Told { what: Happening::MOVED_FROM | flag, cookie, name: old, unlinked: false });
-    tell(to.inode(), &Told { what: Happening::MOVED_TO | flag, cookie, name: new, unlinked: false });
+    let renamed = Arc::ptr_eq(from.inode(), to.inode());
+    tell(from.inode(), &Told { cookie, renamed, ..Told::new(Happening::MOVED_FROM | flag, old) });
+    tell(to.inode(), &Told { cookie, ..Told::new(Happening::MOVED_TO | flag, new) });
 }
 
 /// The last name of an object is gone, and nobody uses it any more.

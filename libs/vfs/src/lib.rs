@@ -6,7 +6,7 @@
 //! - [`inode`], [`file`]: the two traits every file implements, and [`OpenFile`];
 //! - [`dentry`], [`keeper`], [`mount`], [`walk`], [`ops`]: names: from a path to an inode, and the operations on names;
 //! - file systems: [`tmpfs`] (also the writable layer over a read-only tree), [`erofs_fs`], [`synth`] (procfs, sysfs);
-//! - files that are no file system's: [`pipe`], [`eventfd`], [`timerfd`], [`epoll`], [`inotify`], [`devices`], [`tty`].
+//! - files that are no file system's: [`pipe`], [`eventfd`], [`timerfd`], [`epoll`], [`inotify`], [`dnotify`], [`devices`], [`tty`].
 //!
 //! The `linux` crate's `sys/file` and `sys/event` are thin callers of this crate.
 
@@ -20,6 +20,7 @@ pub mod byte_queue;
 pub mod channel;
 pub mod dentry;
 pub mod devices;
+pub mod dnotify;
 pub mod epoll;
 pub mod erofs_fs;
 pub mod eventfd;

@@ -414,6 +414,8 @@ bitflags! {
         const WRNORM = 0x100;
         /// Band data can be written.
         const WRBAND = 0x200;
+        /// There is news of a directory; only told by signals.
+        const MSG = 0x400;
         /// The peer has shut down its writing side.
         const RDHUP = 0x2000;
     }

@@ -84,7 +84,7 @@ fn is_shared(flags: u32) -> Result<bool, Errno> {
 const SEALS_WRITES: u32 = 8 | 16;
 
 /// The backing of a file mapping and its name for `/proc/self/maps`.
-fn file_backing(ctx: &Ctx<'_>, file: &OpenFile, shared: bool, prot: Prot, offset: u64) -> Result<(Backing, Name), Errno> {
+fn file_backing(ctx: &Ctx<'_>, file: &Arc<OpenFile>, shared: bool, prot: Prot, offset: u64) -> Result<(Backing, Name), Errno> {
     let flags = file.flags();
     if !flags.can_read() || shared && prot.contains(Prot::WRITE) && !flags.can_write() {
         return Err(Errno::EACCES);
@@ -96,12 +96,13 @@ fn file_backing(ctx: &Ctx<'_>, file: &OpenFile, shared: bool, prot: Prot, offset
     if prot.contains(Prot::EXEC) {
         file.location().require_executable().map_err(|_| Errno::EPERM)?;
     }
+    let kind = if shared { MapKind::Shared } else { MapKind::Private };
+    let object = content.clone().mapped_by(file.clone(), kind).ok_or(Errno::ENODEV)?;
+    // After the mapping is counted: who seals the file looks at that.
     let may_write = flags.can_write() && content.seals().map_or(true, |seals| seals & SEALS_WRITES == 0);
     if shared && prot.contains(Prot::WRITE) && !may_write {
         return Err(Errno::EPERM);
     }
-    let kind = if shared { MapKind::Shared } else { MapKind::Private };
-    let object = content.mappable(kind).ok_or(Errno::ENODEV)?;
     file.was_read();
     let sharing = match (shared, may_write) {
         (false, _) => Sharing::Private,

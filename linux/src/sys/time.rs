@@ -100,6 +100,14 @@ impl Clock {
     }
 }
 
+/// Fails unless there is such a clock.
+///
+/// # Errors
+/// `EINVAL`.
+pub(super) fn require_clock(clock: u32) -> Result<(), Errno> {
+    Clock::find(clock).map(|_| ())
+}
+
 /// `clock_gettime`.
 ///
 /// # Errors
@@ -132,7 +140,11 @@ pub fn clock_settime(ctx: &Ctx<'_>, clock: u32, time: UserPtr<Timespec>) -> SysR
     set_time_of_day(ctx, ns)
 }
 
-fn set_time_of_day(ctx: &Ctx<'_>, ns: u64) -> SysResult {
+/// Sets the time of day.
+///
+/// # Errors
+/// `EPERM`.
+pub(super) fn set_time_of_day(ctx: &Ctx<'_>, ns: u64) -> SysResult {
     if ctx.process().ids().euid != 0 {
         return Err(Errno::EPERM);
     }

@@ -16,6 +16,8 @@ const LIBRARY: &str = "/usr/lib/python3.11";
 const PACKAGES: [&str; 7] = ["python3.11", "libpython3.11-testsuite", "coreutils", "procps", "util-linux", "grep", "findutils"];
 /// What `sysconfig` names; modules that look for it pass on Linux only if its package is installed.
 const HEADER: &str = "/usr/include/python3.11/pyconfig.h";
+/// What names of time zones mean.
+const TIME_ZONES: &str = "/usr/share/zoneinfo";
 /// Its modules are run one by one: as a whole it waits for ever where there is no network.
 const PACKAGE: &str = "test_asyncio";
 
@@ -35,8 +37,8 @@ pub(super) fn prepare() -> Result<Suite> {
     let test = |name: String| Test { name, program: PathBuf::from(PYTHON), args: Vec::new() };
     let packages = PACKAGES.iter().flat_map(|name| ["--package".to_owned(), (*name).to_owned()]);
     let beside = driver.with_file_name("python_network.txt").to_string_lossy().into_owned();
-    let header = Path::new(HEADER).exists().then(|| HEADER.to_owned());
-    let files = ["/bin/sh".to_owned(), LIBRARY.to_owned(), driver.to_string_lossy().into_owned(), beside].into_iter().chain(header).flat_map(|file| ["--add".to_owned(), file]);
+    let others = [HEADER, TIME_ZONES].into_iter().filter(|file| Path::new(file).exists()).map(str::to_owned);
+    let files = ["/bin/sh".to_owned(), LIBRARY.to_owned(), driver.to_string_lossy().into_owned(), beside].into_iter().chain(others).flat_map(|file| ["--add".to_owned(), file]);
     Ok(Suite {
         name: "python",
         title: "CPython 3.11's regression suite, by module".to_owned(),

@@ -30,7 +30,11 @@ pub const SEAL_GROW: u32 = 0x4;
 pub const SEAL_WRITE: u32 = 0x8;
 /// `F_SEAL_FUTURE_WRITE`
 pub const SEAL_FUTURE_WRITE: u32 = 0x10;
-const SEALS: u32 = 0x1f;
+/// `F_SEAL_EXEC`: the right to execute it stays as it is.
+pub const SEAL_EXEC: u32 = 0x20;
+/// Those against any change of the content.
+const SEALS_CONTENT: u32 = SEAL_SHRINK | SEAL_GROW | SEAL_WRITE | SEAL_FUTURE_WRITE;
+const SEALS: u32 = SEALS_CONTENT | SEAL_SEAL | SEAL_EXEC;
 /// Not a memfd: seals cannot be asked for.
 const UNSEALABLE: u32 = 1 << 31;
 
@@ -67,6 +71,8 @@ pub(super) struct Content {
     /// Orders writes, truncations and allocations. The only lock held while program memory is touched.
     writer: Mutex<()>,
     seals: AtomicU32,
+    /// Shared mappings that it can be written through; counted where it may be sealed. Grows with `writer` held.
+    writable_mappings: AtomicU32,
     /// Which file this is.
     id: MappingId,
     mappers: Mappers,
@@ -115,6 +121,7 @@ impl Content {
             pages: RwLock::new(pages),
             writer: Mutex::new(()),
             seals: AtomicU32::new(UNSEALABLE),
+            writable_mappings: AtomicU32::new(0),
             id,
             mappers: Mappers::new(),
         }
@@ -158,7 +165,24 @@ impl Content {
         }
     }
 
-    pub(super) fn add_seals(&self, seals: u32) -> Result<()> {
+    /// A shared mapping of a file that is open for writing is about to be made. True: it counts as writable until
+    /// [`Content::end_writable_mapping`]. Otherwise the file cannot be sealed, or is so against writing already.
+    pub(super) fn begin_writable_mapping(&self) -> bool {
+        if self.seals.load(Ordering::Relaxed) == UNSEALABLE {
+            return false;
+        }
+        let _writer = self.writer.lock();
+        let counts = self.check_seal(SEAL_WRITE | SEAL_FUTURE_WRITE).is_ok();
+        self.writable_mappings.fetch_add(u32::from(counts), Ordering::Relaxed);
+        counts
+    }
+
+    pub(super) fn end_writable_mapping(&self) {
+        self.writable_mappings.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Seals the file; one that can be `executed` is sealed against all changes with [`SEAL_EXEC`].
+    pub(super) fn add_seals(&self, seals: u32, executed: bool) -> Result<()> {
         let _writer = self.writer.lock();
         let old = self.seals()?;
         if seals & !SEALS != 0 {
@@ -167,7 +191,12 @@ impl Content {
         if old & SEAL_SEAL != 0 {
             return Err(Errno::EPERM);
         }
-        self.seals.store(old | seals, Ordering::Relaxed);
+        let denies_writing = seals & SEAL_WRITE != 0 && old & SEAL_WRITE == 0;
+        if denies_writing && self.writable_mappings.load(Ordering::Relaxed) > 0 {
+            return Err(Errno::EBUSY);
+        }
+        let implied = if seals & SEAL_EXEC != 0 && executed { SEALS_CONTENT } else { 0 };
+        self.seals.store(old | seals | implied, Ordering::Relaxed);
         Ok(())
     }
 

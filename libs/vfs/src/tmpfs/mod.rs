@@ -31,7 +31,7 @@ use crate::inode::Inode;
 use crate::types::{Clock, FileKind, NewInode, OpenFlags, StatFs, TMPFS_MAGIC};
 use crate::{Errno, Result};
 
-pub use content::{SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE};
+pub use content::{SEAL_EXEC, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE};
 pub use node::Node;
 
 /// Makes the open file of a device node.

@@ -4,10 +4,10 @@ use std::string::String;
 use std::sync::Arc;
 use std::vec::Vec;
 
-use super::{Options, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, TmpFs};
+use super::{Options, SEAL_EXEC, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, TmpFs};
 use crate::inode::{Allocate, Inode, MapKind, XattrMode};
 use crate::testing::{Tree, clock, image};
-use crate::{Errno, FileKind, OpenFlags, RenameMode};
+use crate::{Errno, FileKind, OpenFlags, RenameMode, SetAttributes};
 
 fn big() -> Vec<u8> {
     (0..3 * 4096 + 100u32).map(|i| (i / 7) as u8).collect()
@@ -241,6 +241,56 @@ fn seals_of_a_memfd_hold() {
     assert_eq!(inode.add_seals(0), Err(Errno::EPERM));
     assert_eq!(inode.seals(), Ok(0xf));
     assert_eq!(Tree::empty().root.inode().seals(), Err(Errno::EINVAL));
+}
+
+/// A memfd, open for reading and writing, or only for reading.
+fn memfd(mode: u16, flags: OpenFlags) -> Arc<crate::OpenFile> {
+    let node = TmpFs::unnamed_file(Options::new(1, clock), 1, mode, Some(0));
+    crate::OpenFile::new(node.clone(), crate::Location::nameless(node, "/memfd:"), flags)
+}
+
+#[test]
+fn a_file_is_not_sealed_against_writing_while_it_is_mapped_for_that() {
+    let map = |file: &Arc<crate::OpenFile>, kind| file.inode().clone().mapped_by(file.clone(), kind).unwrap();
+    let file = memfd(0o777, OpenFlags::RDWR);
+    let (first, second) = (map(&file, MapKind::Shared), map(&file, MapKind::Shared));
+    assert_eq!(file.inode().add_seals(SEAL_WRITE | SEAL_GROW), Err(Errno::EBUSY));
+    drop(first);
+    assert_eq!(file.inode().add_seals(SEAL_WRITE), Err(Errno::EBUSY));
+    assert_eq!(file.inode().seals(), Ok(0));
+    // That against future writing is for mappings to come.
+    file.inode().add_seals(SEAL_FUTURE_WRITE).unwrap();
+    drop(second);
+    let _later = map(&file, MapKind::Shared);
+    file.inode().add_seals(SEAL_WRITE).unwrap();
+    let read_only = memfd(0o777, OpenFlags::RDONLY);
+    let _mappings = [map(&read_only, MapKind::Shared), map(&file, MapKind::Private)];
+    read_only.inode().add_seals(SEAL_WRITE).unwrap();
+}
+
+#[test]
+fn a_sealed_right_to_execute_stays() {
+    for (mode, sealed, other) in [(0o777, 0x3e, 0o666), (0o666, 0x20, 0o700)] {
+        let file = memfd(mode, OpenFlags::RDWR);
+        file.inode().add_seals(SEAL_EXEC).unwrap();
+        assert_eq!(file.inode().seals(), Ok(sealed));
+        let change = |mode| file.inode().set_attributes(&SetAttributes { mode: Some(mode), ..SetAttributes::default() });
+        assert_eq!(change(other), Err(Errno::EPERM));
+        assert_eq!(change(mode & !0o222), Ok(()));
+    }
+}
+
+#[test]
+fn a_mapped_file_stays_open() {
+    let tree = Tree::empty();
+    tree.write("/program", b"text").unwrap();
+    let inode = tree.at("/program").unwrap().inode().clone();
+    let file = tree.open("/program", OpenFlags::RDWR).unwrap();
+    let mapping = inode.clone().mapped_by(file.clone(), MapKind::Private).unwrap();
+    drop(file);
+    assert_eq!(crate::running::Running::new(inode.clone()).err(), Some(Errno::ETXTBSY));
+    drop(mapping);
+    assert!(crate::running::Running::new(inode).is_ok());
 }
 
 #[test]

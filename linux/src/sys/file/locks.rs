@@ -12,7 +12,7 @@ use vfs::file::OpenFile;
 use vfs::locks::{FileId, Lock, LockKind, LockTable};
 use vfs::types::Access;
 
-use super::get;
+use super::{dnotify, get};
 use crate::ctx::{Ctx, SysResult};
 use crate::process::Process;
 use crate::sys::ipc;
@@ -54,9 +54,10 @@ fn release_at_close(table: &'static LockTable, file: &OpenFile) {
     file.on_close(Box::new(move |owner| table.unlock_all(id, owner as u64)));
 }
 
-/// A descriptor is gone: the process's record locks on the file end (POSIX), and it hears no more of the message queue that it was.
+/// A descriptor is gone: the process's record locks on the file end (POSIX), and it hears no more of the message queue or directory that it was.
 pub(super) fn closed(pid: u32, file: &OpenFile) {
     ipc::queue_closed(pid, file);
+    dnotify::closed(pid, file);
     if RECORDS.any() && file.content().is_some() {
         RECORDS.unlock_all(id(file), u64::from(pid));
     }

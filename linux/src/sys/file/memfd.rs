@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use kernel::mm::{PageSize, has_huge_pages};
 use linux_abi::Errno;
 use vfs::file::OpenFile;
-use vfs::tmpfs::{self, SEAL_SEAL, TmpFs};
+use vfs::tmpfs::{self, SEAL_EXEC, SEAL_SEAL, TmpFs};
 use vfs::types::{OpenFlags, PATH_MAX, SetAttributes};
 use vfs::{Inode, Location};
 
@@ -27,7 +27,6 @@ const MFD_HUGETLB: u32 = 4;
 const MFD_NOEXEC_SEAL: u32 = 8;
 const MFD_EXEC: u32 = 16;
 const MFD_ALL: u32 = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_NOEXEC_SEAL | MFD_EXEC;
-const SEAL_EXEC: u32 = 0x20;
 
 /// Where `MFD_HUGETLB`, `SHM_HUGETLB` and `MAP_HUGETLB` say how large: the size's logarithm, 0 for the default of 2 MiB.
 const SIZE_SHIFT: u32 = 26;

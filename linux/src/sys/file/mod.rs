@@ -13,7 +13,7 @@
 //! | `locks.rs` | flock, fcntl locks |
 //! | `mounting.rs` | mount, umount |
 //! | `owner.rs` | signals when a file is ready: fcntl owners, O_ASYNC |
-//! | `watch.rs` | inotify |
+//! | `watch.rs`, `dnotify.rs` | inotify, F_NOTIFY |
 //! | `attributes.rs` | stat, statx, statfs, access, chmod, chown, utimensat, xattrs |
 //!
 //! Neighbours: `event.rs` (waiting for files), `fdtable.rs`, `user_ptr.rs`.
@@ -22,6 +22,7 @@ mod aio;
 mod attributes;
 mod careful;
 mod data;
+mod dnotify;
 mod huge_file;
 mod locks;
 mod memfd;

@@ -9,10 +9,10 @@ use linux_abi::raw;
 use vfs::file::{Nonblocking, OpenFile};
 use vfs::io::IoctlArg;
 use vfs::pipe::{self, PipeEnd};
-use vfs::types::{FileKind, OpenFlags};
+use vfs::types::{Access, FileKind, OpenFlags};
 use vfs::walk::Resolve;
 
-use super::{AT_FDCWD, get, now, only, owner, with_base};
+use super::{AT_FDCWD, dnotify, get, now, only, owner, with_base};
 use crate::ctx::{Ctx, SysResult};
 use crate::fdtable::{CloseOnExec, FdTable};
 use crate::process::Process;
@@ -37,6 +37,7 @@ const F_SETSIG: u32 = 10;
 const F_GETSIG: u32 = 11;
 const F_SETOWN_EX: u32 = 15;
 const F_GETOWN_EX: u32 = 16;
+const F_NOTIFY: u32 = 1026;
 const F_DUPFD_QUERY: u32 = 1027;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const F_SETPIPE_SZ: u32 = 1031;
@@ -260,11 +261,15 @@ pub fn fcntl(ctx: &Ctx<'_>, fd: i32, command: u32, argument: usize) -> SysResult
         F_SETOWN_EX => owner::set_owner_ex(&file, UserPtr::new(argument as u64)),
         F_GETSIG => Ok(owner::signal(&file) as usize),
         F_SETSIG => owner::set_signal(&file, argument).map(|()| 0),
+        F_NOTIFY => dnotify::notify(ctx, &file, fd, argument),
         F_GET_RW_HINT => UserPtr::<u64>::new(argument as u64).write(&file.inode().write_hint()?).map(|()| 0),
         F_SET_RW_HINT => file.inode().set_write_hint(UserPtr::<u64>::new(argument as u64).read()?).map(|()| 0),
         F_SETPIPE_SZ => pipe_of(&file)?.set_capacity(argument),
         F_GETPIPE_SZ => Ok(pipe_of(&file)?.capacity()),
-        F_ADD_SEALS => file.inode().add_seals(argument as u32).map(|()| 0),
+        F_ADD_SEALS => {
+            file.require(Access::WRITE).map_err(|_| Errno::EPERM)?;
+            file.inode().add_seals(argument as u32).map(|()| 0)
+        }
         F_GET_SEALS => file.inode().seals().map(|seals| seals as usize),
         _ => super::locks::fcntl(ctx, &file, command, argument),
     }

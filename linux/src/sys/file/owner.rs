@@ -15,6 +15,7 @@ use vfs::file::OpenFile;
 use vfs::types::{Events, OpenFlags};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::dnotify;
 use crate::ctx::SysResult;
 use crate::process::{Process, all_processes, find_process, find_task};
 use crate::user_ptr::UserPtr;
@@ -25,6 +26,7 @@ const F_OWNER_PGRP: i32 = 2;
 
 const POLL_IN: i32 = 1;
 const POLL_OUT: i32 = 2;
+const POLL_MSG: i32 = 3;
 const POLL_ERR: i32 = 4;
 const POLL_HUP: i32 = 6;
 
@@ -85,6 +87,7 @@ fn get(file: &Arc<OpenFile>) -> Arc<Watch> {
     file.on_close(Box::new(|id| {
         let gone = WATCHES.lock().remove(&id);
         drop(gone);
+        dnotify::file_closed(id);
     }));
     made
 }
@@ -143,6 +146,15 @@ fn set(file: &Arc<OpenFile>, owner: OwnerEx) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Makes process `pid` the owner of a file that has none.
+pub(super) fn set_owner_if_none(file: &Arc<OpenFile>, pid: u32) {
+    let watch = get(file);
+    let mut settings = watch.settings.lock();
+    if settings.owner.id == 0 {
+        settings.owner = OwnerEx { kind: F_OWNER_PID, id: pid as i32 };
+    }
+}
+
 /// `F_GETSIG`.
 pub(super) fn signal(file: &OpenFile) -> u32 {
     settings(file).signal
@@ -182,7 +194,7 @@ impl Notify for Watch {
         let events = file.file().poll();
         let settings = *self.settings.lock();
         if settings.owner.id != 0 && !events.is_empty() {
-            send(&settings, events);
+            send(&settings, reason(events));
         }
     }
 }
@@ -206,10 +218,18 @@ fn reason(events: Events) -> (i32, Events) {
     }
 }
 
-fn send(settings: &Settings, events: Events) {
+/// Tells the owner of `file`, if there is one, that there is news of it, by the name `descriptor`.
+pub(super) fn tell_of_message(file: &OpenFile, descriptor: i32) {
+    let settings = Settings { descriptor, ..settings(file) };
+    if settings.owner.id != 0 {
+        send(&settings, (POLL_MSG, Events::READABLE | Events::MSG));
+    }
+}
+
+/// Sends the owner its signal, with `si_code` and `si_band` if it is one with details.
+fn send(settings: &Settings, (code, band): (i32, Events)) {
     let (signal, info) = match Signal::new(settings.signal) {
         Some(signal) => {
-            let (code, band) = reason(events);
             let mut info = SigInfo::new(signal, code);
             info.fields[0] = u64::from(band.bits());
             info.fields[1] = settings.descriptor as u32 as u64;

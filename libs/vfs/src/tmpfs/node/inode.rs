@@ -10,13 +10,17 @@ use frame::Mappable;
 
 use super::mapping::Mapping;
 use super::{Body, Node};
-use crate::file::File;
+use super::super::content::SEAL_EXEC;
+use crate::file::{File, OpenFile};
 use crate::inode::{Allocate, Append, Inode, MapKind, Naming, RenameMode, XattrMode};
 use crate::io::{Sink, Source};
 use crate::pipe::{self, Pipe};
 use crate::running::WriteCount;
 use crate::types::{DirEntry, FileKind, Metadata, NewInode, OpenFlags, Permissions, SetAttributes, StatFs};
 use crate::{Errno, Result};
+
+/// Anybody may execute it.
+const EXECUTE: u16 = 0o111;
 
 impl Inode for Node {
     fn kind(&self) -> FileKind {
@@ -53,6 +57,10 @@ impl Inode for Node {
         let now = self.fs.now();
         {
             let metadata = &mut self.attributes.lock().metadata;
+            let changed = changes.mode.map_or(0, |mode| mode ^ metadata.mode);
+            if changed & EXECUTE != 0 && self.content().is_some_and(|content| content.seals().is_ok_and(|seals| seals & SEAL_EXEC != 0)) {
+                return Err(Errno::EPERM);
+            }
             metadata.mode = changes.mode.unwrap_or(metadata.mode);
             metadata.uid = changes.uid.unwrap_or(metadata.uid);
             metadata.gid = changes.gid.unwrap_or(metadata.gid);
@@ -226,7 +234,12 @@ impl Inode for Node {
 
     fn mappable(self: Arc<Self>, kind: MapKind) -> Option<Arc<dyn Mappable>> {
         self.content()?;
-        Some(Arc::new(Mapping { node: self, kind }))
+        Some(Arc::new(Mapping::new(self, kind)))
+    }
+
+    fn mapped_by(self: Arc<Self>, file: Arc<OpenFile>, kind: MapKind) -> Option<Arc<dyn Mappable>> {
+        self.content()?;
+        Some(Arc::new(Mapping::of_file(self, kind, file)))
     }
 
     fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
@@ -295,7 +308,8 @@ impl Inode for Node {
     }
 
     fn add_seals(&self, seals: u32) -> Result<()> {
-        self.content().ok_or(Errno::EINVAL)?.add_seals(seals)
+        let executed = self.attributes.lock().metadata.mode & EXECUTE != 0;
+        self.content().ok_or(Errno::EINVAL)?.add_seals(seals, executed)
     }
 }
 

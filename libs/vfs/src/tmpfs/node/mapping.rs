@@ -1,4 +1,5 @@
-//! The pages of a regular file as `mmap` sees them.
+//! The pages of a regular file as `mmap` sees them. As on Linux, the file that was mapped stays open as long as a mapping has its pages: it counts
+//! as a writer, and its locks are held.
 
 use alloc::sync::Arc;
 
@@ -7,17 +8,43 @@ use frame::{Frame, Mappable, Mappers, MappingId};
 use super::super::content::Content;
 use super::Node;
 use crate::Result;
+use crate::file::OpenFile;
 use crate::inode::{Allocate, Inode, MapKind};
 
 /// A file's pages as `mmap` sees them.
 pub(super) struct Mapping {
-    pub(super) node: Arc<Node>,
-    pub(super) kind: MapKind,
+    node: Arc<Node>,
+    kind: MapKind,
+    /// What it was mapped by.
+    _file: Option<Arc<OpenFile>>,
+    /// [`Content::begin_writable_mapping`] has counted it.
+    counted: bool,
 }
 
 impl Mapping {
+    /// Of a file that nobody need have open.
+    pub(super) fn new(node: Arc<Node>, kind: MapKind) -> Self {
+        Self { node, kind, _file: None, counted: false }
+    }
+
+    /// Of `file`, which is an open file of `node`.
+    pub(super) fn of_file(node: Arc<Node>, kind: MapKind, file: Arc<OpenFile>) -> Self {
+        let writable = kind == MapKind::Shared && file.flags().can_write();
+        let mut made = Self { node, kind, _file: Some(file), counted: false };
+        made.counted = writable && made.content().begin_writable_mapping();
+        made
+    }
+
     fn content(&self) -> &Content {
         self.node.content().expect("only regular files are mapped")
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.counted {
+            self.content().end_writable_mapping();
+        }
     }
 }
 
