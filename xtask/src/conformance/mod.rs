@@ -90,7 +90,7 @@ impl Suite {
             Self::Polling => crates::prepare(&crates::POLLING),
             Self::Socket2 => crates::prepare(&crates::SOCKET2),
             Self::Memmap2 => crates::prepare(&crates::MEMMAP2),
-            Self::Python => python::prepare(),
+            Self::Python => python::prepare(python::Programs::All),
             Self::StressNg => stress_ng::prepare(options.work),
             Self::Fsx => file_data::fsx(),
             Self::Fio => file_data::fio(),

@@ -14,18 +14,28 @@ const PYTHON: &str = "/usr/bin/python3";
 const LIBRARY: &str = "/usr/lib/python3.11";
 /// Programs that modules start.
 const PACKAGES: [&str; 7] = ["python3.11", "libpython3.11-testsuite", "coreutils", "procps", "util-linux", "grep", "findutils"];
-/// What `sysconfig` names; modules that look for it pass on Linux only if its package is installed.
-const HEADER: &str = "/usr/include/python3.11/pyconfig.h";
-/// What names of time zones mean.
-const TIME_ZONES: &str = "/usr/share/zoneinfo";
+/// Those that a few long modules start.
+const COMPILERS: [&str; 3] = ["gcc", "g++", "libc6-dev"];
+/// Modules that look for these pass on Linux only if their packages are installed: headers, of which `sysconfig` names one, and what names of
+/// time zones mean.
+const OTHERS: [&str; 2] = ["/usr/include/python3.11", "/usr/share/zoneinfo"];
 /// Its modules are run one by one: as a whole it waits for ever where there is no network.
 const PACKAGE: &str = "test_asyncio";
+
+/// Which programs the machine has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Programs {
+    /// All that any module starts.
+    All,
+    /// Without compilers, which make the image large.
+    Few,
+}
 
 /// Finds the modules.
 ///
 /// # Errors
 /// When the package is not installed.
-pub(super) fn prepare() -> Result<Suite> {
+pub(super) fn prepare(programs: Programs) -> Result<Suite> {
     if !Path::new(LIBRARY).join("test/test_os.py").exists() {
         bail!("install the package libpython3.11-testsuite");
     }
@@ -35,9 +45,10 @@ pub(super) fn prepare() -> Result<Suite> {
     names.extend(modules(&Path::new(LIBRARY).join("test").join(PACKAGE))?.iter().map(|module| format!("{PACKAGE}.{module}")));
     names.sort();
     let test = |name: String| Test { name, program: PathBuf::from(PYTHON), args: Vec::new() };
-    let packages = PACKAGES.iter().flat_map(|name| ["--package".to_owned(), (*name).to_owned()]);
+    let compilers: &[&str] = if programs == Programs::All { &COMPILERS } else { &[] };
+    let packages = PACKAGES.iter().chain(compilers).flat_map(|name| ["--package".to_owned(), (*name).to_owned()]);
     let beside = driver.with_file_name("python_network.txt").to_string_lossy().into_owned();
-    let others = [HEADER, TIME_ZONES].into_iter().filter(|file| Path::new(file).exists()).map(str::to_owned);
+    let others = OTHERS.into_iter().filter(|file| Path::new(file).exists()).map(str::to_owned);
     let files = ["/bin/sh".to_owned(), LIBRARY.to_owned(), driver.to_string_lossy().into_owned(), beside].into_iter().chain(others).flat_map(|file| ["--add".to_owned(), file]);
     Ok(Suite {
         name: "python",
