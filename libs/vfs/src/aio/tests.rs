@@ -167,11 +167,11 @@ fn a_poll_that_is_cancelled_or_ended_comes_to_nothing_and_lets_its_file_go() {
 
 #[test]
 fn contexts_share_a_limit() {
-    let before = requests();
     let size = Size::for_requests(60_000, 1).unwrap();
     let pages = || (0..size.pages).map(|_| Frame::alloc_zeroed().unwrap()).collect::<Vec<_>>();
     let first = AioContext::new(60_000, size, pages()).unwrap();
-    assert!(requests() >= before + 60_000);
+    // Other tests' contexts come and go meanwhile.
+    assert!(requests() >= 60_000);
     assert_eq!(AioContext::new(60_000, size, pages()).err(), Some(Errno::EAGAIN));
     assert!(first.end());
     assert!(AioContext::new(60_000, size, pages()).is_ok(), "though `first` is still there");
