@@ -6,7 +6,7 @@
 //! handler (`syscall_route_brief` in arch/x86_64/src/entry.S). `cargo xtask lint` proves it for the kernel that ships; in others brief
 //! calls are ordinary ones ([`PROVEN`]).
 //!
-//! They are for processes with one thread: others have to count the file they use ([`crate::fdtable`]).
+//! They are for threads that have their descriptors for themselves: others have to count the file they use ([`crate::fdtable`]).
 
 #![expect(unsafe_code, reason = "files that are not counted")]
 
@@ -28,8 +28,8 @@ pub(crate) const PROVEN: bool = option_env!("OXV_UNPROVEN").is_none();
 
 #[inline(always)]
 fn file(task: &Task, fd: u64) -> Option<&OpenFile> {
-    // SAFETY: the caller is the running thread, and no brief call closes a descriptor.
-    unsafe { task.process().files.find_uncounted(fd as i32) }
+    // SAFETY: `task` is the running thread's, and no brief call closes a descriptor.
+    unsafe { task.files.own().find_uncounted(fd as i32) }
 }
 
 #[inline(always)]

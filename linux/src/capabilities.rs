@@ -1,4 +1,4 @@
-//! Capability sets (capabilities(7)), as data: they are kept and told as Linux does, but what a process may do follows its user ids alone.
+//! Capability sets (capabilities(7)), as data: they are kept and told as Linux does, but what a thread may do follows its user ids alone.
 
 use linux_abi::Errno;
 
@@ -7,7 +7,7 @@ use crate::process::Ids;
 /// Every capability of Linux 6.12.
 const ALL: u64 = (1 << 41) - 1;
 
-/// The sets of a process, bit N for capability N.
+/// The sets of a thread, bit N for capability N.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Capabilities {
     /// In force.
@@ -38,12 +38,25 @@ impl Capabilities {
         if allowed { Ok(new) } else { Err(Errno::EPERM) }
     }
 
-    /// What a change of identities makes of them (capabilities(7), "Effect of user ID changes on capabilities").
+    /// What a change of the file-system user makes of them (as above): those about files go and come with root.
     #[must_use]
-    pub fn after(self, old: &Ids, new: &Ids) -> Self {
+    pub fn after_fsuid(self, old: u32, new: u32) -> Self {
+        /// CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, LINUX_IMMUTABLE, MKNOD, MAC_OVERRIDE.
+        const ABOUT_FILES: u64 = 0b1_1111 | 1 << 9 | 1 << 27 | 1 << 32;
+        let effective = match (old, new) {
+            (0, 1..) => self.effective & !ABOUT_FILES,
+            (1.., 0) => self.effective | self.permitted & ABOUT_FILES,
+            _ => self.effective,
+        };
+        Self { effective, ..self }
+    }
+
+    /// What a change of identities makes of them (capabilities(7), "Effect of user ID changes on capabilities"); `keeps` is `PR_SET_KEEPCAPS`.
+    #[must_use]
+    pub fn after(self, old: &Ids, new: &Ids, keeps: bool) -> Self {
         let has_root = |ids: &Ids| ids.ruid == 0 || ids.euid == 0 || ids.suid == 0;
         let mut sets = self;
-        if has_root(old) && !has_root(new) {
+        if has_root(old) && !has_root(new) && !keeps {
             (sets.permitted, sets.effective) = (0, 0);
         }
         match (old.euid, new.euid) {

@@ -4,12 +4,17 @@
 //! (`&mut Ctx<'_>` when it changes registers). `table.rs` turns it into a [`Handler`] by converting each register with
 //! [`FromRegister`]; the return value or negated errno goes into RAX.
 
+#![expect(unsafe_code, reason = "the caller's own table and directories are not counted")]
+
+use alloc::sync::Arc;
+
 use arch_x86_64::TrapFrame;
 use arch_x86_64::percpu::WORK_INTERRUPTED;
 use kernel::thread;
 use linux_abi::Errno;
 
-use crate::process::{Process, Task};
+use crate::fdtable::FdTable;
+use crate::process::{Cred, FsState, Process, Task};
 
 /// What a system call returns: a value for RAX, or an errno.
 pub type SysResult = Result<usize, Errno>;
@@ -45,7 +50,9 @@ pub struct Ctx<'a> {
 }
 
 impl<'a> Ctx<'a> {
-    pub(crate) fn new(task: &'a Task, frame: &'a mut TrapFrame) -> Self {
+    /// # Safety
+    /// `task` is the running thread's, and the lifetime at most that of a system call, fault or return to the program.
+    pub(crate) unsafe fn new(task: &'a Task, frame: &'a mut TrapFrame) -> Self {
         Self { task, frame }
     }
 
@@ -59,6 +66,28 @@ impl<'a> Ctx<'a> {
     #[must_use]
     pub fn process(&self) -> &'a Process {
         self.task.process()
+    }
+
+    /// The calling thread's open files.
+    #[inline(always)]
+    #[must_use]
+    pub fn files(&self) -> &'a FdTable {
+        // SAFETY: see `Ctx::new`; what the handle is changed to is asked for anew.
+        unsafe { self.task.files.own() }
+    }
+
+    /// The calling thread's root, working directory and umask.
+    #[must_use]
+    pub fn fs(&self) -> &'a FsState {
+        // SAFETY: as in `files`.
+        unsafe { self.task.fs.own() }
+    }
+
+    /// On whose behalf the calling thread acts.
+    #[must_use]
+    pub fn cred(&self) -> Arc<Cred> {
+        // SAFETY: only the thread itself changes them.
+        unsafe { self.task.own_cred() }.clone()
     }
 
     /// The program's registers.

@@ -52,7 +52,8 @@ fn linux_exit_work(frame: &mut TrapFrame) {
         let work = t.work().take_work(WORK_SIGNAL | WORK_RESTORE | WORK_RSEQ | WORK_INTERRUPTED);
         if let Some(personality) = t.personality::<Personality>() {
             let interrupted = (work & WORK_INTERRUPTED != 0).then(|| interrupted_call(frame));
-            let mut ctx = Ctx::new(&personality.0, frame);
+            // SAFETY: it is the running thread's.
+            let mut ctx = unsafe { Ctx::new(&personality.0, frame) };
             if work & WORK_RSEQ != 0 {
                 rseq::before_program(&mut ctx);
             }
@@ -71,7 +72,8 @@ fn linux_fault(frame: &mut TrapFrame, fault: Fault) {
     }
     thread::with_current(|t| {
         if let Some(personality) = t.personality::<Personality>() {
-            fault::raise(&mut Ctx::new(&personality.0, frame), fault);
+            // SAFETY: it is the running thread's.
+            fault::raise(&mut unsafe { Ctx::new(&personality.0, frame) }, fault);
         }
     });
 }

@@ -10,7 +10,6 @@ use linux_abi::Errno;
 use linux_abi::raw::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use linux_abi::sched::RobustListHead;
 
-use crate::shared::Left;
 use crate::family;
 use crate::process::{self, ExitStatus, Process, Task};
 use crate::sys::{file, futex, ipc};
@@ -25,6 +24,7 @@ const ROBUST_LIST_LIMIT: usize = 2048;
 /// Ends the calling thread; with the last thread its process ends too.
 pub(crate) fn end_thread(task: &Task) -> ! {
     leave_memory(task);
+    leave_belongings(task);
     let process = task.process();
     if process.remove_task(task) == 0 {
         end_of_process(process);
@@ -37,6 +37,21 @@ pub(crate) fn leave_memory(task: &Task) {
     release_robust_futexes(task);
     futex::abandon_all(task);
     announce_end(task);
+}
+
+/// What the thread had in common with others goes on without it, and what nobody else has ends. While it is listed, so that who finds itself
+/// alone is alone there, too (`execve`).
+fn leave_belongings(task: &Task) {
+    let process = task.process();
+    if let Some(list) = task.undo.leave() {
+        ipc::undo_semaphores(process.pid(), &list);
+    }
+    if let Some(files) = task.files.leave() {
+        file::close_table(process.pid(), &files);
+    }
+    if let Some(fs) = task.fs.leave() {
+        fs.let_go();
+    }
 }
 
 /// Ends the calling thread's process with `status`, unless another thread has decided that before.
@@ -55,20 +70,12 @@ fn end_of_process(process: &Process) {
     if process.pid() == FIRST_PID {
         power_off(status);
     }
-    if let Left::Unused(fs) = process.fs.leave() {
-        fs.let_go();
-    }
     process.signals.leave();
-    match process.files.leave() {
-        Left::Unused(files) => file::closed_all(process.pid(), files.close_all()),
-        Left::Used => file::forget_locks(process),
-    }
     if process.session() == process.pid() {
         terminal::leader_ended(process);
     }
     process.executable.write().running = None;
     process.timers.delete_all();
-    ipc::undo_semaphores(process.pid());
     leave_space(process, process.space());
     family::bury(process);
 }

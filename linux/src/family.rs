@@ -238,7 +238,7 @@ pub(crate) struct Change {
 
 impl Change {
     fn of(child: &Process, what: What) -> Self {
-        Self { pid: child.pid(), uid: child.ids().ruid, what, usage: child.usage().plus(child.children_usage()) }
+        Self { pid: child.pid(), uid: child.cred().ruid, what, usage: child.usage().plus(child.children_usage()) }
     }
 
     fn end_of(child: &Process) -> Self {
@@ -377,7 +377,7 @@ pub(crate) fn thread_ended(process: &Process, tid: u32, heir: u32) {
 
 fn tell_of_death(parent: &Process, child: &Process) {
     if let Some(signal) = Signal::new(child.family.parent_death_signal.load(Ordering::Relaxed)) {
-        let info = SigInfo::from_process(signal, code::SI_USER, parent.pid(), parent.ids().ruid);
+        let info = SigInfo::from_process(signal, code::SI_USER, parent.pid(), parent.cred().ruid);
         // A standard signal is never refused.
         let _merged = child.send_signal(signal, info);
     }

@@ -1,12 +1,13 @@
-//! [`FdTable`]: a process's open files by descriptor.
+//! [`FdTable`]: open files by descriptor, of one thread or of several.
 //!
 //! The lowest free number is always given out, as POSIX says. Looking a descriptor up takes no lock ([`rcu::slots`]); changes take
 //! one, a leaf: files are dropped (which may sleep and wake others) only after it is released.
 //!
-//! A table's numbers are opened and closed by the threads of its process alone. While there is only one, the file that a call of its
+//! A table's numbers are opened and closed by the threads that hold it alone ([`crate::held`]). While there is only one, the file that a call of its
 //! works on stays in the table, and need not be counted ([`FdTable::find`]), as with Linux's `fdget`; and what it closes nobody can be
-//! about to look up, so no grace period is waited for. Others (`/proc`, `pidfd_getfd`) look up with the lock. A table that processes have, or had, in
-//! common (`CLONE_FILES`) is one of many threads for ever.
+//! about to look up, so no grace period is waited for. Others (`/proc`, `pidfd_getfd`) look up with the lock. The number of holders changes under
+//! that lock, too, and so does what depends on it: only a holder makes another one, so who is alone stays so as long as it makes none; and who leaves
+//! looks nothing up any more.
 
 #![expect(unsafe_code, reason = "a file that is not counted is kept by the table")]
 
@@ -16,12 +17,14 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kernel::rcu::Kernel;
 use linux_abi::Errno;
 use rcu::slots::{Lend, SharedSlots, Writer};
 use vfs::OpenFile;
+
+use crate::held::Common;
 
 /// Whether a descriptor survives `execve`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,22 +47,24 @@ impl CloseOnExec {
 pub const NR_OPEN: usize = 1 << 20;
 
 /// What only changes look at.
-#[derive(Clone, Default)]
 struct Numbers {
+    /// Threads that hold the table.
+    holders: usize,
     /// No number below this is free.
     first_free: usize,
     /// Which descriptors are close-on-exec, 64 to a word; a number beyond the end is not.
     close_on_exec: Vec<u64>,
 }
 
-/// A process's open files.
+/// Open files by descriptor.
 pub struct FdTable {
     files: SharedSlots<OpenFile, Numbers, Kernel>,
-    /// More than one thread may change it.
+    /// It has several holders.
     shared: AtomicBool,
-    /// Several processes have it, or had.
-    common: AtomicBool,
+    number: u64,
 }
+
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// An open file for the length of a system call that closes no descriptor.
 pub struct FileRef<'a> {
@@ -177,7 +182,7 @@ fn take(files: &mut Files<'_>, fd: usize, shared: bool) -> Option<Arc<OpenFile>>
     let file = if shared {
         files.take(fd)?
     } else {
-        // SAFETY: without the lock only the threads of the process look files up, and the calling one is all there are.
+        // SAFETY: without the lock only holders look files up, and the calling thread is all there are.
         unsafe { files.take_unread(fd)? }
     };
     files.first_free = files.first_free.min(fd);
@@ -185,34 +190,42 @@ fn take(files: &mut Files<'_>, fd: usize, shared: bool) -> Option<Arc<OpenFile>>
 }
 
 impl FdTable {
-    /// No open file.
+    /// No open file, for one thread.
     #[must_use]
-    pub const fn new() -> Self {
-        let numbers = Numbers { first_free: 0, close_on_exec: Vec::new() };
-        Self { files: SharedSlots::new(numbers), shared: AtomicBool::new(false), common: AtomicBool::new(false) }
+    pub fn new() -> Self {
+        Self::with(Numbers { holders: 1, first_free: 0, close_on_exec: Vec::new() })
     }
 
-    /// Says whether more than one thread may change the table from now on. Before the second begins, and after the last but one has ended.
-    pub(crate) fn set_shared(&self, shared: bool) {
+    fn with(numbers: Numbers) -> Self {
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        let table = Self { files: SharedSlots::new(numbers), shared: AtomicBool::new(false), number };
+        table.files.lock().lend(Lend::Yes);
+        table
+    }
+
+    /// A number of its own, for what belongs to a table: record locks.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn count(&self, change: impl FnOnce(&mut usize)) -> usize {
         let mut files = self.files.lock();
-        let shared = shared || self.common.load(Ordering::Relaxed);
+        change(&mut files.holders);
+        let holders = files.holders;
+        let shared = holders > 1;
         self.shared.store(shared, Ordering::Relaxed);
         files.lend(if shared { Lend::No } else { Lend::Yes });
-    }
-
-    /// Another process is to have it, too. The calling thread uses no file of it.
-    pub(crate) fn set_common(&self) {
-        self.common.store(true, Ordering::Relaxed);
-        self.set_shared(true);
+        holders
     }
 
     /// Whether more than one thread may change the table.
     #[inline(always)]
-    pub(crate) fn is_shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
     }
 
-    /// The open file `fd` of another process's table.
+    /// The open file `fd` of another thread's table.
     ///
     /// # Errors
     /// `EBADF`.
@@ -220,7 +233,7 @@ impl FdTable {
         self.files.lock().get(index(fd)?).ok_or(Errno::EBADF)
     }
 
-    /// The open file `fd`, for a call of a thread of this process that closes no descriptor as long as it uses the file.
+    /// The open file `fd`, for a call of a holder that closes no descriptor as long as it uses the file.
     ///
     /// # Errors
     /// `EBADF`.
@@ -237,7 +250,7 @@ impl FdTable {
     /// As [`FdTable::find`], if the file need not be counted.
     ///
     /// # Safety
-    /// The caller is a thread of this process, and closes no descriptor as long as it uses the file.
+    /// The caller holds the table, and closes no descriptor as long as it uses the file.
     #[inline(always)]
     #[must_use]
     pub unsafe fn find_uncounted(&self, fd: i32) -> Option<&OpenFile> {
@@ -252,7 +265,7 @@ impl FdTable {
         Ok(FileRef { file, counted: true, table: PhantomData })
     }
 
-    /// The open file `fd`, to be kept by a thread of this process.
+    /// The open file `fd`, to be kept, for a holder.
     ///
     /// # Errors
     /// `EBADF`.
@@ -390,13 +403,13 @@ impl FdTable {
         (0..files.len()).filter(|&fd| files.is_used(fd)).map(|fd| fd as i32).collect()
     }
 
-    /// The same files under the same numbers: `fork`.
+    /// The same files under the same numbers, for one thread.
     ///
     /// # Errors
     /// `ENOMEM`.
     pub fn duplicate(&self) -> Result<Self, Errno> {
         let files = self.files.lock();
-        let copy = Self { files: SharedSlots::new(Numbers::clone(&files)), shared: AtomicBool::new(false), common: AtomicBool::new(false) };
+        let copy = Self::with(Numbers { holders: 1, first_free: files.first_free, close_on_exec: files.close_on_exec.clone() });
         let mut copies = copy.files.lock();
         for fd in 0..files.len() {
             if let Some(file) = files.get(fd) {
@@ -405,5 +418,19 @@ impl FdTable {
         }
         drop(copies);
         Ok(copy)
+    }
+}
+
+impl Common for FdTable {
+    fn join(&self) {
+        self.count(|holders| *holders += 1);
+    }
+
+    fn leave(&self) -> bool {
+        self.count(|holders| *holders -= 1) == 0
+    }
+
+    fn is_common(&self) -> bool {
+        self.is_shared()
     }
 }

@@ -151,7 +151,7 @@ impl Process {
                 News::Stopped(signal) => (code::CLD_STOPPED, signal.number()),
                 News::Continued => (code::CLD_CONTINUED, Signal::SIGCONT.number()),
             };
-            let info = SigInfo::child(Signal::SIGCHLD, code, self.pid(), self.ids().ruid, status as i32);
+            let info = SigInfo::child(Signal::SIGCHLD, code, self.pid(), self.cred().ruid, status as i32);
             // A standard signal is never refused.
             let _merged = parent.send_signal(Signal::SIGCHLD, info);
         }

@@ -19,6 +19,7 @@ pub mod exec;
 mod exit;
 mod family;
 pub mod fdtable;
+mod held;
 mod jobs;
 pub mod mounts;
 mod oom;

@@ -63,7 +63,7 @@ pub(crate) fn open_master() -> Result<Arc<dyn File>, Errno> {
     let mut ptys = PTYS.lock();
     let number = (first..MAX).find(|number| !ptys.contains_key(number)).ok_or(Errno::ENOSPC)?;
     let pty = Pty::new(number, Arc::new(Processes), Box::new(forget));
-    let uid = with_task(|task| task.process().ids().fsuid).unwrap_or(0);
+    let uid = with_task(|task| task.cred().fsuid).unwrap_or(0);
     let slave = pty.clone();
     let opener = Arc::new(move |flags| slave.open_slave(flags));
     TmpFs::add_device(root, format!("{number}").as_bytes(), &device(MAJOR, number, 0o620, uid), opener)?;
@@ -99,7 +99,7 @@ pub(crate) fn open_slave(number: u32, flags: OpenFlags) -> Result<Arc<dyn File>,
 pub(crate) fn open_peer(ctx: &Ctx<'_>, file: &OpenFile, flags: u32) -> SysResult {
     let number = file.downcast::<Master>().ok_or(Errno::ENOTTY)?.pty().tty().number();
     let flags = OpenFlags::from_bits_retain(flags);
-    let (mounts, credentials) = (&ctx.process().fs.mounts, Credentials::root());
+    let (mounts, credentials) = (&ctx.fs().mounts, Credentials::root());
     let root = mounts.root();
     let context = Context { viewer: Viewer { mounts, root: &root, credentials: &credentials }, umask: 0 };
     let slave = context.open(&root, format!("/dev/pts/{number}").as_bytes(), flags, 0, Resolve::empty())?;

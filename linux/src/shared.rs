@@ -1,9 +1,9 @@
-//! [`Shared`]: what processes may have in common without being threads of one: descriptors, the view of the file tree, dispositions (`clone` with
-//! `CLONE_FILES`, `CLONE_FS`, `CLONE_SIGHAND`).
+//! [`Shared`]: what processes may have in common without being threads of one, and what is of all threads of each: dispositions (`clone` with
+//! `CLONE_SIGHAND`). What threads may have for themselves is in [`crate::held`].
 //!
 //! # Theory
-//! A handle refers to one value, which counts its handles as users. A process changes what its handle refers to by [`Shared::own`] alone (`unshare`,
-//! `execve`), when it has one thread. Others may look through the handle meanwhile (`/proc`, `pidfd_getfd`): so a handle keeps what it ever referred
+//! A handle refers to one value, which counts its handles as users. A process changes what its handle refers to by [`Shared::own`] alone
+//! (`execve`), when it has one thread. Others may look through the handle meanwhile (who sends a signal): so a handle keeps what it ever referred
 //! to until it goes itself, which costs something only for values that were shared. A look is one load.
 #![expect(unsafe_code, reason = "follows a pointer to what the handle keeps")]
 

@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use addr::{PhysAddr, layout};
 use erofs::Image;
-use kernel::thread::{ProgramThread, spawn_program};
+use kernel::thread::{Begin, ProgramThread, spawn_program};
 use kernel::{boot_info, control, power};
 use linux_abi::raw::RLIMIT_STACK;
 use linux_abi::signal::{SigInfo, SigSet, Signal, code};
@@ -31,9 +31,11 @@ use crate::entry::Personality;
 use crate::exec::{self, Request, SetId};
 use crate::exit::FIRST_PID;
 use crate::fdtable::FdTable;
-use crate::process::{self, FsState, Ids, Places, Process, Task};
+use crate::held::Held;
+use crate::process::{self, Belongings, Cred, FsState, Ids, Place, Process, Task};
 use crate::signal::TaskSignals;
 use crate::sys::info;
+use crate::sys::ipc::UndoList;
 use crate::{random, stdio, terminal};
 
 const EXEC_JSON: &[u8] = b"/.oxv/exec.json";
@@ -190,17 +192,21 @@ fn start_program(fs: FsState, files: FdTable, exec: Exec) -> Result<(), Failure>
         .map_err(|e| Failure { code: e.exit_code(), message: e.to_string() })?;
     let pid = process::new_tid();
     debug_assert_eq!(pid, FIRST_PID, "nothing was started before");
-    let place = Places::first(ids.ruid);
-    let process = Process::new(pid, loaded.space.clone(), fs, files, ids, place);
+    let place = Place::first(ids.ruid);
+    let cred = Arc::new(Cred::of_new_program(ids, 0));
+    let process = Process::new(pid, loaded.space.clone(), cred.clone(), place);
     process.set_terminal(terminal::wanted().then_some(terminal::NUMBER));
     debug_assert!(process.limit(RLIMIT_STACK).is_some());
     *process.executable.write() = loaded.executable;
     let name: Arc<str> = Arc::from(&*String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]));
+    let (files, fs, undo) = (Held::new(files), Held::new(fs), Held::new(UndoList::new()));
+    let own = Belongings { files, fs, undo, cred, no_new_privileges: false, place: None };
     // The first thread has the process's number.
-    let task = Task::new(pid, process.clone(), name.clone(), TaskSignals::new(SigSet::EMPTY));
+    let task = Task::new(pid, process.clone(), name.clone(), TaskSignals::new(SigSet::EMPTY), own);
     let program = ProgramThread {
         name,
         frame: &loaded.frame,
+        begin: Begin::Program,
         fs_base: 0,
         space: loaded.space,
         policy: task.sched().policy(),

@@ -292,8 +292,8 @@ table! {
     mq_getsetattr => ipc::mq_getsetattr / 3, full;
 
     // Threads (sys/thread.rs)
-    clone => thread::clone / 5, partial("no namespaces; threads of a process share files and directories"), whole;
-    clone3 => thread::clone3 / 2, partial("no namespaces; threads of a process share files and directories"), whole;
+    clone => thread::clone / 5, partial("no namespaces: EPERM"), whole;
+    clone3 => thread::clone3 / 2, partial("no namespaces: EPERM; no descriptors of threads: ENOSYS"), whole;
     fork => thread::fork / 0, full, whole;
     vfork => thread::vfork / 0, full, whole;
     exit => thread::exit / 1, full;
@@ -426,7 +426,7 @@ table! {
     setns => denied::no_such_descriptor / 1, partial("EPERM: one namespace of each kind");
     ptrace => denied::ptrace / 2, partial("EPERM: nobody may trace");
     reboot => denied::reboot / 2, partial("EPERM: the host turns machines off");
-    unshare => denied::unshare / 1, partial("no namespaces: EPERM; nor may one thread of several part with what they share");
+    unshare => thread::unshare / 1, partial("no namespaces: EPERM");
     init_module => denied::not_permitted / 0, partial("EPERM");
     finit_module => denied::not_permitted / 0, partial("EPERM");
     delete_module => denied::not_permitted / 0, partial("EPERM");
@@ -466,7 +466,7 @@ table! {
     setresgid => info::setresgid / 3, full;
     getresuid => info::getresuid / 3, full;
     getresgid => info::getresgid / 3, full;
-    setfsuid => info::setfsuid / 1, partial("for the whole process");
+    setfsuid => info::setfsuid / 1, full;
     setfsgid => info::setfsgid / 1, full;
     getgroups => info::getgroups / 2, full;
     setgroups => info::setgroups / 2, full;

@@ -18,7 +18,7 @@ use vfs::{File, OpenFlags};
 use crate::entry::with_task;
 use crate::exit::FIRST_PID;
 use crate::jobs;
-use crate::process::{self, Process};
+use crate::process::{self, OwnId, Process};
 use crate::pty;
 use crate::stdio::HostPort;
 
@@ -152,7 +152,7 @@ impl Jobs for Processes {
                 group: process.process_group(),
                 session: process.session(),
                 terminal: process.terminal(),
-                privileged: process.ids().euid == 0,
+                privileged: task.own_id(OwnId::Euid) == 0,
             }
         })
         .unwrap_or(nobody)

@@ -65,7 +65,8 @@ static long call(long number, const uint64_t *a)
 
 static char *arena;
 
-/* Kinds of arguments: fd, pointer to anything, path, length, flags, small number, address of memory, process, signal, any, nothing. */
+/* Kinds of arguments: fd, pointer to anything, path, length, flags, what a thread may have for itself, small number, address of memory, process,
+ * signal, any, nothing. */
 static const struct grammar {
 	int number;
 	const char *kinds;
@@ -103,6 +104,7 @@ static const struct grammar {
 	{SYS_renameat2, "dPdPf"}, {SYS_seccomp, "sfp"}, {SYS_getrandom, "plf"}, {SYS_memfd_create, "Pf"}, {SYS_execveat, "dPppf"},
 	{SYS_execve, "Ppp"}, {SYS_membarrier, "sfs"}, {SYS_mlock2, "mlf"}, {SYS_copy_file_range, "dpdplf"}, {SYS_preadv2, "dpsllf"},
 	{SYS_pwritev2, "dpsllf"}, {SYS_statx, "dPffp"}, {SYS_rseq, "psfs"}, {SYS_pidfd_open, "if"}, {SYS_clone3, "ps"}, {SYS_close_range, "ddf"},
+	{SYS_close_range, "ddu"}, {SYS_unshare, "u"}, {SYS_unshare, "f"}, {SYS_setresuid, "sss"}, {SYS_setfsuid, "s"}, {SYS_umask, "s"},
 	{SYS_openat2, "dPps"}, {SYS_pidfd_getfd, "ddf"}, {SYS_faccessat2, "dPsf"}, {SYS_epoll_pwait2, "dpsppl"}, {SYS_vfork, ""},
 	{SYS_mq_open, "Pfsp"}, {SYS_mq_unlink, "P"}, {SYS_mq_timedsend, "dplsp"}, {SYS_mq_timedreceive, "dplpp"}, {SYS_memfd_secret, "f"},
 	{SYS_name_to_handle_at, "dPppf"}, {SYS_landlock_create_ruleset, "pls"}, {SYS_io_uring_setup, "sp"}, {SYS_bpf, "sps"},
@@ -158,6 +160,7 @@ static uint64_t argument(struct random *r, char kind, long self)
 	case 'P': return path(r);
 	case 'l': return length(r);
 	case 'f': return below(r, 3) ? next(r) & next(r) & next(r) & 0xffffffff : any(r);
+	case 'u': return below(r, 8) ? (const uint64_t[]){CLONE_FILES, CLONE_FS, CLONE_SYSVSEM, CLONE_FILES | CLONE_FS, 2, 6}[below(r, 6)] : any(r);
 	case 's': return below(r, 6) ? below(r, 40) : any(r);
 	case 'm': return below(r, 6) ? ((uint64_t)arena + below(r, 4 * ARENA)) & ~0xfffull : pointer(r);
 	case 'i': return below(r, 3) ? 0 : self;
@@ -278,7 +281,9 @@ static void work(uint64_t seed, int threads)
 		_exit(2);
 	for (int i = 1; i < threads; i++) {
 		char *stack = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		clone(fuzz, stack + (1 << 16), CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, (void *)next(&r));
+		/* Some have everything in common with the first, some have a part of it for themselves. */
+		int own = below(&r, 2) ? 0 : next(&r) & (CLONE_FS | CLONE_FILES | CLONE_SYSVSEM);
+		clone(fuzz, stack + (1 << 16), (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM) & ~own, (void *)next(&r));
 	}
 	fuzz((void *)next(&r));
 }

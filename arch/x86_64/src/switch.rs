@@ -98,19 +98,28 @@ unsafe extern "C" fn context_start() {
 pub type Start = extern "C" fn(from: usize, departure: usize, argument: usize);
 
 /// Lays out a new context on the kernel stack at `stack`: it will call `start` with `argument` and, when that returns,
-/// go on in program code with the registers of `frame` and the control words `control` ([`crate::fpu::control_words`]).
+/// go on in program code with the registers of `frame`, as `change` leaves them, and the control words `control` ([`crate::fpu::control_words`]).
 /// Returns it for [`switch_stack`].
 ///
 /// # Safety
 /// `stack..stack + KERNEL_STACK_SIZE` is mapped, writable, and used by nothing else.
 #[must_use]
-pub unsafe fn prepare(stack: u64, frame: &TrapFrame, control: u64, start: Start, argument: usize) -> Saved {
+pub unsafe fn prepare(
+    stack: u64,
+    frame: &TrapFrame,
+    change: impl FnOnce(&mut TrapFrame),
+    control: u64,
+    start: Start,
+    argument: usize,
+) -> Saved {
     let frame_at = stack + (KERNEL_STACK_SIZE - FRAME_SIZE) as u64;
     let words: [u64; 2] = [start as usize as u64, argument as u64];
     let stack_pointer = frame_at - size_of_val(&words) as u64;
     // SAFETY: both places lie inside the stack, which is ours.
     unsafe {
-        (frame_at as *mut TrapFrame).write(frame.clone());
+        let copy = frame_at as *mut TrapFrame;
+        copy.write(frame.clone());
+        change(&mut *copy);
         (stack_pointer as *mut [u64; 2]).write(words);
     }
     Saved { stack_pointer, control, instruction: context_start as *const () as usize as u64 }

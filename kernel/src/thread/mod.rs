@@ -125,8 +125,10 @@ impl Stack {
 pub struct ProgramThread<'a> {
     /// For diagnostics.
     pub name: Arc<str>,
-    /// Its registers.
+    /// Its registers, before what `begin` says.
     pub frame: &'a TrapFrame,
+    /// How it begins.
+    pub begin: Begin,
     /// Its TLS pointer.
     pub fs_base: u64,
     /// The address space it runs in.
@@ -137,6 +139,28 @@ pub struct ProgramThread<'a> {
     pub personality: Box<dyn Any + Send + Sync>,
     /// Whether it wants to know from the start when it loses its CPU.
     pub wants_rseq: bool,
+}
+
+/// What a new program thread does first.
+#[derive(Clone, Copy, Debug)]
+pub enum Begin {
+    /// It starts a program.
+    Program,
+    /// It returns 0 from the system call that made it, whose caller's registers it has, on the stack at `rsp` if there is another one for it.
+    Return {
+        /// Where that begins.
+        rsp: Option<u64>,
+    },
+}
+
+impl Begin {
+    fn change(self, frame: &mut TrapFrame) {
+        if let Self::Return { rsp } = self {
+            frame.rax = 0;
+            frame.set_syscall_clobbers();
+            frame.rsp = rsp.unwrap_or(frame.rsp);
+        }
+    }
 }
 
 unsafe extern "Rust" {
@@ -338,7 +362,7 @@ pub fn spawn_program(new: ProgramThread<'_>) -> Result<ThreadRef, Errno> {
     if new.wants_rseq {
         thread.block.begin_rseq();
     }
-    switch::prepare_program(&mut thread, new.frame, new.fs_base)?;
+    switch::prepare_program(&mut thread, new.frame, new.begin, new.fs_base)?;
     Ok(start(thread))
 }
 

@@ -5,7 +5,7 @@
 //! does when it comes to run.
 #![expect(unsafe_code, reason = "changes the running context")]
 
-use super::{Thread, ThreadRef};
+use super::{Begin, Thread, ThreadRef};
 use super::cpu as cpu_queue;
 use crate::tlb;
 use alloc::alloc::{alloc, dealloc};
@@ -169,15 +169,15 @@ unsafe impl Send for Context {}
 pub(super) fn prepare_kernel(thread: &mut Thread, body: *mut Box<dyn FnOnce() + Send>) {
     let bottom = thread.stack.bottom();
     // SAFETY: the stack is new and ours; `run_body` never returns, so the frame is not used.
-    let saved = unsafe { switch::prepare(bottom, &TrapFrame::new(), fpu::INITIAL_CONTROL, run_body, body as usize) };
+    let saved = unsafe { switch::prepare(bottom, &TrapFrame::new(), |_| {}, fpu::INITIAL_CONTROL, run_body, body as usize) };
     thread.context.get_mut().saved = saved;
 }
 
-/// Lays out a new program thread's first context: it will go on in program code with the registers of `frame`.
-pub(super) fn prepare_program(thread: &mut Thread, frame: &TrapFrame, fs_base: u64) -> Result<(), Errno> {
+/// Lays out a new program thread's first context: it will go on in program code with the registers of `frame`, after what `begin` says.
+pub(super) fn prepare_program(thread: &mut Thread, frame: &TrapFrame, begin: Begin, fs_base: u64) -> Result<(), Errno> {
     let bottom = thread.stack.bottom();
     // SAFETY: the stack is new and ours.
-    let saved = unsafe { switch::prepare(bottom, frame, inherited_control(), enter_program, 0) };
+    let saved = unsafe { switch::prepare(bottom, frame, |frame| begin.change(frame), inherited_control(), enter_program, 0) };
     let context = thread.context.get_mut();
     context.saved = saved;
     context.liveness = Liveness::Look;

@@ -3,8 +3,8 @@
 //! # Theory
 //! One lock per set. A `semop` tries its operations on the values under the lock; if one would block, nothing is changed, the caller
 //! notes for what it waits ([`State::waiting`], which `GETNCNT` counts) and sleeps on the set's queue. Every change wakes all who
-//! sleep, and each tries again: a change can let any of them go, or several. `SEM_UNDO` keeps, for each process, what is to be
-//! added to each value when it ends.
+//! sleep, and each tries again: a change can let any of them go, or several. `SEM_UNDO` keeps, by the number of a list that threads have
+//! in common, what is to be added to each value when the last of them ends.
 
 use alloc::collections::BTreeMap;
 use alloc::vec;
@@ -56,8 +56,8 @@ enum For {
 struct State {
     permissions: Permissions,
     semaphores: Vec<Semaphore>,
-    /// By process: what is added to each value when it ends.
-    undo: BTreeMap<u32, Vec<i32>>,
+    /// By the number of a list: what is added to each value at its end.
+    undo: BTreeMap<u64, Vec<i32>>,
     /// By ticket: who sleeps for what.
     waiting: BTreeMap<u64, (u16, For)>,
     tickets: u64,
@@ -97,10 +97,10 @@ impl State {
         if self.removed { Err(Errno::EIDRM) } else { Ok(()) }
     }
 
-    /// The values after `operations`, and what the process has to undo then.
-    fn attempt(&self, operations: &[Operation], pid: u32) -> core::result::Result<(Vec<i32>, Option<Vec<i32>>), Blocked> {
+    /// The values after `operations`, and what is on list `undo` then.
+    fn attempt(&self, operations: &[Operation], undo: u64) -> core::result::Result<(Vec<i32>, Option<Vec<i32>>), Blocked> {
         let mut values: Vec<i32> = self.semaphores.iter().map(|semaphore| semaphore.value).collect();
-        let mut undo = self.undo.get(&pid).cloned();
+        let mut undo = self.undo.get(&undo).cloned();
         for operation in operations {
             let (at, change) = (usize::from(operation.number), i32::from(operation.change));
             let value = values[at] + change;
@@ -122,7 +122,7 @@ impl State {
         Ok((values, undo))
     }
 
-    fn commit(&mut self, operations: &[Operation], pid: u32, (values, undo): (Vec<i32>, Option<Vec<i32>>), now_s: i64) {
+    fn commit(&mut self, operations: &[Operation], (pid, list): (u32, u64), (values, undo): (Vec<i32>, Option<Vec<i32>>), now_s: i64) {
         for (semaphore, value) in self.semaphores.iter_mut().zip(values) {
             semaphore.value = value;
         }
@@ -130,7 +130,7 @@ impl State {
             self.semaphores[usize::from(operation.number)].pid = pid;
         }
         if let Some(undo) = undo {
-            self.undo.insert(pid, undo);
+            self.undo.insert(list, undo);
         }
         self.operated_s = now_s;
     }
@@ -153,7 +153,7 @@ impl Set {
         Self { state: Mutex::new(state), changed: WaitQueue::new() }
     }
 
-    /// `semop` and `semtimedop`: waits until the monotonic `deadline_ns`, if there is one. `now_s` gives the wall clock.
+    /// `semop` and `semtimedop`: waits until the monotonic `deadline_ns`, if there is one. `undo` is the caller's list, `now_s` gives the wall clock.
     ///
     /// # Errors
     /// Those of `semop(2)`.
@@ -161,6 +161,7 @@ impl Set {
         &self,
         operations: &[Operation],
         caller: &Caller,
+        undo: u64,
         deadline_ns: Option<u64>,
         now_s: fn() -> i64,
     ) -> Result<()> {
@@ -174,7 +175,7 @@ impl Set {
         }
         let mut ticket = None;
         let ends = Ends { late: Errno::EAGAIN, interrupted: Errno::EINTR };
-        let outcome = wait(&self.changed, deadline_ns, ends, || self.try_operate(operations, caller.pid, &mut ticket, now_s));
+        let outcome = wait(&self.changed, deadline_ns, ends, || self.try_operate(operations, (caller.pid, undo), &mut ticket, now_s));
         if let Some(ticket) = ticket {
             self.state.lock().waiting.remove(&ticket);
         }
@@ -187,7 +188,7 @@ impl Set {
     fn try_operate(
         &self,
         operations: &[Operation],
-        pid: u32,
+        (pid, undo): (u32, u64),
         ticket: &mut Option<u64>,
         now_s: fn() -> i64,
     ) -> Option<Result<()>> {
@@ -195,9 +196,9 @@ impl Set {
         if let Err(error) = state.alive() {
             return Some(Err(error));
         }
-        match state.attempt(operations, pid) {
+        match state.attempt(operations, undo) {
             Ok(outcome) => {
-                state.commit(operations, pid, outcome, now_s());
+                state.commit(operations, (pid, undo), outcome, now_s());
                 Some(Ok(()))
             }
             Err(Blocked::Never(error)) => Some(Err(error)),
@@ -345,10 +346,10 @@ impl Set {
         Ok(())
     }
 
-    /// A process has ended: what it wanted undone is.
-    pub fn undo(&self, pid: u32, now_s: i64) {
+    /// Nobody has the list `undo` any more, `pid` had it last: what is on it is done.
+    pub fn undo(&self, undo: u64, pid: u32, now_s: i64) {
         let mut state = self.state.lock();
-        let Some(undo) = state.undo.remove(&pid) else { return };
+        let Some(undo) = state.undo.remove(&undo) else { return };
         for (semaphore, change) in state.semaphores.iter_mut().zip(undo).filter(|(_, change)| *change != 0) {
             semaphore.value = (semaphore.value + change).clamp(0, MAX_VALUE);
             semaphore.pid = pid;
@@ -382,7 +383,7 @@ mod tests {
     }
 
     fn run(set: &Set, pid: u32, operations: &[Operation]) -> Result<()> {
-        set.operate(operations, &caller(pid), None, now_s)
+        set.operate(operations, &caller(pid), u64::from(pid) + 100, None, now_s)
     }
 
     #[test]
@@ -405,11 +406,11 @@ mod tests {
         run(&set, 9, &[op(0, -3, SEM_UNDO), op(1, 2, SEM_UNDO)]).unwrap();
         run(&set, 9, &[op(0, 1, SEM_UNDO)]).unwrap();
         run(&set, 8, &[op(1, -6, 0)]).unwrap();
-        set.undo(9, 0);
+        set.undo(109, 9, 0);
         assert_eq!(set.values(&caller(1)), Ok(vec![5, 0]), "never below zero");
         run(&set, 9, &[op(0, -3, SEM_UNDO)]).unwrap();
         set.set_values(&caller(1), 0, &[1], 0).unwrap();
-        set.undo(9, 0);
+        set.undo(109, 9, 0);
         assert_eq!(set.value(&caller(1), 0), Ok(1), "setting a value forgets what was to be undone");
     }
 
@@ -419,7 +420,7 @@ mod tests {
         let other = set.clone();
         let waiter = std::thread::spawn(move || {
             let wait = Operation { number: 0, change: -2, flags: 0 };
-            other.operate(&[wait], &caller(3), None, now_s)
+            other.operate(&[wait], &caller(3), 103, None, now_s)
         });
         while set.waiting_for_increase(&caller(1), 0) != Ok(1) {
             std::thread::sleep(Duration::from_millis(1));
@@ -435,9 +436,9 @@ mod tests {
         let set = set(1);
         let wait = Operation { number: 0, change: -1, flags: 0 };
         let soon = sync::monotonic_ns() + 3_000_000;
-        assert_eq!(set.operate(&[wait], &caller(3), Some(soon), now_s), Err(Errno::EAGAIN));
+        assert_eq!(set.operate(&[wait], &caller(3), 103, Some(soon), now_s), Err(Errno::EAGAIN));
         let other = set.clone();
-        let waiter = std::thread::spawn(move || other.operate(&[wait], &caller(3), None, now_s));
+        let waiter = std::thread::spawn(move || other.operate(&[wait], &caller(3), 103, None, now_s));
         std::thread::sleep(Duration::from_millis(10));
         set.remove(&caller(1)).unwrap();
         assert_eq!(waiter.join().unwrap(), Err(Errno::EIDRM));

@@ -1,4 +1,4 @@
-//! Who a process is: users, groups, and the copy of them that answers calls without a kernel stack.
+//! Who a thread is: users, groups, and the copy of them that answers calls without a kernel stack.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -7,8 +7,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use vfs::Credentials;
 
-/// Identities of a process.
-#[derive(Clone, Debug)]
+/// Identities of a thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ids {
     /// Real user.
     pub ruid: u32,
@@ -47,6 +47,11 @@ impl Ids {
         }
     }
 
+    /// Whether somebody who becomes `new` has other rights to files (credentials(7)): the process is then no longer anybody's to look into.
+    pub(super) fn are_rights_changed(&self, new: &Self) -> bool {
+        (self.euid, self.egid, self.fsuid, self.fsgid) != (new.euid, new.egid, new.fsuid, new.fsgid)
+    }
+
     pub(super) fn credentials(&self) -> Arc<Credentials> {
         Arc::new(Credentials { uid: self.fsuid, gid: self.fsgid, groups: self.groups.clone() })
     }
@@ -57,10 +62,10 @@ impl Ids {
 #[derive(Debug)]
 pub(crate) struct Identity {
     pid: u32,
-    pub(super) ruid: AtomicU32,
-    pub(super) euid: AtomicU32,
-    pub(super) rgid: AtomicU32,
-    pub(super) egid: AtomicU32,
+    ruid: AtomicU32,
+    euid: AtomicU32,
+    rgid: AtomicU32,
+    egid: AtomicU32,
 }
 
 /// Which of them.
@@ -84,6 +89,16 @@ impl Identity {
         let identity = Self { pid, ruid: AtomicU32::new(0), euid: AtomicU32::new(0), rgid: AtomicU32::new(0), egid: AtomicU32::new(0) };
         identity.set(ids);
         identity
+    }
+
+    pub(super) fn get(&self, which: OwnId) -> u32 {
+        let word = match which {
+            OwnId::Uid => &self.ruid,
+            OwnId::Euid => &self.euid,
+            OwnId::Gid => &self.rgid,
+            OwnId::Egid => &self.egid,
+        };
+        word.load(Ordering::Relaxed)
     }
 
     pub(super) fn set(&self, ids: &Ids) {

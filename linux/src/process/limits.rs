@@ -1,4 +1,4 @@
-//! Resource limits: reading and setting them, whom they are told to, and the places of a process among those of its user (`RLIMIT_NPROC`).
+//! Resource limits: reading and setting them, whom they are told to, and a thread's place among those of its user (`RLIMIT_NPROC`).
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -6,9 +6,10 @@ use core::sync::atomic::Ordering;
 use linux_abi::Errno;
 use linux_abi::process::{RLIM_INFINITY, Rlimit};
 use linux_abi::raw;
+use sync::Mutex;
 
-use super::users::{self, Places};
-use super::{OwnId, Process};
+use super::users::{self, Place};
+use super::{Cred, OwnId, Process, Task};
 
 /// One for each resource.
 pub(super) type Limits = [Rlimit; raw::RLIM_NLIMITS as usize];
@@ -35,19 +36,18 @@ impl Process {
         self.limits.lock().get(resource as usize).copied()
     }
 
-    /// Changes a resource limit.
+    /// Changes a resource limit for somebody with the credentials `by`.
     ///
     /// # Errors
     /// `EINVAL` for a number that does not exist or a soft limit above the hard one; `EPERM` for raising a hard limit
     /// without privilege.
-    pub fn set_limit(&self, resource: u32, new: Rlimit) -> Result<(), Errno> {
-        let privileged = self.ids.read().euid == 0;
+    pub fn set_limit(&self, resource: u32, new: Rlimit, by: &Cred) -> Result<(), Errno> {
         let mut limits = self.limits.lock();
         let slot = limits.get_mut(resource as usize).ok_or(Errno::EINVAL)?;
         if new.cur > new.max {
             return Err(Errno::EINVAL);
         }
-        if new.max > slot.max && !privileged {
+        if new.max > slot.max && by.euid != 0 {
             return Err(Errno::EPERM);
         }
         *slot = new;
@@ -74,61 +74,76 @@ impl Process {
         }
     }
 
-    /// Whether there is anything to see to when it writes to files: it may not make them as large as it likes, or it is not privileged, and set-id bits
-    /// go from what it writes.
-    #[must_use]
-    pub fn minds_writes(&self) -> bool {
-        self.minds_writes.load(Ordering::Relaxed)
-    }
-
-    /// Limits or identities have changed.
+    /// Limits have changed.
     pub(super) fn look_at_writes(&self) {
         let limited = self.limit(raw::RLIMIT_FSIZE).is_some_and(|limit| limit.cur != RLIM_INFINITY);
-        self.minds_writes.store(limited || !self.credentials().privileged(), Ordering::Relaxed);
+        self.limits_writes.store(limited, Ordering::Relaxed);
+    }
+
+    fn threads_limit(&self) -> u64 {
+        self.limit(raw::RLIMIT_NPROC).map_or(RLIM_INFINITY, |limit| limit.cur)
+    }
+}
+
+impl Task {
+    /// Whether there is anything to see to when it writes to files: its process may not make them as large as it likes, or it is not privileged, and
+    /// set-id bits go from what it writes.
+    #[must_use]
+    pub fn minds_writes(&self) -> bool {
+        self.unprivileged.load(Ordering::Relaxed) || self.process().limits_writes.load(Ordering::Relaxed)
+    }
+
+    /// Where its place is: that of a process's first thread lasts as long as the process does to its parent.
+    fn place(&self) -> &Mutex<Option<Place>> {
+        if self.tid == self.process().pid { &self.process().place } else { &self.own_place }
     }
 
     /// A place for a new thread or process of the same user, within `RLIMIT_NPROC`. The privileged may have any number.
     ///
     /// # Errors
     /// `EAGAIN` when the user has too many.
-    pub(crate) fn claim_place(&self) -> Result<Places, Errno> {
-        let limit = if self.is_root() { RLIM_INFINITY } else { self.limit(raw::RLIMIT_NPROC).map_or(RLIM_INFINITY, |limit| limit.cur) };
-        let place = self.places.lock().claim(limit)?;
+    pub(crate) fn claim_place(&self) -> Result<Place, Errno> {
+        let limit = if [OwnId::Uid, OwnId::Euid].into_iter().any(|which| self.own_id(which) == 0) { RLIM_INFINITY } else { self.process().threads_limit() };
+        let place = self.place().lock().as_ref().map(|place| place.claim(limit)).ok_or(Errno::EAGAIN)??;
         self.place_in_doubt.store(false, Ordering::Relaxed);
         Ok(place)
     }
 
-    /// The process belongs to another user from now on. No limit holds it back, but the next `execve` looks ([`Process::check_place`]).
+    /// The thread belongs to another user from now on. No limit holds it back, but the next `execve` looks ([`Task::check_place`]).
     pub(super) fn move_place(&self, old: u32, new: u32) {
         if old == new {
             return;
         }
-        let limit = self.limit(raw::RLIMIT_NPROC).map_or(RLIM_INFINITY, |limit| limit.cur);
-        let crowded = users::is_crowded(new, limit);
+        let crowded = users::is_crowded(new, self.process().threads_limit());
         self.place_in_doubt.store(new != 0 && crowded, Ordering::Relaxed);
-        self.places.lock().move_to(new);
+        let left = self.place().lock().replace(Place::first(new));
+        drop(left);
     }
 
-    /// Whether a process that came to a user who had too many, by `setuid`, may execute a program by now.
+    /// Whether a thread that came to a user who had too many, by `setuid`, may execute a program by now.
     ///
     /// # Errors
     /// `EAGAIN` when it may not.
     pub(crate) fn check_place(&self) -> Result<(), Errno> {
-        let limit = self.limit(raw::RLIMIT_NPROC).map_or(RLIM_INFINITY, |limit| limit.cur);
-        if self.place_in_doubt.load(Ordering::Relaxed) && users::is_crowded(self.own_id(OwnId::Uid), limit) {
+        if self.place_in_doubt.load(Ordering::Relaxed) && users::is_crowded(self.own_id(OwnId::Uid), self.process().threads_limit()) {
             return Err(Errno::EAGAIN);
         }
         self.place_in_doubt.store(false, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Takes the place of a thread to be started; [`Process::remove_task`] gives it back, or [`Process::give_back_place`] if it cannot be started.
-    pub(crate) fn keep_place(&self, place: Places) {
-        self.places.lock().add(place);
+    /// The thread is all that is left of its process, and becomes its first one: `execve`.
+    pub(super) fn keep_place(&self) {
+        let own = self.own_place.lock().take();
+        if own.is_some() {
+            let first = core::mem::replace(&mut *self.process().place.lock(), own);
+            drop(first);
+        }
     }
 
-    /// See [`Process::keep_place`].
-    pub(crate) fn give_back_place(&self) {
-        self.places.lock().give_back();
+    /// The thread ends.
+    pub(super) fn give_back_place(&self) {
+        let own = self.own_place.lock().take();
+        drop(own);
     }
 }

@@ -7,6 +7,8 @@
 //! Lock order: [`TASKS`] or [`PROCESSES`], then `Process::threads`, then a task's own locks. None is held while program memory
 //! is touched.
 
+mod belongings;
+mod cred;
 mod fs_state;
 mod ids;
 mod limits;
@@ -25,28 +27,27 @@ use kernel::mm::AddressSpace;
 use kernel::thread::ThreadRef;
 use linux_abi::Errno;
 use sync::{Interrupt, Mutex, RwLock, WaitQueue};
+use vfs::Location;
 use vfs::running::Running;
-use vfs::{Credentials, Location};
 
-use crate::capabilities::Capabilities;
 use crate::exec::Rights;
 use crate::family::{self, Family};
-use crate::fdtable::FdTable;
 use crate::jobs::Job;
-use crate::shared::Shared;
 use crate::signal::ProcessSignals;
 use crate::timers::ProcessTimers;
 
+pub(crate) use belongings::Belongings;
+pub use cred::Cred;
 pub use fs_state::FsState;
 pub(crate) use ids::Identity;
 pub use ids::{Ids, OwnId};
 pub use outcome::{ExitStatus, Usage};
 pub(crate) use registry::remove_process;
-pub use registry::{PID_MAX, all_processes, find_process, find_task, new_tid, task_count};
+pub use registry::{PID_MAX, all_processes, all_tables, find_process, find_task, new_tid, task_count};
 use limits::{Limits, default_limits};
 use registry::{PROCESSES, TASKS};
 pub use task::Task;
-pub(crate) use users::Places;
+pub(crate) use users::Place;
 
 /// What was started: for `/proc/PID`.
 #[derive(Clone, Default)]
@@ -68,11 +69,6 @@ pub struct Executable {
 /// A process: what its threads share.
 pub struct Process {
     pid: u32,
-    identity: Arc<Identity>,
-    /// Files by descriptor.
-    pub files: Shared<FdTable>,
-    /// Root, working directory, umask.
-    pub fs: Shared<FsState>,
     /// Signal dispositions and process-wide pending signals.
     pub signals: ProcessSignals,
     /// Interval and POSIX timers.
@@ -80,16 +76,14 @@ pub struct Process {
     /// The program.
     pub executable: RwLock<Executable>,
     space: RwLock<Arc<AddressSpace>>,
-    ids: RwLock<Ids>,
-    credentials: RwLock<Arc<Credentials>>,
-    capabilities: Mutex<Capabilities>,
+    /// The first thread's.
+    cred: RwLock<Arc<Cred>>,
     limits: Mutex<Limits>,
-    /// See [`Process::minds_writes`].
-    minds_writes: AtomicBool,
+    /// See [`Task::minds_writes`].
+    limits_writes: AtomicBool,
     threads: Mutex<BTreeMap<u32, Arc<Task>>>,
-    places: Mutex<Places>,
-    /// `setuid` has led to a user that has too many.
-    place_in_doubt: AtomicBool,
+    /// The first thread's, until somebody has waited for the process.
+    place: Mutex<Option<Place>>,
     /// Parents, children and what they wait for.
     pub(crate) family: Family,
     exit: AtomicU32,
@@ -105,10 +99,6 @@ pub struct Process {
     /// It has replaced the program it was made with.
     exec_done: AtomicBool,
     dumpable: AtomicU32,
-    /// `PR_SET_NO_NEW_PRIVS`, which a child inherits and `execve` keeps.
-    pub no_new_privileges: AtomicBool,
-    /// `PR_SET_KEEPCAPS`.
-    pub keep_capabilities: AtomicBool,
     /// `PR_MCE_KILL`, which a child inherits.
     pub memory_failure_policy: AtomicU32,
     start_ns: u64,
@@ -124,36 +114,23 @@ pub struct Process {
 impl Process {
     /// The first process, without threads, registered under `pid`. `place` is its own among those of its user.
     #[must_use]
-    pub(crate) fn new(pid: u32, space: Arc<AddressSpace>, fs: FsState, files: FdTable, ids: Ids, place: Places) -> Arc<Self> {
-        Self::with_signals(pid, space, (Shared::new(fs), Shared::new(files)), ids, ProcessSignals::new(), place)
+    pub(crate) fn new(pid: u32, space: Arc<AddressSpace>, cred: Arc<Cred>, place: Place) -> Arc<Self> {
+        Self::with_signals(pid, space, cred, ProcessSignals::new(), place)
     }
 
     /// A process without threads, registered under `pid`.
-    pub(crate) fn with_signals(
-        pid: u32,
-        space: Arc<AddressSpace>,
-        (fs, files): (Shared<FsState>, Shared<FdTable>),
-        ids: Ids,
-        signals: ProcessSignals,
-        place: Places,
-    ) -> Arc<Self> {
+    pub(crate) fn with_signals(pid: u32, space: Arc<AddressSpace>, cred: Arc<Cred>, signals: ProcessSignals, place: Place) -> Arc<Self> {
         let process = Arc::new(Self {
             pid,
-            identity: Arc::new(Identity::new(pid, &ids)),
-            files,
-            fs,
             signals,
             timers: ProcessTimers::new(),
             executable: RwLock::new(Executable::default()),
             space: RwLock::new(space),
-            credentials: RwLock::new(ids.credentials()),
-            capabilities: Mutex::new(Capabilities::of_new_program(&ids, 0)),
-            ids: RwLock::new(ids),
+            cred: RwLock::new(cred),
             limits: Mutex::new(default_limits()),
-            minds_writes: AtomicBool::new(true),
+            limits_writes: AtomicBool::new(false),
             threads: Mutex::new(BTreeMap::new()),
-            places: Mutex::new(place),
-            place_in_doubt: AtomicBool::new(false),
+            place: Mutex::new(Some(place)),
             family: Family::new(),
             exit: AtomicU32::new(0),
             exec_tid: AtomicU32::new(0),
@@ -164,8 +141,6 @@ impl Process {
             job: Job::new(),
             exec_done: AtomicBool::new(false),
             dumpable: AtomicU32::new(1),
-            no_new_privileges: AtomicBool::new(false),
-            keep_capabilities: AtomicBool::new(false),
             memory_failure_policy: AtomicU32::new(linux_abi::prctl::PR_MCE_KILL_DEFAULT),
             start_ns: kernel::clock::monotonic_ns(),
             membarrier: AtomicU32::new(0),
@@ -173,7 +148,6 @@ impl Process {
             dead_children: Mutex::new(Usage::default()),
             oom_score_adj: AtomicI32::new(0),
         });
-        process.look_at_writes();
         PROCESSES.write().insert(pid, process.clone());
         process
     }
@@ -197,7 +171,6 @@ impl Process {
 
     /// What a child of `fork` inherits beside memory, files and identities.
     pub(crate) fn inherit(&self, parent: &Self) {
-        *self.capabilities.lock() = parent.capabilities();
         *self.executable.write() = parent.executable.read().clone();
         *self.limits.lock() = *parent.limits.lock();
         self.look_at_writes();
@@ -205,7 +178,6 @@ impl Process {
         self.set_session(parent.session());
         self.set_terminal(parent.terminal());
         self.set_dumpable(parent.dumpable());
-        self.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
         self.memory_failure_policy.store(parent.memory_failure_policy.load(Ordering::Relaxed), Ordering::Relaxed);
         self.membarrier.store(parent.membarrier.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -305,71 +277,6 @@ impl Process {
         *self.space.write() = space;
     }
 
-    /// The identities.
-    #[must_use]
-    pub fn ids(&self) -> Ids {
-        self.ids.read().clone()
-    }
-
-    /// One of the identities.
-    #[must_use]
-    pub fn own_id(&self, which: OwnId) -> u32 {
-        let word = match which {
-            OwnId::Uid => &self.identity.ruid,
-            OwnId::Euid => &self.identity.euid,
-            OwnId::Gid => &self.identity.rgid,
-            OwnId::Egid => &self.identity.egid,
-        };
-        word.load(Ordering::Relaxed)
-    }
-
-    /// The capability sets.
-    #[must_use]
-    pub fn capabilities(&self) -> Capabilities {
-        *self.capabilities.lock()
-    }
-
-    /// Changes the capability sets.
-    ///
-    /// # Errors
-    /// `EPERM` for what the process may not have.
-    pub fn set_capabilities(&self, new: Capabilities) -> Result<(), Errno> {
-        let mut capabilities = self.capabilities.lock();
-        *capabilities = capabilities.changed(new)?;
-        Ok(())
-    }
-
-    /// Whether it is root's, really or effectively.
-    #[must_use]
-    pub fn is_root(&self) -> bool {
-        let ids = self.ids.read();
-        ids.euid == 0 || ids.ruid == 0
-    }
-
-    /// Changes the identities.
-    ///
-    /// # Errors
-    /// What `change` returns; nothing changes then.
-    pub fn change_ids<R>(&self, change: impl FnOnce(&mut Ids) -> Result<R, Errno>) -> Result<R, Errno> {
-        let mut ids = self.ids.write();
-        let mut new = ids.clone();
-        let result = change(&mut new)?;
-        *self.credentials.write() = new.credentials();
-        self.identity.set(&new);
-        self.move_place(ids.ruid, new.ruid);
-        let mut capabilities = self.capabilities.lock();
-        *capabilities = capabilities.after(&ids, &new);
-        *ids = new;
-        self.look_at_writes();
-        Ok(result)
-    }
-
-    /// Who the process is to the file system.
-    #[must_use]
-    pub fn credentials(&self) -> Arc<Credentials> {
-        self.credentials.read().clone()
-    }
-
     /// The threads, in order of their numbers.
     #[must_use]
     pub fn tasks(&self) -> Vec<Arc<Task>> {
@@ -408,14 +315,12 @@ impl Process {
             return Err(Errno::EAGAIN);
         }
         threads.insert(task.tid, task.clone());
-        self.files.set_shared(threads.len() > 1);
         TASKS.write().insert(task.tid, task.clone());
         let mut thread = task.thread.lock();
         let spawned = spawn().map(|spawned| *thread = Some(spawned));
         drop(thread);
         if spawned.is_err() {
             threads.remove(&task.tid);
-            self.files.set_shared(threads.len() > 1);
             TASKS.write().remove(&task.tid);
         }
         drop(threads);
@@ -437,11 +342,9 @@ impl Process {
         *task.thread.lock() = None;
         let left = threads.len();
         let heir = threads.keys().next().copied();
-        // The ending thread closes files only if it is the last one.
-        self.files.set_shared(left > 1);
         drop(threads);
+        task.give_back_place();
         if let Some(heir) = heir {
-            self.give_back_place();
             family::thread_ended(self, task.tid, heir);
         }
         self.thread_ended.wake_all();
@@ -449,6 +352,13 @@ impl Process {
             self.check_stopped();
         }
         left
+    }
+
+    /// The running thread, `task`, waits until the thread `tid` has ended, or it must end itself.
+    pub(crate) fn wait_for_thread(&self, task: &Task, tid: u32) {
+        let over = || (task.must_end() || self.task(tid).is_none()).then_some(());
+        // Without deadline and deaf to signals, it cannot fail.
+        let _over = self.thread_ended.wait_until(None, Interrupt::Ignored, over);
     }
 
     /// Ends all threads but `task`, which is about to replace the program. [`Process::finish_exec`] ends this state.
@@ -464,6 +374,7 @@ impl Process {
                 other.set_work();
             }
         }
+        self.thread_ended.wake_all();
         let alone = || (self.thread_count() == 1).then_some(());
         // Never interrupted, never late: the others end by themselves.
         let _alone = self.thread_ended.wait_until(None, Interrupt::Ignored, alone);
@@ -471,8 +382,8 @@ impl Process {
         Ok(())
     }
 
-    /// The program is replaced by one that runs as `ids`.
-    pub(crate) fn finish_exec(&self, ids: Ids, rights: Rights) {
+    /// The last thread, `task`, runs a new program as `ids`; returns the credentials of that.
+    pub(crate) fn finish_exec(&self, task: &Task, ids: Ids, rights: Rights) -> Arc<Cred> {
         const SUID_DUMP_DISABLE: u32 = 0;
         const SUID_DUMP_USER: u32 = 1;
         let lent = rights == Rights::Lent;
@@ -480,16 +391,18 @@ impl Process {
         if lent {
             self.family.parent_death_signal.store(0, Ordering::Relaxed);
         }
-        {
-            let mut own = self.ids.write();
-            *self.credentials.write() = ids.credentials();
-            self.identity.set(&ids);
-            let mut capabilities = self.capabilities.lock();
-            *capabilities = Capabilities::of_new_program(&ids, capabilities.inheritable);
-            *own = ids;
-        }
-        self.look_at_writes();
+        let cred = Arc::new(Cred::of_new_program(ids, task.cred().capabilities.inheritable));
+        self.set_cred(cred.clone());
+        task.keep_place();
         self.exec_tid.store(0, Ordering::Release);
+        cred
+    }
+
+    /// Its rights to files have changed (credentials(7)): others may not look into it any more, and it hears nothing of its parent's end.
+    fn rights_changed(&self) {
+        const SUID_DUMP_DISABLE: u32 = 0;
+        self.set_dumpable(SUID_DUMP_DISABLE);
+        self.family.parent_death_signal.store(0, Ordering::Relaxed);
     }
 
     /// How the process is ending, once that is decided.
@@ -504,6 +417,7 @@ impl Process {
         for task in self.threads.lock().values() {
             task.set_work();
         }
+        self.thread_ended.wake_all();
         decided.map_or_else(|old| ExitStatus::decode(old).unwrap_or(status), |_| status)
     }
 }

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use sync::RwLock;
 
 use super::{Process, Task};
+use crate::fdtable::FdTable;
 
 /// Largest process or thread number, as `/proc/sys/kernel/pid_max` says.
 pub const PID_MAX: u32 = 4_194_304;
@@ -49,6 +50,15 @@ pub fn all_processes() -> Vec<Arc<Process>> {
     PROCESSES.read().values().cloned().collect()
 }
 
+/// The tables of descriptors of all threads, each once.
+#[must_use]
+pub fn all_tables() -> Vec<Arc<FdTable>> {
+    let tasks: Vec<_> = TASKS.read().values().cloned().collect();
+    let tables = tasks.iter().filter_map(|task| task.files.get());
+    let by_number: BTreeMap<_, _> = tables.map(|table| (table.number(), table)).collect();
+    by_number.into_values().collect()
+}
+
 /// How many threads live in all processes.
 #[must_use]
 pub fn task_count() -> usize {
@@ -59,6 +69,7 @@ pub fn task_count() -> usize {
 pub(crate) fn remove_process(pid: u32) {
     let process = PROCESSES.write().remove(&pid);
     if let Some(process) = process {
-        process.places.lock().clear();
+        let place = process.place.lock().take();
+        drop(place);
     }
 }

@@ -1,28 +1,48 @@
 //! A thread as the program knows it.
+#![expect(unsafe_code, reason = "a thread looks at what it alone changes")]
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kernel::thread::{ShownTimes, ThreadRef};
 use linux_abi::Errno;
-use sync::Mutex;
+use sync::{Mutex, RwLock};
 
 use super::ids::Identity;
-use super::{Process, Usage};
+use super::{Belongings, Cred, FsState, OwnId, Place, Process, Usage};
+use crate::fdtable::FdTable;
+use crate::held::Held;
 use crate::rseq::Registration;
 use crate::signal::TaskSignals;
 use crate::signal::continuation::Continuation;
 use crate::sys::futex::Owned;
+use crate::sys::ipc::UndoList;
 use crate::sys::sched::Attributes;
 
 /// A thread of a process.
 pub struct Task {
     pub(super) tid: u32,
     process: Arc<Process>,
-    /// That of `process`, where [`crate::calls`] finds it.
-    identity: AtomicPtr<Identity>,
+    /// A copy of numbers in `process` and `cred`, where [`crate::calls`] finds them.
+    pub(super) identity: Identity,
+    /// Files by descriptor.
+    pub(crate) files: Held<FdTable>,
+    /// Root, working directory, umask.
+    pub(crate) fs: Held<FsState>,
+    /// What is undone of its semaphores at its end.
+    pub(crate) undo: Held<UndoList>,
+    /// Only the thread itself changes it.
+    pub(super) cred: RwLock<Arc<Cred>>,
+    /// It is not root to the file system. See [`Task::minds_writes`].
+    pub(super) unprivileged: AtomicBool,
+    /// `PR_SET_NO_NEW_PRIVS`, which what it makes inherits and `execve` keeps.
+    pub no_new_privileges: AtomicBool,
+    /// Its place among those of its user; not that of a process's first thread.
+    pub(super) own_place: Mutex<Option<Place>>,
+    /// `setuid` has led to a user that has too many.
+    pub(super) place_in_doubt: AtomicBool,
     pub(super) thread: Mutex<Option<ThreadRef>>,
     name: Mutex<Arc<str>>,
     /// Mask, pending signals, alternate stack.
@@ -41,17 +61,25 @@ pub struct Task {
 }
 
 impl Task {
-    /// Where the thread's number and its process's [`Identity`] are.
+    /// Where the thread's number and its [`Identity`] are.
     pub(crate) const TID: usize = offset_of!(Self, tid);
     pub(crate) const IDENTITY: usize = offset_of!(Self, identity);
 
     /// A thread that is not running yet; [`Process::add_task`] starts it.
     #[must_use]
-    pub fn new(tid: u32, process: Arc<Process>, name: Arc<str>, signals: TaskSignals) -> Arc<Self> {
+    pub(crate) fn new(tid: u32, process: Arc<Process>, name: Arc<str>, signals: TaskSignals, own: Belongings) -> Arc<Self> {
         Arc::new(Self {
             tid,
-            identity: AtomicPtr::new(Arc::as_ptr(&process.identity).cast_mut()),
+            identity: Identity::new(process.pid(), &own.cred),
             process,
+            files: own.files,
+            fs: own.fs,
+            undo: own.undo,
+            unprivileged: AtomicBool::new(!own.cred.for_files().privileged()),
+            cred: RwLock::new(own.cred),
+            no_new_privileges: AtomicBool::new(own.no_new_privileges),
+            own_place: Mutex::new(own.place),
+            place_in_doubt: AtomicBool::new(false),
             thread: Mutex::new(None),
             name: Mutex::new(name),
             signals,
@@ -64,6 +92,22 @@ impl Task {
             sched: Mutex::new(Attributes::NORMAL),
             shown: Mutex::new(ShownTimes::default()),
         })
+    }
+
+    /// One of the identities.
+    #[must_use]
+    pub fn own_id(&self, which: OwnId) -> u32 {
+        self.identity.get(which)
+    }
+
+    /// On whose behalf the running thread, `self`, acts.
+    ///
+    /// # Safety
+    /// It is the running thread, and changes its credentials only after the last use of the reference.
+    #[inline(always)]
+    pub(crate) unsafe fn own_cred(&self) -> &Arc<Cred> {
+        // SAFETY: the thread itself would write, and does not.
+        unsafe { self.cred.peek() }
     }
 
     /// The thread id, unique in the system; the first thread's equals the process id.

@@ -1,7 +1,7 @@
 //! How many threads a user has, for `RLIMIT_NPROC`.
 //!
-//! As on Linux, a process counts until somebody has waited for it, and each further thread while it lives. A process's [`Places`] hold its part of its
-//! user's number. [`Places::claim`] is the one step that both looks at the limit and counts, so no number of CPUs gets past it together.
+//! As on Linux, a process counts until somebody has waited for it, and each further thread while it lives. So the [`Place`] of a process's first
+//! thread is the process's. [`Place::claim`] is the one step that both looks at the limit and counts, so no number of CPUs gets past it together.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -10,10 +10,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use linux_abi::Errno;
 use sync::Mutex;
 
-/// Users that some process belongs to. An entry goes with the last reference to its user.
+/// Users that some thread belongs to. An entry goes with the last reference to its user.
 static USERS: Mutex<BTreeMap<u32, Weak<User>>> = Mutex::new(BTreeMap::new());
 
-/// A user, by the real user id of processes.
+/// A user, by the real user id of threads.
 #[derive(Debug)]
 struct User {
     uid: u32,
@@ -48,22 +48,21 @@ impl Drop for User {
     }
 }
 
-/// Threads counted as a user's; dropping it gives them back.
+/// A thread's place among those of its user; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Place {
     user: Arc<User>,
-    count: u64,
 }
 
-impl Places {
+impl Place {
     /// One of the user `uid`, whatever the limit.
     pub(crate) fn first(uid: u32) -> Self {
         let user = User::of(uid);
         user.threads.fetch_add(1, Ordering::Relaxed);
-        Self { user, count: 1 }
+        Self { user }
     }
 
-    /// One more of the same user, if it has fewer than `limit`.
+    /// Another one of the same user, if it has fewer than `limit`.
     ///
     /// # Errors
     /// `EAGAIN` when it has not.
@@ -71,41 +70,12 @@ impl Places {
         let more = |threads| (threads < limit).then_some(threads + 1);
         // Nothing else depends on the number.
         self.user.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| Errno::EAGAIN)?;
-        Ok(Self { user: self.user.clone(), count: 1 })
-    }
-
-    /// Adds claimed ones, which may be of the user that this was before.
-    pub(super) fn add(&mut self, more: Self) {
-        self.user.threads.fetch_add(more.count, Ordering::Relaxed);
-        self.count += more.count;
-    }
-
-    /// Gives one back.
-    pub(super) fn give_back(&mut self) {
-        debug_assert!(self.count > 0, "it was added");
-        self.count -= 1;
-        self.user.threads.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Gives all back.
-    pub(super) fn clear(&mut self) {
-        self.user.threads.fetch_sub(self.count, Ordering::Relaxed);
-        self.count = 0;
-    }
-
-    /// The process now belongs to another user. No limit holds it back, as on Linux.
-    pub(super) fn move_to(&mut self, uid: u32) {
-        if uid != self.user.uid {
-            let user = User::of(uid);
-            user.threads.fetch_add(self.count, Ordering::Relaxed);
-            self.user.threads.fetch_sub(self.count, Ordering::Relaxed);
-            self.user = user;
-        }
+        Ok(Self { user: self.user.clone() })
     }
 }
 
-impl Drop for Places {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.clear();
+        self.user.threads.fetch_sub(1, Ordering::Relaxed);
     }
 }

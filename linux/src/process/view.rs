@@ -1,57 +1,56 @@
-//! [`View`]: what the path walks of a process start with, counted only if somebody else could change it meanwhile.
-#![expect(unsafe_code, reason = "what a process with one thread uses of its own is not counted")]
+//! [`View`]: what a thread's path walks start with, counted only if somebody else could change it meanwhile.
+#![expect(unsafe_code, reason = "what a thread alone changes it need not count")]
 
 use alloc::borrow::Cow;
-use alloc::sync::Arc;
 
 use vfs::walk::Viewer;
 use vfs::{Credentials, Location};
 
-use super::Process;
+use super::FsState;
+use crate::ctx::Ctx;
+use crate::held::Common;
 
-/// What a path walk starts with. See [`Process::view`].
+/// What a path walk starts with. See [`Ctx::view`].
 pub(crate) struct View<'a> {
-    credentials: Cow<'a, Arc<Credentials>>,
+    credentials: &'a Credentials,
     root: Cow<'a, Location>,
-    process: &'a Process,
+    fs: &'a FsState,
 }
 
 impl<'a> View<'a> {
     /// As `vfs` wants it.
     pub(crate) fn viewer(&self) -> Viewer<'_> {
-        Viewer { mounts: &self.process.fs.mounts, root: &self.root, credentials: &self.credentials }
+        Viewer { mounts: &self.fs.mounts, root: &self.root, credentials: self.credentials }
     }
 
     /// The working directory.
     pub(crate) fn working_directory(&self) -> Cow<'a, Location> {
-        if !self.process.walks_alone() {
-            return Cow::Owned(self.process.fs.cwd.read().clone());
+        if self.fs.is_common() {
+            return Cow::Owned(self.fs.cwd.read().clone());
         }
-        // SAFETY: as in `Process::view`.
-        Cow::Borrowed(unsafe { self.process.fs.cwd.peek() })
+        // SAFETY: as in `Ctx::view`.
+        Cow::Borrowed(unsafe { self.fs.cwd.peek() })
+    }
+
+    /// Permissions that new files do not get.
+    pub(crate) fn umask(&self) -> u16 {
+        self.fs.umask() as u16
     }
 }
 
-impl Process {
-    /// Whether nobody but the calling thread can change what its path walks start with: no other thread (with which it would share the
-    /// descriptors, too), and no other process with the same directories. The calling thread alone can end that.
-    fn walks_alone(&self) -> bool {
-        !self.files.is_shared() && !self.fs.has_other_users()
-    }
-
-    /// What a path walk of the calling thread starts with, counted unless it [walks alone](Self::walks_alone).
+impl<'a> Ctx<'a> {
+    /// What a path walk of the calling thread starts with. Its credentials are its own; its directories are counted if another thread has them,
+    /// too.
     ///
-    /// Context: a thread of this process, which changes none of that as long as it uses the view.
-    pub(crate) fn view(&self) -> View<'_> {
-        if !self.walks_alone() {
-            return View {
-                credentials: Cow::Owned(self.credentials()),
-                root: Cow::Owned(self.fs.root.read().clone()),
-                process: self,
-            };
+    /// Context: the thread changes none of that as long as it uses the view.
+    pub(crate) fn view(&self) -> View<'a> {
+        let fs = self.fs();
+        // SAFETY: only the thread itself writes, and does not (see above).
+        let credentials = unsafe { self.task().own_cred() }.for_files();
+        if fs.is_common() {
+            return View { credentials, root: Cow::Owned(fs.root.read().clone()), fs };
         }
-        // SAFETY: nobody is there who would write: the calling thread could alone, and does not (see above).
-        let (credentials, root) = unsafe { (self.credentials.peek(), self.fs.root.peek()) };
-        View { credentials: Cow::Borrowed(credentials), root: Cow::Borrowed(root), process: self }
+        // SAFETY: nobody is there who would write: the calling thread alone could, and alone can make others able to.
+        View { credentials, root: Cow::Borrowed(unsafe { fs.root.peek() }), fs }
     }
 }

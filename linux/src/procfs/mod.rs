@@ -2,6 +2,7 @@
 //!
 //! The content is made when it is read. What a real Linux has beyond this is absent rather than faked: of the network, all but local sockets.
 
+mod holder;
 mod maps;
 mod mounts;
 mod net;

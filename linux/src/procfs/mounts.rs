@@ -2,13 +2,14 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_abi::Errno;
 use vfs::mount::MountMode;
 use vfs::types::{dev_major, dev_minor};
 
-use crate::process::Process;
+use crate::process::{FsState, Process};
 
 type Result<T> = core::result::Result<T, Errno>;
 
@@ -36,10 +37,16 @@ fn options(mode: MountMode) -> String {
     format!("{}{set_id}{execute},relatime", access(mode))
 }
 
+/// The directories of a process: those of one of its threads.
+fn view_of(process: &Process) -> Result<Arc<FsState>> {
+    process.tasks().iter().find_map(|task| task.fs.get()).ok_or(Errno::EINVAL)
+}
+
 /// `/proc/PID/mounts`.
 pub(super) fn mounts(process: &Process) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    for entry in process.fs.mounts.list(&process.fs.root.read()) {
+    let fs = view_of(process)?;
+    for entry in fs.mounts.list(&fs.root.read()) {
         out.extend_from_slice(format!("{} ", entry.mount.source).as_bytes());
         out.extend(escape(&entry.path));
         out.extend_from_slice(format!(" {} {} 0 0\n", entry.mount.fs_type, options(entry.mount.mode())).as_bytes());
@@ -50,7 +57,8 @@ pub(super) fn mounts(process: &Process) -> Result<Vec<u8>> {
 /// `/proc/PID/mountstats`.
 pub(super) fn mountstats(process: &Process) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    for entry in process.fs.mounts.list(&process.fs.root.read()) {
+    let fs = view_of(process)?;
+    for entry in fs.mounts.list(&fs.root.read()) {
         out.extend_from_slice(format!("device {} mounted on ", entry.mount.source).as_bytes());
         out.extend(escape(&entry.path));
         out.extend_from_slice(format!(" with fstype {}\n", entry.mount.fs_type).as_bytes());
@@ -61,7 +69,8 @@ pub(super) fn mountstats(process: &Process) -> Result<Vec<u8>> {
 /// `/proc/PID/mountinfo`.
 pub(super) fn mountinfo(process: &Process) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    for entry in process.fs.mounts.list(&process.fs.root.read()) {
+    let fs = view_of(process)?;
+    for entry in fs.mounts.list(&fs.root.read()) {
         let (major, minor) = (dev_major(entry.dev), dev_minor(entry.dev));
         out.extend_from_slice(format!("{} {} {major}:{minor} ", entry.mount.id, entry.parent_id).as_bytes());
         out.extend(escape(&entry.mount.root_path()));

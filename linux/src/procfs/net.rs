@@ -10,7 +10,7 @@ use socket::options::{SOL_SOCKET, name::SO_ACCEPTCONN};
 use vfs::synth::Entry;
 use vfs::OpenFile;
 
-use crate::process::all_processes;
+use crate::process::all_tables;
 
 /// `SO_ACCEPTCON` of `struct socket`.
 const LISTENS: u32 = 1 << 16;
@@ -26,8 +26,8 @@ pub(super) fn directory() -> Entry {
 /// All local sockets that have a descriptor, one a line.
 fn unix() -> String {
     let mut sockets: BTreeMap<u64, Arc<OpenFile>> = BTreeMap::new();
-    for process in all_processes() {
-        let open = process.files.open_descriptors().into_iter().filter_map(|fd| process.files.get_of_other(fd).ok());
+    for table in all_tables() {
+        let open = table.open_descriptors().into_iter().filter_map(|fd| table.get_of_other(fd).ok());
         sockets.extend(open.filter(|file| file.downcast::<SocketFile>().is_some()).map(|file| (file.inode().metadata().ino, file)));
     }
     let mut out = String::from("Num       RefCount Protocol Flags    Type St Inode Path\n");

@@ -13,18 +13,15 @@ use kernel::mm::{Access, AreaFlags, Prot};
 use linux_abi::process::RLIM_INFINITY;
 use linux_abi::signal::{SIG_DFL, SIG_IGN, SigSet, Signal};
 use linux_abi::{Errno, raw};
-use vfs::epoll::Epoll;
-use vfs::eventfd::EventFd;
-use vfs::inotify::Inotify;
 use vfs::synth::{Directory, Entry};
 use vfs::types::Name;
-use vfs::{FileKind, Location, OpenFile};
+use vfs::{FileKind, Location};
 
+use super::holder::{self, Holder};
 use super::{maps, mounts, named, net, number, pagemap};
 use crate::entry::with_task;
 use crate::oom;
 use crate::process::{Process, Task};
-use crate::sys::pidfd::PidFd;
 use crate::sys::sched::Attributes;
 use crate::sysfs::{cpu_list, cpu_mask};
 use crate::terminal;
@@ -35,7 +32,7 @@ type Result<T> = core::result::Result<T, Errno>;
 /// `/proc/PID`.
 pub(super) fn directory(process: Arc<Process>) -> Arc<dyn Directory> {
     let task = process.tasks().into_iter().next();
-    let subject = Subject { process: process.clone(), task, stat: process_stat };
+    let subject = Subject { process: process.clone(), task, holder: process.pid(), stat: process_stat };
     Arc::new(OfProcess { process, entries: Listed { tables: &[OWN, COMMON], subject } })
 }
 
@@ -59,7 +56,15 @@ impl Directory for OfProcess {
 struct Subject {
     process: Arc<Process>,
     task: Option<Arc<Task>>,
+    /// The thread whose descriptors and directories are shown: of a process the first one, if it still lives.
+    holder: u32,
     stat: fn(&Process, Option<&Task>) -> String,
+}
+
+impl Subject {
+    fn holder(&self) -> Holder {
+        Holder { process: self.process.clone(), tid: self.holder }
+    }
 }
 
 /// A name, and what makes its entry. That is done when it is looked up: of a directory's entries few are.
@@ -113,12 +118,12 @@ const COMMON: &[Row] = &[
     ("clear_refs", |s| pagemap::clear_refs(&s.process)),
     ("cmdline", |s| about(s, |p| strings(p, p.executable.read().args))),
     ("comm", |s| comm(s.task.clone())),
-    ("cwd", |s| place_link(s, |p| Ok(p.fs.cwd.read().clone()))),
+    ("cwd", |s| holder::place_link(s.holder(), |h| Ok(h.fs()?.cwd.read().clone()))),
     ("environ", |s| about(s, |p| strings(p, p.executable.read().env))),
     ("cpuset", |_| Entry::text("/\n")),
-    ("exe", |s| place_link(s, |p| p.executable.read().location.clone().ok_or(Errno::ENOENT))),
-    ("fd", |s| Entry::Directory(Arc::new(Descriptors { process: s.process.clone(), entry: descriptor_link }))),
-    ("fdinfo", |s| Entry::Directory(Arc::new(Descriptors { process: s.process.clone(), entry: descriptor_info }))),
+    ("exe", |s| holder::place_link(s.holder(), executable)),
+    ("fd", |s| holder::descriptors(s.holder())),
+    ("fdinfo", |s| holder::descriptor_infos(s.holder())),
     ("gid_map", |_| Entry::text(ALL_IDS)),
     ("limits", |s| about(s, |p| Ok(limits(p).into_bytes()))),
     ("loginuid", |_| Entry::text("4294967295")),
@@ -132,7 +137,7 @@ const COMMON: &[Row] = &[
     ("oom_score_adj", |s| oom_score_adj(&s.process)),
     ("pagemap", |s| pagemap::entry(&s.process)),
     ("personality", |_| Entry::text("00000000\n")),
-    ("root", |s| place_link(s, |p| Ok(p.fs.root.read().clone()))),
+    ("root", |s| holder::place_link(s.holder(), |h| Ok(h.fs()?.root.read().clone()))),
     ("sched", |s| about_task(s, sched)),
     ("schedstat", |s| about_task(s, schedstat)),
     ("sessionid", |_| Entry::text("4294967295")),
@@ -214,88 +219,11 @@ fn comm(task: Option<Arc<Task>>) -> Entry {
     )
 }
 
-/// A link that leads to a place of the process's. One that has ended has none.
-fn place_link(subject: &Subject, find: fn(&Process) -> Result<Location>) -> Entry {
-    let place = move |process: &Process| if process.thread_count() == 0 { Err(Errno::ENOENT) } else { find(process) };
-    let (shown, followed) = (subject.process.clone(), subject.process.clone());
-    Entry::Magic {
-        text: Arc::new(move || place(&shown).map(|place| place.path_from(&viewer_root(&shown)))),
-        target: Arc::new(move || place(&followed)),
-    }
-}
-
-/// What the reader sees as `/`.
-fn viewer_root(process: &Process) -> Location {
-    with_task(|task| task.process().fs.root.read().clone()).unwrap_or_else(|| process.fs.root.read().clone())
-}
-
-fn descriptor_link(process: &Arc<Process>, fd: i32) -> Option<Entry> {
-    process.files.get_of_other(fd).ok()?;
-    let (shown, followed) = (process.clone(), process.clone());
-    Some(Entry::Magic {
-        text: Arc::new(move || Ok(shown.files.get_of_other(fd).map_err(gone)?.path(&viewer_root(&shown)))),
-        target: Arc::new(move || Ok(followed.files.get_of_other(fd).map_err(gone)?.location().clone())),
-    })
-}
-
-/// A descriptor that was closed meanwhile.
-fn gone(_error: Errno) -> Errno {
-    Errno::ENOENT
-}
-
-fn descriptor_info(process: &Arc<Process>, fd: i32) -> Option<Entry> {
-    let file = process.files.get_of_other(fd).ok()?;
-    Some(Entry::file(move || Ok(file_info(&file).into_bytes())))
-}
-
-fn file_info(file: &OpenFile) -> String {
-    let metadata = file.inode().metadata();
-    let (position, flags, mount) = (file.position(), file.flags().bits(), file.location().mount().id);
-    let mut out = format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{}\n", metadata.ino);
-    if let Some(inotify) = file.downcast::<Inotify>() {
-        inotify.watches(|descriptor, inode, mask| {
-            let watched = inode.metadata();
-            // Writing into a String cannot fail.
-            let _ = writeln!(out, "inotify wd:{descriptor:x} ino:{:x} sdev:{:x} mask:{mask:x} ignored_mask:0", watched.ino, watched.dev);
-        });
-    }
-    if let Some(counter) = file.downcast::<EventFd>() {
-        // Writing into a String cannot fail.
-        let _ = writeln!(out, "eventfd-count: {:16x}", counter.value());
-    }
-    if let Some(epoll) = file.downcast::<Epoll>() {
-        for (fd, interest, ino) in epoll.watched() {
-            let (events, data) = (interest.events, interest.data);
-            let _ = writeln!(out, "tfd: {fd:8} events: {events:8x} data: {data:16x}  pos:0 ino:{ino:x} sdev:0");
-        }
-    }
-    if let Some(pidfd) = file.downcast::<PidFd>() {
-        let pid = pidfd.process().map_or(-1, |process| i64::from(process.pid()));
-        // Writing into a String cannot fail.
-        let _ = write!(out, "Pid:\t{pid}\nNSpid:\t{pid}\n");
-    }
-    out
-}
-
-/// `fd` and `fdinfo`.
-struct Descriptors {
-    process: Arc<Process>,
-    entry: fn(&Arc<Process>, i32) -> Option<Entry>,
-}
-
-impl Directory for Descriptors {
-    fn lookup(&self, name: &[u8]) -> Option<Entry> {
-        (self.entry)(&self.process, i32::try_from(number(name)?).ok()?)
-    }
-
-    fn list(&self) -> Vec<(Name, FileKind)> {
-        // All entries of one directory are of a kind.
-        let kind = |fd| match (self.entry)(&self.process, fd) {
-            Some(Entry::File { .. }) => FileKind::Regular,
-            _ => FileKind::Symlink,
-        };
-        self.process.files.open_descriptors().into_iter().map(|fd| (named(fd as u32), kind(fd))).collect()
-    }
+/// The program's file; a process that has ended has none.
+fn executable(holder: &Holder) -> Result<Location> {
+    let process = &holder.process;
+    let location = process.executable.read().location.clone();
+    location.filter(|_| process.thread_count() != 0).ok_or(Errno::ENOENT)
 }
 
 /// `/proc/PID/task`.
@@ -304,7 +232,7 @@ struct Tasks(Arc<Process>);
 impl Directory for Tasks {
     fn lookup(&self, name: &[u8]) -> Option<Entry> {
         let task = self.0.task(number(name)?)?;
-        let subject = Subject { process: self.0.clone(), task: Some(task), stat: thread_stat };
+        let subject = Subject { process: self.0.clone(), holder: task.tid(), task: Some(task), stat: thread_stat };
         Some(Entry::Directory(Arc::new(Listed { tables: &[COMMON], subject })))
     }
 
@@ -494,7 +422,7 @@ fn code_range(process: &Process) -> (u64, u64) {
 }
 
 fn status(process: &Process, task: Option<&Task>) -> String {
-    let ids = process.ids();
+    let cred = task.map_or_else(|| process.cred(), Task::cred);
     let (pid, ppid) = (process.pid(), process.parent_pid());
     let (tid, name) = task.map_or((pid, String::new()), |task| (task.tid(), task.name()));
     let state = match state(process, task) {
@@ -503,21 +431,23 @@ fn status(process: &Process, task: Option<&Task>) -> String {
         'Z' => "Z (zombie)",
         _ => "S (sleeping)",
     };
-    let groups: Vec<_> = ids.groups.iter().map(u32::to_string).collect();
-    let open = process.files.open_descriptors().last().map_or(0, |last| *last as usize + 1);
+    let groups: Vec<_> = cred.groups.iter().map(u32::to_string).collect();
+    let files = task.and_then(|task| task.files.get());
+    let open = files.and_then(|files| files.open_descriptors().last().copied()).map_or(0, |last| last as usize + 1);
+    let umask = task.and_then(|task| task.fs.get()).map_or(0, |fs| fs.umask());
     let mut out = format!(
         "Name:\t{name}\nUmask:\t{:04o}\nState:\t{state}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{ppid}\nTracerPid:\t0\n\
          Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{}\nGroups:\t{} \n",
-        process.fs.umask.load(Ordering::Relaxed),
-        ids.ruid, ids.euid, ids.suid, ids.fsuid,
-        ids.rgid, ids.egid, ids.sgid, ids.fsgid,
+        umask,
+        cred.ruid, cred.euid, cred.suid, cred.fsuid,
+        cred.rgid, cred.egid, cred.sgid, cred.fsgid,
         open.max(64).next_power_of_two(),
         groups.join(" "),
     );
     let usage = task.map(Task::usage).unwrap_or_default();
     memory_status(process, &mut out);
     signal_status(process, task, &mut out);
-    let sets = process.capabilities();
+    let sets = cred.capabilities;
     let _ = write!(
         out,
         "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t000001ffffffffff\n\
@@ -525,7 +455,7 @@ fn status(process: &Process, task: Option<&Task>) -> String {
          Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
          voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
         sets.inheritable, sets.permitted, sets.effective,
-        u8::from(process.no_new_privileges.load(Ordering::Relaxed)),
+        u8::from(task.is_some_and(|task| task.no_new_privileges.load(Ordering::Relaxed))),
         cpu_mask(),
         cpu_list(),
         usage.waits,

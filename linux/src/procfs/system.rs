@@ -17,7 +17,7 @@ use vfs::{aio, inotify};
 use vfs::synth::{Entry, Fixed};
 use vfs::types::{dev_major, dev_minor};
 
-use crate::process::{Usage, all_processes, task_count};
+use crate::process::{Usage, all_processes, all_tables, task_count};
 use crate::sys::ipc::{self, shm};
 use crate::sys::{file, info};
 use crate::sysfs::explicit_pool;
@@ -48,9 +48,9 @@ fn count(value: &'static AtomicUsize) -> Entry {
     Entry::writable(|| Ok(format!("{}\n", value.load(Ordering::Relaxed)).into_bytes()), store)
 }
 
-/// Open descriptors of all processes.
+/// Open descriptors of all threads.
 fn open_files() -> usize {
-    all_processes().iter().map(|process| process.files.open_descriptors().len()).sum()
+    all_tables().iter().map(|table| table.open_descriptors().len()).sum()
 }
 
 /// The entries of the root that are not processes.

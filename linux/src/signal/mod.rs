@@ -346,7 +346,7 @@ fn accepted(queued: Option<Queued>) -> Result<(), Errno> {
 /// Sends the calling thread a signal for what it just did: SIGPIPE, SIGXFSZ.
 pub fn raise(task: &Task, signal: Signal) {
     let process = task.process();
-    let info = SigInfo::from_process(signal, code::SI_USER, process.pid(), process.own_id(OwnId::Uid));
+    let info = SigInfo::from_process(signal, code::SI_USER, process.pid(), task.own_id(OwnId::Uid));
     // A standard signal is never refused.
     let _merged = task.send_signal(signal, info);
 }

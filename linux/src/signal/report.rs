@@ -58,7 +58,7 @@ fn registers(f: &TrapFrame, out: &mut String) {
 
 fn program_name(ctx: &Ctx<'_>) -> String {
     let location = ctx.process().executable.read().location.clone();
-    let root = ctx.process().fs.root.read().clone();
+    let root = ctx.fs().root.read().clone();
     location.map_or_else(|| ctx.task().name(), |l| String::from_utf8_lossy(&l.path_from(&root)).into_owned())
 }
 

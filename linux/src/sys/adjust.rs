@@ -123,7 +123,7 @@ impl Discipline {
 
 /// Fails for what the caller may not ask, or nobody.
 fn check(ctx: &Ctx<'_>, request: &Timex) -> Result<(), Errno> {
-    let (modes, may_set) = (request.modes, ctx.process().ids().euid == 0);
+    let (modes, may_set) = (request.modes, ctx.cred().euid == 0);
     if modes & ADJ_ADJTIME != 0 {
         if modes & ADJ_OFFSET == 0 {
             return Err(Errno::EINVAL);

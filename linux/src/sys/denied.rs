@@ -5,12 +5,10 @@
 //! `kernel.perf_event_paranoid`, `vm.unprivileged_userfaultfd`, `kernel.yama.ptrace_scope`, `landlock` absent from `lsm=`), the answer is that of the
 //! switch. Facilities that a kernel can be built without (seccomp, keys, accounting, quotas) are `ENOSYS`. What changes the machine is `EPERM`.
 
-use linux_abi::{Errno, raw};
+use linux_abi::Errno;
 
 use crate::ctx::{Ctx, SysResult};
 use crate::process;
-use crate::shared::Left;
-use crate::sys::file;
 
 /// The facility was left out of the kernel.
 ///
@@ -49,7 +47,7 @@ pub fn no_access(_: &Ctx<'_>) -> SysResult {
 /// # Errors
 /// `EBADF`, `EOPNOTSUPP`.
 pub fn no_ring(ctx: &Ctx<'_>, fd: i32) -> SysResult {
-    ctx.process().files.get(fd)?;
+    ctx.files().get(fd)?;
     Err(Errno::EOPNOTSUPP)
 }
 
@@ -58,7 +56,7 @@ pub fn no_ring(ctx: &Ctx<'_>, fd: i32) -> SysResult {
 /// # Errors
 /// `EBADF`, `EPERM`.
 pub fn no_such_descriptor(ctx: &Ctx<'_>, fd: i32) -> SysResult {
-    ctx.process().files.get(fd)?;
+    ctx.files().get(fd)?;
     Err(Errno::EPERM)
 }
 
@@ -82,38 +80,6 @@ pub fn reboot(_: &Ctx<'_>, magic: u32, magic2: u32) -> SysResult {
     const MAGIC: u32 = 0xfee1_dead;
     const MAGIC2: [u32; 4] = [672_274_793, 85_072_278, 369_367_448, 537_993_216];
     Err(if magic == MAGIC && MAGIC2.contains(&magic2) { Errno::EPERM } else { Errno::EINVAL })
-}
-
-/// `unshare`: what processes share; new namespaces are not to be had.
-///
-/// # Errors
-/// `EINVAL` for unknown flags and for what cannot be parted, `EPERM` for namespaces and for what threads share, `ENOMEM`.
-pub fn unshare(ctx: &Ctx<'_>, flags: u64) -> SysResult {
-    // CLONE_NEWTIME, and the flags of clone(2) that unshare(2) knows.
-    const NEW_NAMESPACES: u64 = 0x80 | 0x7e02_0000;
-    const INSEPARABLE: u64 = (raw::CLONE_VM | raw::CLONE_SIGHAND | raw::CLONE_THREAD) as u64;
-    const SEPARABLE: u64 = (raw::CLONE_FS | raw::CLONE_FILES) as u64;
-    const HARMLESS: u64 = raw::CLONE_SYSVSEM as u64;
-    let process = ctx.process();
-    let is_alone = process.thread_count() == 1;
-    if flags & !(NEW_NAMESPACES | INSEPARABLE | SEPARABLE | HARMLESS) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    if flags & INSEPARABLE != 0 && (!is_alone || process.signals.are_shared()) {
-        return Err(Errno::EINVAL);
-    }
-    if flags & NEW_NAMESPACES != 0 || flags & SEPARABLE != 0 && !is_alone {
-        return Err(Errno::EPERM);
-    }
-    if flags & u64::from(raw::CLONE_FS) != 0
-        && let Left::Unused(fs) = process.fs.own(|fs| Ok::<_, Errno>(fs.duplicate()))?
-    {
-        fs.let_go();
-    }
-    if flags & u64::from(raw::CLONE_FILES) != 0 {
-        file::own_files(process)?;
-    }
-    Ok(0)
 }
 
 /// `ioprio_get`: what every process has that has set nothing.
@@ -145,7 +111,7 @@ pub(crate) fn check_io_priority(ctx: &Ctx<'_>, priority: u32) -> Result<(), Errn
     let (class, level) = (priority >> CLASS_SHIFT, priority & 7);
     match class {
         NONE if level != 0 => Err(Errno::EINVAL),
-        REAL_TIME if ctx.process().own_id(process::OwnId::Euid) != 0 => Err(Errno::EPERM),
+        REAL_TIME if ctx.task().own_id(process::OwnId::Euid) != 0 => Err(Errno::EPERM),
         NONE..=IDLE => Ok(()),
         _ => Err(Errno::EINVAL),
     }
@@ -159,7 +125,7 @@ fn find_whom(ctx: &Ctx<'_>, which: u32, who: u32) -> SysResult {
     let exists = match which {
         PROCESS => who == 0 || process::find_task(who).is_some(),
         GROUP => who == 0 || who == ctx.process().process_group(),
-        USER => who == 0 || who == ctx.process().own_id(process::OwnId::Uid),
+        USER => who == 0 || who == ctx.task().own_id(process::OwnId::Uid),
         _ => return Err(Errno::EINVAL),
     };
     if exists { Ok(0) } else { Err(Errno::ESRCH) }

@@ -15,7 +15,7 @@ use sync::OnceCell;
 
 use crate::capabilities::Capabilities;
 use crate::ctx::{Ctx, SysResult};
-use crate::process::{self, Ids, OwnId, Usage};
+use crate::process::{self, Ids, OwnId, Process, Usage};
 use crate::random;
 use crate::sys::prctl;
 use crate::user_ptr::{UserPtr, UserSlice};
@@ -111,6 +111,16 @@ pub(crate) fn rusage(usage: Usage) -> Rusage {
     }
 }
 
+/// Who may see and set the limits of a process (prlimit(2)): the privileged, and whose real ids all of its ids are.
+///
+/// # Errors
+/// `EPERM`.
+fn require_same_ids(ctx: &Ctx<'_>, target: &Process) -> Result<(), Errno> {
+    let (own, other) = (ctx.cred(), target.cred());
+    let same = [other.ruid, other.euid, other.suid] == [own.ruid; 3] && [other.rgid, other.egid, other.sgid] == [own.rgid; 3];
+    if target.pid() == ctx.process().pid() || own.euid == 0 || same { Ok(()) } else { Err(Errno::EPERM) }
+}
+
 /// `prlimit64`.
 ///
 /// # Errors
@@ -120,9 +130,10 @@ pub fn prlimit64(ctx: &Ctx<'_>, pid: u32, resource: u32, new: UserPtr<Rlimit>, o
         0 => ctx.task().process_ref().clone(),
         _ => process::find_process(pid).ok_or(Errno::ESRCH)?,
     };
+    require_same_ids(ctx, &target)?;
     let current = target.limit(resource).ok_or(Errno::EINVAL)?;
     if let Some(new) = new.non_null() {
-        target.set_limit(resource, new.read()?)?;
+        target.set_limit(resource, new.read()?, &ctx.cred())?;
     }
     old.write_optional(&current).map(|()| 0)
 }
@@ -140,7 +151,7 @@ pub fn getrlimit(ctx: &Ctx<'_>, resource: u32, out: UserPtr<Rlimit>) -> SysResul
 /// # Errors
 /// `EINVAL`, `EPERM`, `EFAULT`.
 pub fn setrlimit(ctx: &Ctx<'_>, resource: u32, new: UserPtr<Rlimit>) -> SysResult {
-    ctx.process().set_limit(resource, new.read()?).map(|()| 0)
+    ctx.process().set_limit(resource, new.read()?, &ctx.cred()).map(|()| 0)
 }
 
 /// `arch_prctl`: FS is the program's, GS is the kernel's.
@@ -228,17 +239,17 @@ pub fn prctl(ctx: &Ctx<'_>, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: 
         }
         // Nothing here can gain privileges by execve; but who asks is told what was set.
         pr::PR_SET_NO_NEW_PRIVS if arg2 == 1 && (arg3, arg4, arg5) == (0, 0, 0) => {
-            ctx.process().no_new_privileges.store(true, Ordering::Relaxed);
+            task.no_new_privileges.store(true, Ordering::Relaxed);
             Ok(0)
         }
         pr::PR_GET_NO_NEW_PRIVS if (arg2, arg3, arg4, arg5) == (0, 0, 0, 0) => {
-            Ok(usize::from(ctx.process().no_new_privileges.load(Ordering::Relaxed)))
+            Ok(usize::from(task.no_new_privileges.load(Ordering::Relaxed)))
         }
         pr::PR_SET_KEEPCAPS if arg2 <= 1 => {
-            ctx.process().keep_capabilities.store(arg2 == 1, Ordering::Relaxed);
+            task.set_keep_capabilities(arg2 == 1);
             Ok(0)
         }
-        pr::PR_GET_KEEPCAPS => Ok(usize::from(ctx.process().keep_capabilities.load(Ordering::Relaxed))),
+        pr::PR_GET_KEEPCAPS => Ok(usize::from(task.cred().keep_capabilities)),
         pr::PR_GET_SECUREBITS => Ok(0),
         pr::PR_GET_SECCOMP => Ok(0),
         pr::PR_SET_VMA if arg2 == 0 => prctl::set_area_name(ctx, arg3, arg4, UserPtr::new(arg5)),
@@ -274,7 +285,7 @@ macro_rules! id_getters {
         /// # Errors
         /// None.
         pub fn $name(ctx: &Ctx<'_>) -> SysResult {
-            Ok(ctx.process().own_id(OwnId::$which) as usize)
+            Ok(ctx.task().own_id(OwnId::$which) as usize)
         })*
     };
 }
@@ -334,7 +345,7 @@ fn valid(id: u32) -> Result<u32, Errno> {
 /// `EINVAL`, `EPERM`.
 pub fn setuid(ctx: &Ctx<'_>, uid: u32) -> SysResult {
     let uid = valid(uid)?;
-    ctx.process().change_ids(|ids| if ids.euid == 0 { set_uids(ids, uid, uid, uid) } else { set_uids(ids, KEEP, uid, KEEP) })?;
+    ctx.task().change_ids(|ids| if ids.euid == 0 { set_uids(ids, uid, uid, uid) } else { set_uids(ids, KEEP, uid, KEEP) })?;
     Ok(0)
 }
 
@@ -344,7 +355,7 @@ pub fn setuid(ctx: &Ctx<'_>, uid: u32) -> SysResult {
 /// `EINVAL`, `EPERM`.
 pub fn setgid(ctx: &Ctx<'_>, gid: u32) -> SysResult {
     let gid = valid(gid)?;
-    ctx.process().change_ids(|ids| if ids.euid == 0 { set_gids(ids, gid, gid, gid) } else { set_gids(ids, KEEP, gid, KEEP) })?;
+    ctx.task().change_ids(|ids| if ids.euid == 0 { set_gids(ids, gid, gid, gid) } else { set_gids(ids, KEEP, gid, KEEP) })?;
     Ok(0)
 }
 
@@ -353,7 +364,7 @@ pub fn setgid(ctx: &Ctx<'_>, gid: u32) -> SysResult {
 /// # Errors
 /// `EPERM`.
 pub fn setreuid(ctx: &Ctx<'_>, real: u32, effective: u32) -> SysResult {
-    ctx.process().change_ids(|ids| {
+    ctx.task().change_ids(|ids| {
         let old_real = ids.ruid;
         set_uids(ids, real, effective, KEEP)?;
         if real != KEEP || effective != KEEP && effective != old_real {
@@ -368,7 +379,7 @@ pub fn setreuid(ctx: &Ctx<'_>, real: u32, effective: u32) -> SysResult {
 /// # Errors
 /// `EPERM`.
 pub fn setregid(ctx: &Ctx<'_>, real: u32, effective: u32) -> SysResult {
-    ctx.process().change_ids(|ids| {
+    ctx.task().change_ids(|ids| {
         let old_real = ids.rgid;
         set_gids(ids, real, effective, KEEP)?;
         if real != KEEP || effective != KEEP && effective != old_real {
@@ -383,7 +394,7 @@ pub fn setregid(ctx: &Ctx<'_>, real: u32, effective: u32) -> SysResult {
 /// # Errors
 /// `EPERM`.
 pub fn setresuid(ctx: &Ctx<'_>, real: u32, effective: u32, saved: u32) -> SysResult {
-    ctx.process().change_ids(|ids| set_uids(ids, real, effective, saved).map(|()| 0))
+    ctx.task().change_ids(|ids| set_uids(ids, real, effective, saved).map(|()| 0))
 }
 
 /// `setresgid`.
@@ -391,7 +402,7 @@ pub fn setresuid(ctx: &Ctx<'_>, real: u32, effective: u32, saved: u32) -> SysRes
 /// # Errors
 /// `EPERM`.
 pub fn setresgid(ctx: &Ctx<'_>, real: u32, effective: u32, saved: u32) -> SysResult {
-    ctx.process().change_ids(|ids| set_gids(ids, real, effective, saved).map(|()| 0))
+    ctx.task().change_ids(|ids| set_gids(ids, real, effective, saved).map(|()| 0))
 }
 
 /// `getresuid`.
@@ -399,7 +410,7 @@ pub fn setresgid(ctx: &Ctx<'_>, real: u32, effective: u32, saved: u32) -> SysRes
 /// # Errors
 /// `EFAULT`.
 pub fn getresuid(ctx: &Ctx<'_>, real: UserPtr<u32>, effective: UserPtr<u32>, saved: UserPtr<u32>) -> SysResult {
-    let ids = ctx.process().ids();
+    let ids = ctx.cred();
     real.write(&ids.ruid)?;
     effective.write(&ids.euid)?;
     saved.write(&ids.suid).map(|()| 0)
@@ -410,7 +421,7 @@ pub fn getresuid(ctx: &Ctx<'_>, real: UserPtr<u32>, effective: UserPtr<u32>, sav
 /// # Errors
 /// `EFAULT`.
 pub fn getresgid(ctx: &Ctx<'_>, real: UserPtr<u32>, effective: UserPtr<u32>, saved: UserPtr<u32>) -> SysResult {
-    let ids = ctx.process().ids();
+    let ids = ctx.cred();
     real.write(&ids.rgid)?;
     effective.write(&ids.egid)?;
     saved.write(&ids.sgid).map(|()| 0)
@@ -421,13 +432,11 @@ pub fn getresgid(ctx: &Ctx<'_>, real: UserPtr<u32>, effective: UserPtr<u32>, sav
 /// # Errors
 /// None.
 pub fn setfsuid(ctx: &Ctx<'_>, uid: u32) -> SysResult {
-    ctx.process().change_ids(|ids| {
-        let old = ids.fsuid;
-        if uid != KEEP && (ids.euid == 0 || [ids.ruid, ids.euid, ids.suid, ids.fsuid].contains(&uid)) {
-            ids.fsuid = uid;
-        }
-        Ok(old as usize)
-    })
+    let cred = ctx.cred();
+    if uid != KEEP && (cred.euid == 0 || [cred.ruid, cred.euid, cred.suid, cred.fsuid].contains(&uid)) {
+        ctx.task().set_fsuid(uid);
+    }
+    Ok(cred.fsuid as usize)
 }
 
 /// `setfsgid`.
@@ -435,7 +444,7 @@ pub fn setfsuid(ctx: &Ctx<'_>, uid: u32) -> SysResult {
 /// # Errors
 /// None.
 pub fn setfsgid(ctx: &Ctx<'_>, gid: u32) -> SysResult {
-    ctx.process().change_ids(|ids| {
+    ctx.task().change_ids(|ids| {
         let old = ids.fsgid;
         if gid != KEEP && (ids.euid == 0 || [ids.rgid, ids.egid, ids.sgid, ids.fsgid].contains(&gid)) {
             ids.fsgid = gid;
@@ -449,7 +458,7 @@ pub fn setfsgid(ctx: &Ctx<'_>, gid: u32) -> SysResult {
 /// # Errors
 /// `EINVAL` when they do not fit, `EFAULT`.
 pub fn getgroups(ctx: &Ctx<'_>, size: i32, list: UserPtr<u32>) -> SysResult {
-    let groups = ctx.process().ids().groups;
+    let groups = ctx.cred().groups.clone();
     if size < 0 || size != 0 && (size as usize) < groups.len() {
         return Err(Errno::EINVAL);
     }
@@ -469,7 +478,7 @@ pub fn setgroups(ctx: &Ctx<'_>, size: usize, list: UserPtr<u32>) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let groups: Vec<u32> = list.read_vec(size)?;
-    ctx.process().change_ids(|ids| {
+    ctx.task().change_ids(|ids| {
         if ids.euid != 0 {
             return Err(Errno::EPERM);
         }
@@ -493,8 +502,8 @@ pub fn capget(ctx: &Ctx<'_>, header: UserPtr<CapHeader>, data: UserPtr<CapData>)
         other => other?,
     };
     let sets = match pid {
-        0 => ctx.process().capabilities(),
-        pid => process::find_task(pid as u32).ok_or(Errno::ESRCH)?.process().capabilities(),
+        0 => ctx.cred().capabilities,
+        pid => process::find_task(pid as u32).ok_or(Errno::ESRCH)?.cred().capabilities,
     };
     for word in 0..if data.is_null() { 0 } else { words } {
         let bits = |set: u64| (set >> (32 * word)) as u32;
@@ -507,7 +516,7 @@ pub fn capget(ctx: &Ctx<'_>, header: UserPtr<CapHeader>, data: UserPtr<CapData>)
 /// `capset`: kept and told, see [`crate::capabilities`].
 ///
 /// # Errors
-/// `EINVAL`, `EPERM` (also for another process), `EFAULT`.
+/// `EINVAL`, `EPERM` (also for another thread), `EFAULT`.
 pub fn capset(ctx: &Ctx<'_>, header: UserPtr<CapHeader>, data: UserPtr<CapData>) -> SysResult {
     let (words, pid) = cap_words(header)?;
     if pid != 0 && pid as u32 != ctx.task().tid() {
@@ -520,7 +529,7 @@ pub fn capset(ctx: &Ctx<'_>, header: UserPtr<CapHeader>, data: UserPtr<CapData>)
         new.permitted |= place(part.permitted);
         new.inheritable |= place(part.inheritable);
     }
-    ctx.process().set_capabilities(new).map(|()| 0)
+    ctx.task().set_capabilities(new).map(|()| 0)
 }
 
 /// Words per set in the version of the header, and whose sets; an unknown version is answered with the one we like best.

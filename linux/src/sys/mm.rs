@@ -109,7 +109,7 @@ fn file_backing(ctx: &Ctx<'_>, file: &Arc<OpenFile>, shared: bool, prot: Prot, o
         (true, true) => Sharing::Shared,
         (true, false) => Sharing::SharedReadOnly,
     };
-    let name = Name::from(file.path(&ctx.process().fs.root.read()));
+    let name = Name::from(file.path(&ctx.fs().root.read()));
     Ok((Backing::File { object, offset, sharing }, name))
 }
 
@@ -133,7 +133,7 @@ pub fn mmap(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32, flags: u32, 
         name: None,
     };
     if flags & raw::MAP_ANONYMOUS == 0 {
-        let file = ctx.process().files.get(fd)?;
+        let file = ctx.files().get(fd)?;
         file.require(Access::empty())?;
         let (backing, name) = file_backing(ctx, &file, shared, prot, offset)?;
         request.backing = backing;
@@ -262,7 +262,7 @@ pub fn msync(ctx: &Ctx<'_>, address: u64, len: u64, flags: u32) -> SysResult {
 /// Whether the caller may lock memory so that `bytes` are locked then: root may always.
 fn check_lock_limit(ctx: &Ctx<'_>, bytes: u64) -> Result<(), Errno> {
     let limit = ctx.process().limit(raw::RLIMIT_MEMLOCK).map_or(u64::MAX, |limit| limit.cur);
-    if ctx.process().ids().euid == 0 || bytes <= limit {
+    if ctx.cred().euid == 0 || bytes <= limit {
         return Ok(());
     }
     Err(if limit == 0 { Errno::EPERM } else { Errno::ENOMEM })
@@ -270,7 +270,7 @@ fn check_lock_limit(ctx: &Ctx<'_>, bytes: u64) -> Result<(), Errno> {
 
 fn lock(ctx: &Ctx<'_>, address: u64, len: u64, how: Lock) -> SysResult {
     let space = ctx.process().space();
-    if how != Lock::Unlock && ctx.process().ids().euid != 0 {
+    if how != Lock::Unlock && ctx.cred().euid != 0 {
         let first = address & !(PAGE - 1);
         let end = address.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE)).ok_or(Errno::EINVAL)?;
         check_lock_limit(ctx, space.locked_bytes_with(VirtAddr(first), VirtAddr(end)))?;

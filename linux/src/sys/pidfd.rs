@@ -63,11 +63,11 @@ impl File for PidFd {
 pub(crate) fn install(ctx: &Ctx<'_>, process: Arc<Process>, nonblocking: bool) -> Result<i32, Errno> {
     let flags = if nonblocking { OpenFlags::RDWR | OpenFlags::NONBLOCK } else { OpenFlags::RDWR };
     let file = open_anonymous(Arc::new(PidFd { process }), "anon_inode:[pidfd]", new_ino(), flags);
-    ctx.process().files.insert(limit(ctx), file, CloseOnExec::Yes)
+    ctx.files().insert(limit(ctx), file, CloseOnExec::Yes)
 }
 
 fn with<R>(ctx: &Ctx<'_>, fd: i32, f: impl FnOnce(&OpenFile, &PidFd) -> Result<R, Errno>) -> Result<R, Errno> {
-    let file = ctx.process().files.get(fd)?;
+    let file = ctx.files().get(fd)?;
     f(&file, file.downcast::<PidFd>().ok_or(Errno::EBADF)?)
 }
 
@@ -100,7 +100,7 @@ pub fn pidfd_open(ctx: &Ctx<'_>, pid: i32, flags: u32) -> SysResult {
 
 /// The process that `fd` stands for, which may also be a process's directory in /proc.
 fn target(ctx: &Ctx<'_>, fd: i32) -> Result<Arc<Process>, Errno> {
-    let file = ctx.process().files.get(fd)?;
+    let file = ctx.files().get(fd)?;
     let process = match file.downcast::<PidFd>() {
         Some(pidfd) => &pidfd.process,
         None => procfs::process_of(&file).ok_or(Errno::EBADF)?,
@@ -122,11 +122,11 @@ pub fn pidfd_send_signal(ctx: &Ctx<'_>, fd: i32, number: u32, info: UserPtr<SigI
         None => None,
     };
     let make = |sent: Signal| match claimed {
-        None => Ok(SigInfo::from_process(sent, code::SI_USER, ctx.process().pid(), ctx.process().ids().ruid)),
+        None => Ok(SigInfo::from_process(sent, code::SI_USER, ctx.process().pid(), ctx.cred().ruid)),
         Some(info) if info.signo != sent.number() as i32 => Err(Errno::EINVAL),
         Some(info) => signal::claim(ctx, target.pid(), sent, info),
     };
-    signal::require_permission(ctx, &target, number)?;
+    signal::require_permission(ctx, &target, &target.cred(), number)?;
     match number {
         0 => Ok(0),
         _ => {
@@ -145,10 +145,11 @@ pub fn pidfd_getfd(ctx: &Ctx<'_>, fd: i32, wanted: i32, flags: u32) -> SysResult
         return Err(Errno::EINVAL);
     }
     let target = with(ctx, fd, |_, pidfd| pidfd.process().filter(|p| !p.family.has_ended()).ok_or(Errno::ESRCH))?;
-    let (own, other) = (ctx.process().ids(), target.ids());
+    let (own, other) = (ctx.cred(), target.cred());
     if own.euid != 0 && own.euid != other.ruid {
         return Err(Errno::EPERM);
     }
-    let file = target.files.get_of_other(wanted)?;
-    ctx.process().files.insert(limit(ctx), file, CloseOnExec::Yes).map(|fd| fd as usize)
+    let files = target.task(target.pid()).and_then(|task| task.files.get()).ok_or(Errno::ESRCH)?;
+    let file = files.get_of_other(wanted)?;
+    ctx.files().insert(limit(ctx), file, CloseOnExec::Yes).map(|fd| fd as usize)
 }

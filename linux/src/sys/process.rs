@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use kernel::thread::{self, ProgramThread, spawn_program};
+use kernel::thread::{self, Begin, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::process::Rusage;
 use linux_abi::raw::{RLIMIT_AS, RLIMIT_STACK};
@@ -15,15 +15,13 @@ use linux_abi::signal::{SigInfo, Signal};
 use vfs::Location;
 use vfs::ops::Context;
 
-use crate::fdtable::FdTable;
-use crate::shared::Left;
 use crate::ctx::{Ctx, SysResult};
 use crate::entry::Personality;
 use crate::exec::{self, Loaded, Request, SetId};
 use crate::exit;
 use crate::family::{self, WaitOptions, Which};
 use crate::jobs;
-use crate::process::{self, ExitStatus, Task};
+use crate::process::{self, ExitStatus, Ids, OwnId, Task};
 use crate::signal::TaskSignals;
 use crate::sys::{file, info, pidfd};
 use crate::user_ptr::UserPtr;
@@ -211,8 +209,8 @@ fn execute_at(
         return Err(Errno::EINVAL);
     }
     let start = match directory {
-        AT_FDCWD => ctx.process().fs.cwd.read().clone(),
-        fd => ctx.process().files.get(fd)?.location().clone(),
+        AT_FDCWD => ctx.fs().cwd.read().clone(),
+        fd => ctx.files().get(fd)?.location().clone(),
     };
     if !path.is_empty() {
         return replace_program(ctx, &start, path, None, argv, envp);
@@ -233,8 +231,8 @@ fn replace_program(
     argv: UserPtr<u64>,
     envp: UserPtr<u64>,
 ) -> Result<(), Errno> {
-    let process = ctx.process();
-    process.check_place()?;
+    let (process, cred) = (ctx.process(), ctx.cred());
+    ctx.task().check_place()?;
     let limit = |resource| process.limit(resource).map_or(u64::MAX, |limit| limit.cur);
     let mut argv = read_strings(argv)?;
     if argv.is_empty() {
@@ -246,17 +244,15 @@ fn replace_program(
         file,
         argv,
         envp: read_strings(envp)?,
-        ids: process.ids(),
-        set_id: if process.no_new_privileges.load(Ordering::Relaxed) { SetId::Ignored } else { SetId::Lends },
+        ids: Ids::clone(&cred),
+        set_id: set_id_for(ctx),
         stack_limit: limit(RLIMIT_STACK),
         size_limit: limit(RLIMIT_AS),
         data_limit: process.data_limit(),
     };
-    let credentials = process.credentials();
-    let loaded = process
-        .fs
-        .with_viewer(&credentials, |viewer, _| exec::load(&Context { viewer, umask: 0 }, start, request))
-        .map_err(|e| e.errno())?;
+    let view = ctx.view();
+    let loaded = exec::load(&Context { viewer: view.viewer(), umask: 0 }, start, request).map_err(|e| e.errno())?;
+    drop(view);
     process.begin_exec(ctx.task())?;
     // No way back from here.
     exit::leave_memory(ctx.task());
@@ -268,14 +264,22 @@ fn replace_program(
     Ok(())
 }
 
+/// What set-id bits do for a program that the caller executes. Other processes that could change the directories under its feet (`CLONE_FS`) take their
+/// effect away, as `PR_SET_NO_NEW_PRIVS` does.
+fn set_id_for(ctx: &Ctx<'_>) -> SetId {
+    let task = ctx.task();
+    let own = task.fs.address();
+    let holders = ctx.process().tasks().iter().filter(|task| task.fs.address() == own).count();
+    let is_watched = ctx.fs().holders() > holders && task.own_id(OwnId::Euid) != 0;
+    if is_watched || task.no_new_privileges.load(Ordering::Relaxed) { SetId::Ignored } else { SetId::Lends }
+}
+
 /// The new program takes over the process, under the process's own number.
 fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     let process = ctx.task().process_ref();
     process.signals.own();
-    if let Left::Unused(files) = process.files.own(FdTable::duplicate)? {
-        file::closed_all(process.pid(), files.close_all());
-    }
-    file::closed_all(process.pid(), process.files.close_on_exec());
+    file::own_files(ctx)?;
+    file::closed_all(process.pid(), ctx.files(), ctx.files().close_on_exec());
     process.signals.reset_handlers();
     process.timers.delete_all();
     process.membarrier.store(0, Ordering::Relaxed);
@@ -283,11 +287,13 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     *process.executable.write() = loaded.executable;
     let name: Arc<str> = Arc::from(&*String::from_utf8_lossy(&loaded.name[..loaded.name.len().min(15)]));
     let signals = TaskSignals::new(ctx.task().signals.mask());
-    let task = Task::new(process.pid(), process.clone(), name.clone(), signals);
+    let cred = process.finish_exec(ctx.task(), loaded.ids, loaded.rights);
+    let task = Task::new(process.pid(), process.clone(), name.clone(), signals, ctx.task().hand_on(cred));
     task.keep_sched(ctx.task());
     let program = ProgramThread {
         name,
         frame: &loaded.frame,
+        begin: Begin::Program,
         fs_base: 0,
         space: loaded.space,
         policy: task.sched().policy(),
@@ -296,7 +302,6 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
     };
     process.family.pass_children(ctx.task().tid(), process.pid());
     process.remove_task(ctx.task());
-    process.finish_exec(loaded.ids, loaded.rights);
     // The new thread starts with its maker's control words, and a new program with the initial ones.
     arch_x86_64::fpu::reset_for_exec();
     process.add_task(&task, || spawn_program(program))

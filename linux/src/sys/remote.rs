@@ -11,10 +11,11 @@ use addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::{Access, AddressSpace, Advice};
 use linux_abi::Errno;
 use linux_abi::fs::{IOV_MAX, Iovec};
+use vfs::OpenFile;
 use vfs::io::{Sink, Source};
 
 use crate::ctx::{Ctx, SysResult};
-use crate::process::{Process, find_process, find_task};
+use crate::process::{Cred, Task, find_process, find_task};
 use crate::sys::pidfd;
 use crate::user_ptr::{UserIovecs, UserPtr};
 
@@ -27,12 +28,12 @@ fn target(ctx: &Ctx<'_>, pid: i32) -> Result<Arc<AddressSpace>, Errno> {
         return Ok(ctx.process().space());
     }
     let process = find_process(pid).or_else(|| find_task(pid).map(|task| task.process_ref().clone())).ok_or(Errno::ESRCH)?;
-    if may_look(ctx.process(), &process) { Ok(process.space()) } else { Err(Errno::EPERM) }
+    if may_look(ctx, &process.cred()) { Ok(process.space()) } else { Err(Errno::EPERM) }
 }
 
 /// ptrace(2), "Ptrace access mode checking", without the parts about capabilities in namespaces.
-fn may_look(caller: &Process, other: &Process) -> bool {
-    let (caller, target) = (caller.ids(), other.ids());
+fn may_look(ctx: &Ctx<'_>, target: &Cred) -> bool {
+    let caller = ctx.cred();
     let same_user = [target.ruid, target.euid, target.suid].iter().all(|uid| *uid == caller.ruid);
     let same_group = [target.rgid, target.egid, target.sgid].iter().all(|gid| *gid == caller.rgid);
     caller.euid == 0 || same_user && same_group
@@ -136,7 +137,7 @@ pub fn process_madvise(ctx: &Ctx<'_>, fd: i32, vectors: UserPtr<Iovec>, count: u
     if !own && !matches!(advice, Advice::PageOut | Advice::WillNeed | Advice::Collapse) {
         return Err(Errno::EINVAL);
     }
-    if !own && !may_look(ctx.process(), &process) {
+    if !own && !may_look(ctx, &process.cred()) {
         return Err(Errno::EPERM);
     }
     let space = process.space();
@@ -163,32 +164,38 @@ mod compared {
 }
 
 /// The file that the set of `epoll` which `slot` names watches as the descriptor which it names (`struct kcmp_epoll_slot`).
-fn watched(process: &Process, slot: UserPtr<[u32; 3]>) -> Result<usize, Errno> {
+fn watched(task: &Task, slot: UserPtr<[u32; 3]>) -> Result<usize, Errno> {
     let [set, target, nth] = slot.read()?;
-    let file = process.files.get_of_other(set as i32)?;
+    let file = open_file(task, set as i32)?;
     file.epoll().ok_or(Errno::EINVAL)?.file_watched_as(target as i32, nth as usize).ok_or(Errno::ENOENT)
 }
 
-/// `kcmp`: whether two processes have the same thing: 0 for the same, 1 or 2 for the order of different ones.
+/// The open file `fd` of a thread.
+fn open_file(task: &Task, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+    task.files.get().ok_or(Errno::EBADF)?.get_of_other(fd)
+}
+
+/// `kcmp`: whether two threads have the same thing: 0 for the same, 1 or 2 for the order of different ones.
 ///
 /// # Errors
 /// `EBADF`, `EFAULT`, `EINVAL`, `ENOENT`, `EPERM`, `ESRCH`.
 pub fn kcmp(ctx: &Ctx<'_>, first: u32, second: u32, kind: u32, first_fd: u64, second_fd: u64) -> SysResult {
-    let process = |tid| find_task(tid).map(|task| task.process_ref().clone()).ok_or(Errno::ESRCH);
-    let (one, other) = (process(first)?, process(second)?);
-    if !may_look(ctx.process(), &one) || !may_look(ctx.process(), &other) {
+    let task = |tid| find_task(tid).ok_or(Errno::ESRCH);
+    let (one, other) = (task(first)?, task(second)?);
+    if !may_look(ctx, &one.cred()) || !may_look(ctx, &other.cred()) {
         return Err(Errno::EPERM);
     }
-    let file = |process: &Process, fd: u64| process.files.get_of_other(fd as i32).map(|file| file.id());
-    let both = |address: fn(&Process) -> usize| (address(&one), address(&other));
+    let file = |task: &Task, fd: u64| open_file(task, fd as i32).map(|file| file.id());
+    let both = |address: fn(&Task) -> usize| (address(&one), address(&other));
     let (one, other) = match kind {
         compared::FILE => (file(&one, first_fd)?, file(&other, second_fd)?),
-        compared::VM => both(|process| Arc::as_ptr(&process.space()).addr()),
-        compared::FILES => both(|process| process.files.address()),
-        compared::FS => both(|process| process.fs.address()),
-        compared::SIGHAND => both(|process| process.signals.address()),
+        compared::VM => both(|task| Arc::as_ptr(&task.process().space()).addr()),
+        compared::FILES => both(|task| task.files.address()),
+        compared::FS => both(|task| task.fs.address()),
+        compared::SIGHAND => both(|task| task.process().signals.address()),
         // Nobody has any.
-        compared::IO | compared::SYSVSEM => (0, 0),
+        compared::IO => (0, 0),
+        compared::SYSVSEM => both(|task| task.undo.get().filter(|list| list.is_used()).map_or(0, |list| Arc::as_ptr(&list).addr())),
         compared::EPOLL_TFD => (file(&one, first_fd)?, watched(&other, UserPtr::new(second_fd))?),
         _ => return Err(Errno::EINVAL),
     };

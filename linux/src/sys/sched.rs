@@ -115,12 +115,12 @@ fn with_task<R>(ctx: &Ctx<'_>, tid: i32, f: impl FnOnce(&Task) -> Result<R, Errn
 
 /// Whether the caller has `CAP_SYS_NICE`.
 fn is_privileged(ctx: &Ctx<'_>) -> bool {
-    ctx.process().ids().euid == 0
+    ctx.cred().euid == 0
 }
 
 /// Whether the caller's user is the target's.
-fn same_owner(ctx: &Ctx<'_>, target: &Process) -> bool {
-    let (own, other) = (ctx.process().ids().euid, target.ids());
+fn same_owner(ctx: &Ctx<'_>, target: &Task) -> bool {
+    let (own, other) = (ctx.cred().euid, target.cred());
     own == other.euid || own == other.ruid
 }
 
@@ -130,16 +130,17 @@ fn limit_allows_nice(target: &Process, nice: i32) -> bool {
 }
 
 /// Checks a change from `old` to `new` as sched_setscheduler(2) says.
-fn check_change(ctx: &Ctx<'_>, target: &Process, old: Attributes, new: Attributes) -> Result<(), Errno> {
+fn check_change(ctx: &Ctx<'_>, task: &Task, old: Attributes, new: Attributes) -> Result<(), Errno> {
     if is_privileged(ctx) {
         return Ok(());
     }
+    let target = task.process();
     let nicer = |nice: i8| limit_allows_nice(target, i32::from(nice));
     let real_time = || {
         let limit = target.limit(raw::RLIMIT_RTPRIO).map_or(0, |limit| limit.cur);
         (new.policy == old.policy || limit != 0) && (new.priority <= old.priority || u64::from(new.priority) <= limit)
     };
-    let allowed = same_owner(ctx, target)
+    let allowed = same_owner(ctx, task)
         && (new.reset_on_fork || !old.reset_on_fork)
         && if new.is_real_time() { real_time() } else { new.nice >= old.nice || nicer(new.nice) }
         && (old.policy != SCHED_IDLE || new.policy == SCHED_IDLE || nicer(old.nice));
@@ -150,7 +151,7 @@ fn check_change(ctx: &Ctx<'_>, target: &Process, old: Attributes, new: Attribute
 fn change(ctx: &Ctx<'_>, task: &Task, new: impl FnOnce(Attributes) -> Result<Attributes, Errno>) -> Result<(), Errno> {
     task.change_sched(|old| {
         let new = new(old)?;
-        check_change(ctx, task.process(), old, new)?;
+        check_change(ctx, task, old, new)?;
         Ok(new)
     })
 }
@@ -383,7 +384,7 @@ pub fn sched_setaffinity(ctx: &Ctx<'_>, tid: i32, size: usize, mask: UserPtr<u8>
     user_ptr::copy_in(mask.address(), &mut bytes[..size.min(MASK_BYTES)])?;
     let wanted = u64::from_le_bytes(bytes) & online_cpus();
     let thread = with_task(ctx, tid, |t| {
-        if !is_privileged(ctx) && !same_owner(ctx, t.process()) {
+        if !is_privileged(ctx) && !same_owner(ctx, t) {
             return Err(Errno::EPERM);
         }
         if wanted == 0 {
@@ -417,8 +418,8 @@ fn meant(ctx: &Ctx<'_>, which: u32, who: u32) -> Result<Vec<Arc<Task>>, Errno> {
             all(&|p| p.process_group() == group)
         }
         PRIO_USER => {
-            let user = if who == 0 { ctx.process().ids().ruid } else { who };
-            all(&|p| p.ids().ruid == user)
+            let user = if who == 0 { ctx.cred().ruid } else { who };
+            process::all_processes().iter().flat_map(|p| p.tasks()).filter(|task| task.cred().ruid == user).collect()
         }
         _ => return Err(Errno::EINVAL),
     };
@@ -445,7 +446,7 @@ pub fn setpriority(ctx: &Ctx<'_>, which: u32, who: u32, nice: i32) -> SysResult 
     for task in meant(ctx, which, who)? {
         let changed = task.change_sched(|old| {
             let privileged = is_privileged(ctx);
-            if !privileged && !same_owner(ctx, task.process()) {
+            if !privileged && !same_owner(ctx, &task) {
                 return Err(Errno::EPERM);
             }
             if nice < old.nice && !privileged && !limit_allows_nice(task.process(), i32::from(nice)) {

@@ -11,7 +11,7 @@ use linux_abi::time::Timespec;
 
 use crate::ctx::{Ctx, SysResult};
 use crate::jobs;
-use crate::process::{self, OwnId, Process, Task};
+use crate::process::{self, Cred, OwnId, Process, Task};
 use crate::signal::{deliver, frame};
 use crate::table;
 use crate::user_ptr::UserPtr;
@@ -209,20 +209,20 @@ fn checked_altstack(stack: SigStack) -> Result<SigStack, Errno> {
 }
 
 fn sender_info(ctx: &Ctx<'_>, signal: Signal, code: i32) -> SigInfo {
-    SigInfo::from_process(signal, code, ctx.process().pid(), ctx.process().own_id(OwnId::Uid))
+    SigInfo::from_process(signal, code, ctx.process().pid(), ctx.task().own_id(OwnId::Uid))
 }
 
-/// Whether the caller may send signal `number` to `target` (kill(2)): the privileged to all, others to their own processes, and
-/// SIGCONT to those of their session.
+/// Whether the caller may send signal `number` to `target`, which acts on behalf of `other` (kill(2)): the privileged to all, others to their own
+/// processes, and SIGCONT to those of their session.
 ///
 /// # Errors
 /// `EPERM`.
-pub(crate) fn require_permission(ctx: &Ctx<'_>, target: &Process, number: u32) -> Result<(), Errno> {
+pub(crate) fn require_permission(ctx: &Ctx<'_>, target: &Process, other: &Cred, number: u32) -> Result<(), Errno> {
     let caller = ctx.process();
     if caller.pid() == target.pid() {
         return Ok(());
     }
-    let (own, other) = (caller.ids(), target.ids());
+    let own = ctx.cred();
     let same = [own.euid, own.ruid].iter().any(|uid| [other.ruid, other.suid].contains(uid));
     let continues = number == Signal::SIGCONT.number() && caller.session() == target.session();
     if own.euid == 0 || same || continues { Ok(()) } else { Err(Errno::EPERM) }
@@ -230,7 +230,7 @@ pub(crate) fn require_permission(ctx: &Ctx<'_>, target: &Process, number: u32) -
 
 /// Sends `number` to `process`; 0 only asks whether that would be possible.
 fn send_to_process(ctx: &Ctx<'_>, process: &Process, number: u32) -> Result<(), Errno> {
-    require_permission(ctx, process, number)?;
+    require_permission(ctx, process, &process.cred(), number)?;
     match Signal::new(number) {
         Some(signal) => process.send_signal(signal, sender_info(ctx, signal, code::SI_USER)),
         None => Ok(()),
@@ -278,7 +278,7 @@ fn send_to_all(ctx: &Ctx<'_>, targets: impl Iterator<Item = Arc<Process>>, numbe
 }
 
 fn send_to_thread(ctx: &Ctx<'_>, task: &Task, number: u32) -> SysResult {
-    require_permission(ctx, task.process(), number)?;
+    require_permission(ctx, task.process(), &task.cred(), number)?;
     if number != 0 {
         let signal = signal(number)?;
         task.send_signal(signal, sender_info(ctx, signal, code::SI_TKILL))?;
@@ -340,10 +340,10 @@ pub fn rt_sigqueueinfo(ctx: &Ctx<'_>, pid: u32, number: u32, info: UserPtr<SigIn
     claim(ctx, pid, Signal::SIGHUP, info)?;
     let target = process::find_process(pid).ok_or(Errno::ESRCH)?;
     if number == 0 {
-        return require_permission(ctx, &target, number).map(|()| 0);
+        return require_permission(ctx, &target, &target.cred(), number).map(|()| 0);
     }
     let signal = signal(number)?;
-    require_permission(ctx, &target, number)?;
+    require_permission(ctx, &target, &target.cred(), number)?;
     target.send_signal(signal, claim(ctx, pid, signal, info)?).map(|()| 0)
 }
 
@@ -359,7 +359,7 @@ pub fn rt_tgsigqueueinfo(ctx: &Ctx<'_>, tgid: i32, tid: i32, number: u32, info: 
     let info = info.read()?;
     claim(ctx, tgid, Signal::SIGHUP, info)?;
     let task = find_in(tgid, tid).ok_or(Errno::ESRCH)?;
-    require_permission(ctx, task.process(), number)?;
+    require_permission(ctx, task.process(), &task.cred(), number)?;
     if number == 0 {
         return Ok(0);
     }

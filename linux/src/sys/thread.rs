@@ -1,18 +1,17 @@
-//! Threads: clone, exit, thread numbers.
+//! Threads: clone, unshare, exit, thread numbers.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::mem::size_of;
 
 use addr::VirtAddr;
-use arch_x86_64::TrapFrame;
 use kernel::mm::AddressSpace;
-use kernel::thread::{self, ProgramThread, spawn_program};
+use kernel::thread::{self, Begin, ProgramThread, spawn_program};
 use linux_abi::Errno;
 use linux_abi::raw::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_DETACHED, CLONE_FILES, CLONE_FS, CLONE_IO, CLONE_PARENT,
-    CLONE_PARENT_SETTID, CLONE_PIDFD,
-    CLONE_SETTLS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM,
+    CLONE_PARENT_SETTID, CLONE_PIDFD, CLONE_PTRACE, CLONE_SETTLS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_UNTRACED, CLONE_VFORK,
+    CLONE_VM,
 };
 use linux_abi::signal::Signal;
 use linux_abi::sched::{CLONE_ARGS_SIZE_VER0, CloneArgs};
@@ -24,23 +23,14 @@ use crate::entry::Personality;
 use crate::exec;
 use crate::exit;
 use crate::family;
-use crate::fdtable::FdTable;
-use crate::process::{self, FsState, Places, Process, Task};
-use crate::shared::Shared;
+use crate::process::{self, Belongings, Place, Process, Task};
 use crate::signal::{ProcessSignals, TaskSignals};
-use crate::sys::pidfd;
+use crate::sys::ipc::{self, UndoList};
+use crate::sys::{file, pidfd};
 use crate::user_ptr::UserPtr;
 
-/// What every thread shares with the one that made it.
-const THREAD_FLAGS: u64 = (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD) as u64;
-/// What may come on top. `CLONE_SYSVSEM`, `CLONE_DETACHED` and `CLONE_IO` have nothing to act on.
-const OPTIONAL_FLAGS: u64 = (CLONE_SYSVSEM
-    | CLONE_SETTLS
-    | CLONE_PARENT_SETTID
-    | CLONE_CHILD_SETTID
-    | CLONE_CHILD_CLEARTID
-    | CLONE_DETACHED
-    | CLONE_IO) as u64;
+/// What has no namespaces but the first of each kind refuses: `CLONE_NEWTIME`, and the other `CLONE_NEW*`.
+const NEW_NAMESPACES: u64 = 0x80 | 0x7e02_0000;
 /// Linux's limit on the size argument of versioned structures.
 const PAGE: usize = addr::PAGE_SIZE;
 const SIGCHLD: u64 = Signal::SIGCHLD.number() as u64;
@@ -55,21 +45,12 @@ fn first_fs_base(args: &CloneArgs) -> Result<u64, Errno> {
     if VirtAddr(fs_base).is_user() { Ok(fs_base) } else { Err(Errno::EPERM) }
 }
 
-/// The registers that it goes on with: the caller's, but for what the call returns and perhaps the stack.
-fn first_frame(ctx: &Ctx<'_>, args: &CloneArgs) -> TrapFrame {
-    let mut frame = ctx.frame().clone();
-    frame.rax = 0;
-    if args.stack != 0 {
-        frame.rsp = args.stack.wrapping_add(args.stack_size);
-    }
-    frame
-}
-
 /// What the kernel needs to start `task`.
-fn first_program<'a>(task: &Arc<Task>, frame: &'a TrapFrame, fs_base: u64, space: Arc<AddressSpace>) -> ProgramThread<'a> {
+fn first_program<'a>(ctx: &'a Ctx<'_>, args: &CloneArgs, task: &Arc<Task>, fs_base: u64, space: Arc<AddressSpace>) -> ProgramThread<'a> {
     ProgramThread {
         name: task.shared_name(),
-        frame,
+        frame: ctx.frame(),
+        begin: Begin::Return { rsp: (args.stack != 0).then(|| args.stack.wrapping_add(args.stack_size)) },
         fs_base,
         space,
         policy: task.sched().policy(),
@@ -78,14 +59,14 @@ fn first_program<'a>(task: &Arc<Task>, frame: &'a TrapFrame, fs_base: u64, space
     }
 }
 
-/// Starts a thread that shares everything with the caller.
-fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
+/// Starts a thread of the caller's process.
+fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs, place: Place) -> SysResult {
     thread::reap();
     let parent = ctx.task();
     let process = parent.process_ref();
-    let tid = process::new_tid();
+    let tid = number_for(ctx, args)?;
     let signals = TaskSignals::new(parent.signals.mask());
-    let task = Task::new(tid, process.clone(), parent.shared_name(), signals);
+    let task = Task::new(tid, process.clone(), parent.shared_name(), signals, ctx.belongings_of_new(args.flags, Some(place))?);
     task.inherit_sched(parent);
     if has(args.flags, CLONE_CHILD_CLEARTID) {
         task.set_clear_child_tid(args.child_tid);
@@ -97,20 +78,21 @@ fn clone_thread(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
         UserPtr::new(args.child_tid).write(&tid)?;
     }
     let fs_base = first_fs_base(args)?;
-    let mut frame = first_frame(ctx, args);
-    frame.set_syscall_clobbers();
     let space = thread::with_current(|thread| thread.space().cloned()).unwrap_or_else(|| process.space());
-    let program = first_program(&task, &frame, fs_base, space);
-    process.keep_place(place);
-    process.add_task(&task, || spawn_program(program).map_err(|_| Errno::EAGAIN)).inspect_err(|_| process.give_back_place())?;
+    let program = first_program(ctx, args, &task, fs_base, space);
+    process.add_task(&task, || spawn_program(program).map_err(|_| Errno::EAGAIN))?;
+    if has(args.flags, CLONE_VFORK) {
+        process.wait_for_thread(parent, tid);
+    }
     Ok(tid as usize)
 }
 
-/// What a new process may ask for.
-const PROCESS_FLAGS: u64 = (CLONE_VM
+/// What may be asked for. `CLONE_DETACHED` and `CLONE_IO` have nothing to act on, nor those about tracers, since nobody traces.
+const KNOWN_FLAGS: u64 = (CLONE_VM
     | CLONE_FS
     | CLONE_FILES
     | CLONE_SIGHAND
+    | CLONE_THREAD
     | CLONE_VFORK
     | CLONE_SYSVSEM
     | CLONE_SETTLS
@@ -120,6 +102,8 @@ const PROCESS_FLAGS: u64 = (CLONE_VM
     | CLONE_DETACHED
     | CLONE_PARENT
     | CLONE_PIDFD
+    | CLONE_PTRACE
+    | CLONE_UNTRACED
     | CLONE_IO) as u64
     | CLONE_CLEAR_SIGHAND;
 /// As Linux's nesting of number spaces, of which there is one here.
@@ -136,8 +120,8 @@ fn parent_of_new(caller: &Arc<Process>, flags: u64) -> Result<Arc<Process>, Errn
     caller.parent().ok_or(Errno::EINVAL)
 }
 
-/// The number of a new process: the one that is asked for (clone3 alone, and privileged), or any.
-fn number_for(caller: &Process, args: &CloneArgs) -> Result<u32, Errno> {
+/// The number of a new thread: the one that is asked for (clone3 alone, and privileged), or any.
+fn number_for(ctx: &Ctx<'_>, args: &CloneArgs) -> Result<u32, Errno> {
     if args.set_tid_size == 0 {
         return Ok(process::new_tid());
     }
@@ -145,37 +129,18 @@ fn number_for(caller: &Process, args: &CloneArgs) -> Result<u32, Errno> {
     if args.set_tid_size != 1 || wanted == 0 || wanted >= process::PID_MAX {
         return Err(Errno::EINVAL);
     }
-    if caller.ids().euid != 0 {
+    if ctx.cred().euid != 0 {
         return Err(Errno::EPERM);
     }
     let taken = process::find_process(wanted).is_some() || process::find_task(wanted).is_some();
     if taken { Err(Errno::EEXIST) } else { Ok(wanted) }
 }
 
-/// The descriptors of a process that is to have them in common with another one.
-fn common_files(process: &Process) -> Shared<FdTable> {
-    process.files.set_common();
-    process.files.share()
-}
-
-/// The directories and descriptors of a new process: copies, or in common with its maker.
-fn first_files(maker: &Process, flags: u64) -> Result<(Shared<FsState>, Shared<FdTable>), Errno> {
-    let fs = if has(flags, CLONE_FS) { maker.fs.share() } else { Shared::new(maker.fs.duplicate()) };
-    let files = if has(flags, CLONE_FILES) { common_files(maker) } else { Shared::new(maker.files.duplicate()?) };
-    if has(flags, CLONE_FS) {
-        // Neither may look at its directories uncounted any more, see `Process::view`.
-        maker.files.set_common();
-        files.set_common();
-    }
-    Ok((fs, files))
-}
-
 /// A new process without threads.
-fn new_process(caller: &Task, args: &CloneArgs, pid: u32, space: Arc<AddressSpace>, place: Places) -> Result<Arc<Process>, Errno> {
+fn new_process(caller: &Task, args: &CloneArgs, pid: u32, space: Arc<AddressSpace>, place: Place) -> Arc<Process> {
     let maker = caller.process();
-    let files = first_files(maker, args.flags)?;
     let signals = if has(args.flags, CLONE_SIGHAND) { ProcessSignals::sharing(&maker.signals) } else { ProcessSignals::copying(&maker.signals) };
-    let child = Process::with_signals(pid, space, files, maker.ids(), signals, place);
+    let child = Process::with_signals(pid, space, caller.cred(), signals, place);
     child.inherit(maker);
     if has(args.flags, CLONE_PARENT) {
         child.family.become_sibling(&maker.family);
@@ -189,12 +154,12 @@ fn new_process(caller: &Task, args: &CloneArgs, pid: u32, space: Arc<AddressSpac
     if args.flags & CLONE_CLEAR_SIGHAND != 0 {
         child.signals.reset_handlers();
     }
-    Ok(child)
+    child
 }
 
 /// The first thread of a new process.
-fn first_task(caller: &Task, child: &Arc<Process>, args: &CloneArgs) -> Arc<Task> {
-    let task = Task::new(child.pid(), child.clone(), caller.shared_name(), TaskSignals::new(caller.signals.mask()));
+fn first_task(caller: &Task, child: &Arc<Process>, args: &CloneArgs, own: Belongings) -> Arc<Task> {
+    let task = Task::new(child.pid(), child.clone(), caller.shared_name(), TaskSignals::new(caller.signals.mask()), own);
     task.inherit_sched(caller);
     if !has(args.flags, CLONE_VM) {
         task.signals.set_altstack(caller.signals.altstack());
@@ -207,7 +172,7 @@ fn first_task(caller: &Task, child: &Arc<Process>, args: &CloneArgs) -> Arc<Task
 }
 
 /// Starts a process: a copy of the caller's memory, or (with `CLONE_VM`) the caller's own until it runs a program.
-fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
+fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Place) -> SysResult {
     let (maker, caller) = (ctx.task().process_ref(), ctx.task());
     if args.exit_signal > 64 {
         return Err(Errno::EINVAL);
@@ -218,7 +183,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
         // A signal to the whole group must not miss the child.
         return Err(Errno::ERESTARTNOINTR);
     }
-    let pid = number_for(maker, args)?;
+    let pid = number_for(ctx, args)?;
     let space = if has(args.flags, CLONE_VM) { maker.space() } else { calls::fork(&maker.space())? };
     if has(args.flags, CLONE_PARENT_SETTID) {
         UserPtr::new(args.parent_tid).write(&pid)?;
@@ -226,11 +191,11 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Places) -> SysResult {
     if has(args.flags, CLONE_CHILD_SETTID) {
         exec::write_to(&space, VirtAddr(args.child_tid), &pid.to_le_bytes())?;
     }
-    let child = new_process(caller, args, pid, space.clone(), place)?;
-    let task = first_task(caller, &child, args);
-    let frame = first_frame(ctx, args);
+    let own = ctx.belongings_of_new(args.flags, None)?;
+    let child = new_process(caller, args, pid, space.clone(), place);
+    let task = first_task(caller, &child, args, own);
     parent.family.add_child(child.clone());
-    let started = start_process(ctx, args, &task, first_program(&task, &frame, fs_base, space));
+    let started = start_process(ctx, args, &task, first_program(ctx, args, &task, fs_base, space));
     started.inspect_err(|_| family::abandon(parent, &child))?;
     if has(args.flags, CLONE_VFORK) {
         child.family.wait_for_release();
@@ -245,7 +210,7 @@ fn start_process(ctx: &Ctx<'_>, args: &CloneArgs, task: &Arc<Task>, program: Pro
     if child.add_task(task, || spawn_program(program)).is_err() {
         if let Some(fd) = pidfd {
             // Nobody else can have closed what it was never told of; if so, nothing is left to do.
-            let _gone = ctx.process().files.remove(fd);
+            let _gone = ctx.files().remove(fd);
         }
         return Err(Errno::EAGAIN);
     }
@@ -258,7 +223,7 @@ fn open_pidfd(ctx: &Ctx<'_>, args: &CloneArgs, child: &Arc<Process>) -> Result<i
     let stored = UserPtr::new(args.pidfd).write(&fd);
     if stored.is_err() {
         // As in `start_process`.
-        let _gone = ctx.process().files.remove(fd);
+        let _gone = ctx.files().remove(fd);
     }
     stored.map(|()| fd)
 }
@@ -269,27 +234,26 @@ fn clone_any(ctx: &Ctx<'_>, args: &CloneArgs) -> SysResult {
     {
         return Err(Errno::EINVAL);
     }
-    let place = ctx.process().claim_place()?;
     if has(args.flags, CLONE_SIGHAND) && !has(args.flags, CLONE_VM)
         || has(args.flags, CLONE_THREAD) && !has(args.flags, CLONE_SIGHAND)
     {
         return Err(Errno::EINVAL);
     }
-    if args.flags & !PROCESS_FLAGS == 0 {
-        return clone_process(ctx, args, place);
+    if args.flags & NEW_NAMESPACES != 0 {
+        return Err(Errno::EPERM);
     }
-    let rest = args.flags & !THREAD_FLAGS & !OPTIONAL_FLAGS;
-    if args.flags & THREAD_FLAGS != THREAD_FLAGS || rest != 0 {
+    if args.flags & !KNOWN_FLAGS != 0 || has(args.flags, CLONE_THREAD) && has(args.flags, CLONE_PIDFD) {
         log::debug!("clone with flags {:#x} is not supported: ENOSYS", args.flags);
         return Err(Errno::ENOSYS);
     }
-    clone_thread(ctx, args, place)
+    let place = ctx.task().claim_place()?;
+    if has(args.flags, CLONE_THREAD) { clone_thread(ctx, args, place) } else { clone_process(ctx, args, place) }
 }
 
 /// `clone`: threads and processes.
 ///
 /// # Errors
-/// `ENOSYS` for mixtures of the two, `EINVAL`, `EAGAIN`, `EPERM`, `EFAULT`.
+/// `EINVAL`, `EAGAIN`, `EPERM` (also for namespaces), `EFAULT`, `ENOMEM`; `ENOSYS` for the descriptor of a thread.
 pub fn clone(ctx: &Ctx<'_>, flags: u64, stack: u64, parent_tid: u64, child_tid: u64, tls: u64) -> SysResult {
     const EXIT_SIGNAL: u64 = 0xff;
     let args = CloneArgs {
@@ -361,6 +325,40 @@ pub fn fork(ctx: &Ctx<'_>) -> SysResult {
 pub fn vfork(ctx: &Ctx<'_>) -> SysResult {
     let flags = u64::from(CLONE_VM | CLONE_VFORK);
     clone_any(ctx, &CloneArgs { flags, exit_signal: SIGCHLD, ..CloneArgs::default() })
+}
+
+/// `unshare`: what the calling thread has in common with others; new namespaces are not to be had.
+///
+/// # Errors
+/// `EINVAL` for unknown flags and for what cannot be parted, `EPERM` for namespaces, `ENOMEM`.
+pub fn unshare(ctx: &Ctx<'_>, flags: u64) -> SysResult {
+    const INSEPARABLE: u64 = (CLONE_VM | CLONE_SIGHAND | CLONE_THREAD) as u64;
+    const SEPARABLE: u64 = (CLONE_FS | CLONE_FILES | CLONE_SYSVSEM) as u64;
+    let process = ctx.process();
+    let is_alone = process.thread_count() == 1;
+    if flags & !(NEW_NAMESPACES | INSEPARABLE | SEPARABLE) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & INSEPARABLE != 0 && (!is_alone || process.signals.are_shared()) {
+        return Err(Errno::EINVAL);
+    }
+    if flags & NEW_NAMESPACES != 0 {
+        return Err(Errno::EPERM);
+    }
+    if flags & u64::from(CLONE_FS) != 0
+        && let Some(fs) = ctx.task().fs.part(|fs| Ok::<_, Errno>(fs.duplicate()))?
+    {
+        fs.let_go();
+    }
+    if flags & u64::from(CLONE_FILES) != 0 {
+        file::own_files(ctx)?;
+    }
+    if flags & u64::from(CLONE_SYSVSEM) != 0
+        && let Some(list) = ctx.task().undo.replace(UndoList::new())
+    {
+        ipc::undo_semaphores(process.pid(), &list);
+    }
+    Ok(0)
 }
 
 /// `exit`: ends the calling thread.

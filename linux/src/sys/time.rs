@@ -145,7 +145,7 @@ pub fn clock_settime(ctx: &Ctx<'_>, clock: u32, time: UserPtr<Timespec>) -> SysR
 /// # Errors
 /// `EPERM`.
 pub(super) fn set_time_of_day(ctx: &Ctx<'_>, ns: u64) -> SysResult {
-    if ctx.process().ids().euid != 0 {
+    if ctx.cred().euid != 0 {
         return Err(Errno::EPERM);
     }
     let forward = ns.cast_signed().wrapping_sub(kernel::clock::realtime_ns().cast_signed());

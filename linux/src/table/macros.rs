@@ -3,14 +3,16 @@
 macro_rules! shim {
     ($f:path, 0) => {{
         extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
+            // SAFETY: the entry code passes the running thread's task.
+            let ctx = &mut unsafe { Ctx::new(task, frame) };
             to_register($f(ctx))
         }
         shim
     }};
     ($f:path, 1) => {{
         extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
+            // SAFETY: the entry code passes the running thread's task.
+            let ctx = &mut unsafe { Ctx::new(task, frame) };
             let a = ctx.arg::<_, 0>();
             to_register($f(ctx, a))
         }
@@ -18,7 +20,8 @@ macro_rules! shim {
     }};
     ($f:path, 2) => {{
         extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
+            // SAFETY: the entry code passes the running thread's task.
+            let ctx = &mut unsafe { Ctx::new(task, frame) };
             let (a, b) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>());
             to_register($f(ctx, a, b))
         }
@@ -26,7 +29,8 @@ macro_rules! shim {
     }};
     ($f:path, 3) => {{
         extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
+            // SAFETY: the entry code passes the running thread's task.
+            let ctx = &mut unsafe { Ctx::new(task, frame) };
             let (a, b, c) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>());
             to_register($f(ctx, a, b, c))
         }
@@ -34,7 +38,8 @@ macro_rules! shim {
     }};
     ($f:path, 4) => {{
         extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
+            // SAFETY: the entry code passes the running thread's task.
+            let ctx = &mut unsafe { Ctx::new(task, frame) };
             let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
             to_register($f(ctx, a, b, c, d))
         }
@@ -42,7 +47,8 @@ macro_rules! shim {
     }};
     ($f:path, 5) => {{
         extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
+            // SAFETY: the entry code passes the running thread's task.
+            let ctx = &mut unsafe { Ctx::new(task, frame) };
             let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
             let e = ctx.arg::<_, 4>();
             to_register($f(ctx, a, b, c, d, e))
@@ -51,7 +57,8 @@ macro_rules! shim {
     }};
     ($f:path, 6) => {{
         extern "C" fn shim(task: &Task, frame: &mut TrapFrame) -> isize {
-            let ctx = &mut Ctx::new(task, frame);
+            // SAFETY: the entry code passes the running thread's task.
+            let ctx = &mut unsafe { Ctx::new(task, frame) };
             let (a, b, c, d) = (ctx.arg::<_, 0>(), ctx.arg::<_, 1>(), ctx.arg::<_, 2>(), ctx.arg::<_, 3>());
             let (e, f) = (ctx.arg::<_, 4>(), ctx.arg::<_, 5>());
             to_register($f(ctx, a, b, c, d, e, f))

@@ -12,6 +12,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("clones.c"),
         Case::c("bombs.c"),
         Case::c("sharing.c"),
+        Case::c("apart.c"),
         Case::c("walks.c"),
         Case::c("execs.c"),
         Case::c("proc_dead.c"),

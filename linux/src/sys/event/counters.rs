@@ -101,7 +101,7 @@ pub fn timerfd_settime(
 ) -> SysResult {
     const ABSOLUTE: u32 = 1;
     const CANCEL_ON_SET: u32 = 2;
-    let file = ctx.process().files.get(fd)?;
+    let file = ctx.files().get(fd)?;
     let timer = timer(&file)?;
     if flags & !(ABSOLUTE | CANCEL_ON_SET) != 0 {
         return Err(Errno::EINVAL);
@@ -129,6 +129,6 @@ pub fn timerfd_settime(
 /// # Errors
 /// `EBADF`, `EINVAL`, `EFAULT`.
 pub fn timerfd_gettime(ctx: &Ctx<'_>, fd: i32, out: UserPtr<Itimerspec>) -> SysResult {
-    let file = ctx.process().files.get(fd)?;
+    let file = ctx.files().get(fd)?;
     out.write(&itimerspec(timer(&file)?.setting())).map(|()| 0)
 }

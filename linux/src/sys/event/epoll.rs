@@ -50,8 +50,8 @@ pub fn epoll_ctl(ctx: &Ctx<'_>, epfd: i32, operation: u32, fd: i32, event: UserP
         let event = event.read()?;
         Interest { events: event.events, data: event.data }
     };
-    let epoll_file = ctx.process().files.get(epfd)?;
-    let file = ctx.process().files.get(fd)?;
+    let epoll_file = ctx.files().get(epfd)?;
+    let file = ctx.files().get(fd)?;
     file.require_open()?;
     let epoll = epoll_file.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
     match operation {
@@ -103,7 +103,7 @@ fn wait_until(
     if max <= 0 || max > MAX_EVENTS {
         return Err(Errno::EINVAL);
     }
-    let file = ctx.process().files.find(epfd)?;
+    let file = ctx.files().find(epfd)?;
     let epoll = file.epoll().ok_or(Errno::EINVAL)?;
     match epoll.single() {
         Some(event) => out.write(&EpollEvent { events: event.events, data: event.data }).map(|()| 1),

@@ -45,7 +45,7 @@ fn poll_until(ctx: &Ctx<'_>, fds: UserPtr<Pollfd>, count: u32, deadline: Option<
 }
 
 fn poll_entry(ctx: &Ctx<'_>, request: &Pollfd) -> PollEntry {
-    let file = ctx.process().files.get(request.fd).ok();
+    let file = ctx.files().get(request.fd).ok();
     let invalid = request.fd >= 0 && file.is_none();
     PollEntry {
         file,
@@ -162,7 +162,7 @@ fn select_until(ctx: &Ctx<'_>, count: i32, pointers: [UserPtr<u64>; 3], deadline
     for fd in 0..count {
         let wanted = sets.wanted(fd);
         if !wanted.is_empty() {
-            let file = Some(ctx.process().files.get(fd as i32)?);
+            let file = Some(ctx.files().get(fd as i32)?);
             fds.push(fd);
             entries.push(PollEntry { file, wanted, ready: Events::empty() });
         }

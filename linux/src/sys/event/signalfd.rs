@@ -105,7 +105,7 @@ pub fn signalfd4(ctx: &Ctx<'_>, fd: i32, mask: UserPtr<SigSet>, size: usize, fla
         let file = Arc::new(SignalFd { mask: Mutex::new(mask), arrivals });
         return install_anonymous(ctx, file, "anon_inode:[signalfd]", flags);
     }
-    let file = ctx.process().files.get(fd)?;
+    let file = ctx.files().get(fd)?;
     let signal_fd = file.downcast::<SignalFd>().ok_or(Errno::EINVAL)?;
     *signal_fd.mask.lock() = mask;
     signal_fd.arrivals.wake_all();

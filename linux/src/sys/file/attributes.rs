@@ -185,8 +185,8 @@ pub fn fstatfs(ctx: &Ctx<'_>, fd: i32, out: UserPtr<Statfs>) -> SysResult {
 pub fn faccessat2(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) -> SysResult {
     only(flags, AT_EACCESS | AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)?;
     let access = u8::try_from(mode).ok().and_then(Access::from_bits).ok_or(Errno::EINVAL)?;
-    let ids = ctx.process().ids();
-    let real = Credentials { uid: ids.ruid, gid: ids.rgid, groups: ids.groups };
+    let cred = ctx.cred();
+    let real = Credentials { uid: cred.ruid, gid: cred.rgid, groups: cred.groups.clone() };
     with_place(ctx, dirfd, path, flags & !AT_EACCESS, |context, place| {
         if access.contains(Access::EXECUTE) {
             place.require_executable()?;

@@ -22,7 +22,7 @@ const GROUP_EXECUTE: u16 = 0o0010;
 /// Writes to `file`, at its position unless `at` says where.
 #[inline(always)]
 pub(super) fn write<S: Source>(ctx: &Ctx<'_>, file: &OpenFile, at: Option<u64>, source: &mut S) -> SysResult {
-    if ctx.process().minds_writes() { write_carefully(ctx, file, at, source) } else { plain(file, at, source) }
+    if ctx.task().minds_writes() { write_carefully(ctx, file, at, source) } else { plain(file, at, source) }
 }
 
 #[inline(never)]
@@ -68,7 +68,7 @@ fn too_large(ctx: &Ctx<'_>) -> Errno {
 /// # Errors
 /// `EFBIG`.
 pub(super) fn before_resize(ctx: &Ctx<'_>, content: &Arc<dyn Inode>, size: u64) -> Result<(), Errno> {
-    if !ctx.process().minds_writes() || content.kind() != FileKind::Regular {
+    if !ctx.task().minds_writes() || content.kind() != FileKind::Regular {
         return Ok(());
     }
     let limit = ctx.process().limit(RLIMIT_FSIZE).map_or(u64::MAX, |limit| limit.cur);
@@ -83,7 +83,7 @@ fn drop_set_id(ctx: &Ctx<'_>, content: &Arc<dyn Inode>) -> Result<(), Errno> {
     let mode = content.metadata().mode;
     let group = if mode & GROUP_EXECUTE != 0 { SET_GID } else { 0 };
     let kept = mode & !(SET_UID | group);
-    if kept == mode || ctx.process().credentials().privileged() {
+    if kept == mode || ctx.cred().for_files().privileged() {
         return Ok(());
     }
     content.set_attributes(&SetAttributes { mode: Some(kept & 0o7777), ..SetAttributes::default() })

@@ -1,10 +1,12 @@
 //! Advisory locks: `flock`, record locks of a process, record locks of an open file description.
 //!
-//! The rules are in `vfs::locks`; here are the tables, one per family, and who counts as the owner.
+//! The rules are in `vfs::locks`; here are the tables, one per family, and who counts as the owner. Of POSIX's record locks that is a table of
+//! descriptors: the process's, unless a thread has one of its own, or processes have one in common.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 use linux_abi::Errno;
 use linux_abi::fs::Flock;
@@ -14,7 +16,7 @@ use vfs::types::Access;
 
 use super::{dnotify, get};
 use crate::ctx::{Ctx, SysResult};
-use crate::process::Process;
+use crate::fdtable::FdTable;
 use crate::sys::ipc;
 use crate::user_ptr::UserPtr;
 
@@ -33,7 +35,7 @@ const LOCK_EX: u32 = 2;
 const LOCK_NB: u32 = 4;
 const LOCK_UN: u32 = 8;
 
-/// Record locks, of processes and of open file descriptions: they exclude each other.
+/// Record locks, of descriptor tables and of open file descriptions: they exclude each other.
 static RECORDS: LockTable = LockTable::new();
 /// `flock` locks: independent of record locks.
 static WHOLE_FILES: LockTable = LockTable::new();
@@ -43,7 +45,7 @@ fn id(file: &OpenFile) -> FileId {
     (metadata.dev, metadata.ino)
 }
 
-/// An open file description as an owner: its address, which no process id reaches.
+/// An open file description as an owner: its address, which no table's number reaches.
 fn description(file: &OpenFile) -> u64 {
     file.id() as u64
 }
@@ -54,27 +56,24 @@ fn release_at_close(table: &'static LockTable, file: &OpenFile) {
     file.on_close(Box::new(move |owner| table.unlock_all(id, owner as u64)));
 }
 
-/// A descriptor is gone: the process's record locks on the file end (POSIX), and it hears no more of the message queue or directory that it was.
-pub(super) fn closed(pid: u32, file: &OpenFile) {
+/// Process `pid` has closed a descriptor of `table`: the table's record locks on the file end (POSIX), and the process hears no more of the message
+/// queue or directory that it was.
+pub(super) fn closed(pid: u32, table: &FdTable, file: &OpenFile) {
     ipc::queue_closed(pid, file);
     dnotify::closed(pid, file);
     if RECORDS.any() && file.content().is_some() {
-        RECORDS.unlock_all(id(file), u64::from(pid));
+        RECORDS.unlock_all(id(file), table.number());
     }
 }
 
 /// Many descriptors are gone at once.
-pub(crate) fn closed_all(pid: u32, files: Vec<Arc<OpenFile>>) {
-    files.iter().for_each(|file| closed(pid, file));
+pub(crate) fn closed_all(pid: u32, table: &FdTable, files: Vec<Arc<OpenFile>>) {
+    files.iter().for_each(|file| closed(pid, table, file));
 }
 
-/// A process ends whose descriptors others go on using: its record locks end.
-pub(crate) fn forget_locks(process: &Process) {
-    for fd in process.files.open_descriptors() {
-        if let Ok(file) = process.files.get_of_other(fd) {
-            closed(process.pid(), &file);
-        }
-    }
+/// Nobody has `table` any more; a thread of process `pid` had it last.
+pub(crate) fn close_table(pid: u32, table: &FdTable) {
+    closed_all(pid, table, table.close_all());
 }
 
 /// A lock, for `/proc/locks`.
@@ -139,7 +138,7 @@ pub fn flock(ctx: &Ctx<'_>, fd: i32, operation: u32) -> SysResult {
 ///
 /// # Errors
 /// Those of `fcntl(2)`; `EINVAL` for a command that is none of them.
-pub(super) fn fcntl(ctx: &Ctx<'_>, file: &Arc<OpenFile>, command: u32, argument: usize) -> SysResult {
+pub(super) fn fcntl(ctx: &Ctx<'_>, fd: i32, file: &Arc<OpenFile>, command: u32, argument: usize) -> SysResult {
     let by_description = matches!(command, F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW);
     if !by_description && !matches!(command, F_GETLK | F_SETLK | F_SETLKW) {
         return Err(Errno::EINVAL);
@@ -150,7 +149,7 @@ pub(super) fn fcntl(ctx: &Ctx<'_>, file: &Arc<OpenFile>, command: u32, argument:
     if by_description && flock.pid != 0 {
         return Err(Errno::EINVAL);
     }
-    let owner = if by_description { description(file) } else { u64::from(ctx.process().pid()) };
+    let owner = if by_description { description(file) } else { ctx.files().number() };
     let pid = if by_description { -1 } else { ctx.process().pid() as i32 };
     let (start, last) = range(file, &flock)?;
     let lock = |kind| Lock { owner, pid, kind, start, last };
@@ -164,11 +163,23 @@ pub(super) fn fcntl(ctx: &Ctx<'_>, file: &Arc<OpenFile>, command: u32, argument:
             RECORDS.unlock(id(file), owner, start, last);
             Ok(0)
         }
-        (F_SETLK | F_OFD_SETLK, kind) => RECORDS.try_lock(id(file), lock(kind_of(file, kind)?)).map(|()| 0),
-        (F_SETLKW, kind) => RECORDS.lock_unless_deadlock(id(file), lock(kind_of(file, kind)?)).map(|()| 0),
+        (F_SETLK, kind) => RECORDS.try_lock(id(file), lock(kind_of(file, kind)?)).and_then(|()| keep(ctx, fd, file, start..=last)),
+        (F_SETLKW, kind) => {
+            RECORDS.lock_unless_deadlock(id(file), lock(kind_of(file, kind)?)).and_then(|()| keep(ctx, fd, file, start..=last))
+        }
+        (F_OFD_SETLK, kind) => RECORDS.try_lock(id(file), lock(kind_of(file, kind)?)).map(|()| 0),
         (F_OFD_SETLKW, kind) => RECORDS.lock(id(file), lock(kind_of(file, kind)?)).map(|()| 0),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// A lock that was got is kept unless another thread has closed the descriptor meanwhile: nobody would end it then.
+fn keep(ctx: &Ctx<'_>, fd: i32, file: &Arc<OpenFile>, range: RangeInclusive<u64>) -> SysResult {
+    if ctx.files().get_of_other(fd).is_ok_and(|now| Arc::ptr_eq(&now, file)) {
+        return Ok(0);
+    }
+    RECORDS.unlock(id(file), ctx.files().number(), *range.start(), *range.end());
+    Err(Errno::EBADF)
 }
 
 fn kind_of(file: &OpenFile, kind: i16) -> Result<LockKind, Errno> {

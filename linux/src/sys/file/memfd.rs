@@ -65,7 +65,7 @@ pub fn memfd_create(ctx: &Ctx<'_>, name: UserPtr<u8>, flags: u32) -> SysResult {
         // Not in a mounted file system, so only the machine limits it.
         TmpFs::unnamed_file(tmpfs::Options::new(DEVICE, now), new_ino(), mode, Some(seals))
     };
-    let credentials = ctx.process().credentials();
+    let credentials = ctx.cred().for_files().clone();
     let owner = SetAttributes { uid: Some(credentials.uid), gid: Some(credentials.gid), ..SetAttributes::default() };
     node.set_attributes(&owner)?;
     let label = format!("/memfd:{} (deleted)", String::from_utf8_lossy(&name));

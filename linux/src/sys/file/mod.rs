@@ -37,7 +37,7 @@ pub use aio::*;
 pub use attributes::*;
 pub use data::*;
 pub use locks::flock;
-pub(crate) use locks::{closed_all, forget_locks, held_locks};
+pub(crate) use locks::{close_table, closed_all, held_locks};
 pub use memfd::memfd_create;
 pub(crate) use memfd::size_of_huge_pages;
 pub use mounting::*;
@@ -58,7 +58,6 @@ use vfs::walk::Follow;
 
 use crate::ctx::Ctx;
 use crate::fdtable::FileRef;
-use crate::process::Process;
 use crate::user_ptr::{StringBuffer, UserPtr};
 
 /// "The working directory", in place of a directory's descriptor.
@@ -93,12 +92,12 @@ pub fn memory_options(dev: u64) -> Options {
 /// The open file `fd` of the caller, for a call that closes no descriptor.
 #[inline(always)]
 fn find<'a>(ctx: &Ctx<'a>, fd: i32) -> Result<FileRef<'a>, Errno> {
-    ctx.process().files.find(fd)
+    ctx.files().find(fd)
 }
 
 /// The open file `fd` of the caller, to be kept.
 fn get(ctx: &Ctx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
-    ctx.process().files.get(fd)
+    ctx.files().get(fd)
 }
 
 /// Runs `f` with the caller's view of the file tree and the place that relative paths start from.
@@ -118,28 +117,26 @@ fn with_base<R>(
     absolute: bool,
     f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
-    let process = ctx.process();
     // Who changes directory, root or credentials does so after the walk.
-    let view = process.view();
+    let view = ctx.view();
     let viewer = view.viewer();
-    let context = Context { viewer, umask: process.fs.umask.load(core::sync::atomic::Ordering::Relaxed) as u16 };
+    let context = Context { viewer, umask: view.umask() };
     if absolute {
         f(context, viewer.root)
     } else if dirfd == AT_FDCWD {
         f(context, &view.working_directory())
     } else {
-        f(context, process.files.find(dirfd)?.location())
+        f(context, ctx.files().find(dirfd)?.location())
     }
 }
 
-/// Runs `f` with a process's view of the file tree and its working directory.
+/// Runs `f` with the caller's view of the file tree and its working directory.
 pub(crate) fn with_caller<R>(
-    process: &Process,
+    ctx: &Ctx<'_>,
     f: impl FnOnce(Context<'_>, &Location) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
-    let credentials = process.credentials();
-    let umask = process.fs.umask.load(core::sync::atomic::Ordering::Relaxed) as u16;
-    process.fs.with_viewer(&credentials, |viewer, cwd| f(Context { viewer, umask }, cwd))
+    let view = ctx.view();
+    f(Context { viewer: view.viewer(), umask: view.umask() }, &view.working_directory())
 }
 
 /// Runs `f` with the place that `path` names, as the `*at` calls find it.

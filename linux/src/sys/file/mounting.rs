@@ -37,7 +37,7 @@ const UMOUNT_NOFOLLOW: u32 = 8;
 static NEXT_DEVICE: AtomicU32 = AtomicU32::new(0x40);
 
 fn require_privilege(ctx: &Ctx<'_>) -> Result<(), Errno> {
-    if ctx.process().credentials().privileged() { Ok(()) } else { Err(Errno::EPERM) }
+    if ctx.cred().for_files().privileged() { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// `mount`.

@@ -113,7 +113,7 @@ pub fn renameat2(
         0 => RenameMode::Replace,
         RENAME_NOREPLACE => RenameMode::NoReplace,
         RENAME_EXCHANGE => RenameMode::Exchange,
-        RENAME_WHITEOUT | NEW_WHITEOUT if !ctx.process().credentials().privileged() => return Err(Errno::EPERM),
+        RENAME_WHITEOUT | NEW_WHITEOUT if !ctx.cred().for_files().privileged() => return Err(Errno::EPERM),
         RENAME_WHITEOUT => RenameMode::Whiteout,
         NEW_WHITEOUT => RenameMode::NewWhiteout,
         _ => return Err(Errno::EINVAL),
@@ -277,7 +277,7 @@ pub fn getdents(ctx: &Ctx<'_>, fd: i32, buffer: UserPtr<u8>, size: usize) -> Sys
 /// # Errors
 /// `ERANGE`, `ENOENT`, `EFAULT`.
 pub fn getcwd(ctx: &Ctx<'_>, buffer: UserPtr<u8>, size: usize) -> SysResult {
-    let fs = &ctx.process().fs;
+    let fs = ctx.fs();
     let (root, cwd) = (fs.root.read().clone(), fs.cwd.read().clone());
     let mut path = cwd.working_directory(&root)?;
     path.push(0);
@@ -302,7 +302,7 @@ fn require_directory(context: vfs::ops::Context<'_>, place: &vfs::Location) -> R
 /// Those of `chdir(2)`.
 pub fn chdir(ctx: &Ctx<'_>, path: UserPtr<u8>) -> SysResult {
     let place = with_place(ctx, AT_FDCWD, path, 0, require_directory)?;
-    *ctx.process().fs.cwd.write() = place;
+    *ctx.fs().cwd.write() = place;
     Ok(0)
 }
 
@@ -312,7 +312,7 @@ pub fn chdir(ctx: &Ctx<'_>, path: UserPtr<u8>) -> SysResult {
 /// Those of `chdir(2)`.
 pub fn fchdir(ctx: &Ctx<'_>, fd: i32) -> SysResult {
     let place = with_descriptor(ctx, fd, require_directory)?;
-    *ctx.process().fs.cwd.write() = place;
+    *ctx.fs().cwd.write() = place;
     Ok(0)
 }
 
@@ -322,10 +322,10 @@ pub fn fchdir(ctx: &Ctx<'_>, fd: i32) -> SysResult {
 /// Those of `chroot(2)`.
 pub fn chroot(ctx: &Ctx<'_>, path: UserPtr<u8>) -> SysResult {
     let place = with_place(ctx, AT_FDCWD, path, 0, require_directory)?;
-    if !ctx.process().credentials().privileged() {
+    if !ctx.cred().for_files().privileged() {
         return Err(Errno::EPERM);
     }
-    *ctx.process().fs.root.write() = place;
+    *ctx.fs().root.write() = place;
     Ok(0)
 }
 
@@ -334,5 +334,5 @@ pub fn chroot(ctx: &Ctx<'_>, path: UserPtr<u8>) -> SysResult {
 /// # Errors
 /// None.
 pub fn umask(ctx: &Ctx<'_>, mask: u32) -> SysResult {
-    Ok(ctx.process().fs.umask.swap(mask & 0o777, core::sync::atomic::Ordering::Relaxed) as usize)
+    Ok(ctx.fs().set_umask(mask) as usize)
 }

@@ -15,8 +15,6 @@ use vfs::walk::Resolve;
 use super::{AT_FDCWD, dnotify, get, now, only, owner, with_base};
 use crate::ctx::{Ctx, SysResult};
 use crate::fdtable::{CloseOnExec, FdTable};
-use crate::process::Process;
-use crate::shared::Left;
 use crate::pty;
 use crate::user_ptr::{self, StringBuffer, UserMemory, UserPtr};
 
@@ -78,7 +76,7 @@ pub(crate) fn limit(ctx: &Ctx<'_>) -> usize {
 /// `EMFILE`, `ENOMEM`.
 pub(crate) fn install(ctx: &Ctx<'_>, file: Arc<OpenFile>, flags: OpenFlags) -> SysResult {
     let close = CloseOnExec::when(flags.contains(OpenFlags::CLOEXEC));
-    ctx.process().files.insert(limit(ctx), file, close).map(|fd| fd as usize)
+    ctx.files().insert(limit(ctx), file, close).map(|fd| fd as usize)
 }
 
 fn open_at(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: OpenFlags, mode: u32, resolve: Resolve) -> SysResult {
@@ -147,8 +145,8 @@ pub fn openat2(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, how: UserPtr<OpenHo
 /// # Errors
 /// `EBADF`.
 pub fn close(ctx: &Ctx<'_>, fd: i32) -> SysResult {
-    let file = ctx.process().files.remove(fd)?;
-    super::locks::closed(ctx.process().pid(), &file);
+    let file = ctx.files().remove(fd)?;
+    super::locks::closed(ctx.process().pid(), ctx.files(), &file);
     drop(file);
     Ok(0)
 }
@@ -156,7 +154,7 @@ pub fn close(ctx: &Ctx<'_>, fd: i32) -> SysResult {
 /// `close_range`.
 ///
 /// # Errors
-/// `EINVAL`; `ENOMEM`, also for `CLOSE_RANGE_UNSHARE` in a process with several threads, which have one table for ever.
+/// `EINVAL`, `ENOMEM`.
 pub fn close_range(ctx: &Ctx<'_>, first: u32, last: u32, flags: u32) -> SysResult {
     only(flags, CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)?;
     if first > last {
@@ -164,28 +162,24 @@ pub fn close_range(ctx: &Ctx<'_>, first: u32, last: u32, flags: u32) -> SysResul
     }
     let (first, last) = (first as usize, last as usize);
     if flags & CLOSE_RANGE_UNSHARE != 0 {
-        if ctx.process().thread_count() > 1 {
-            return Err(Errno::ENOMEM);
-        }
-        own_files(ctx.process())?;
+        own_files(ctx)?;
     }
     if flags & CLOSE_RANGE_CLOEXEC != 0 {
-        ctx.process().files.mark_range(first, last);
+        ctx.files().mark_range(first, last);
     } else {
-        super::locks::closed_all(ctx.process().pid(), ctx.process().files.close_range(first, last));
+        super::locks::closed_all(ctx.process().pid(), ctx.files(), ctx.files().close_range(first, last));
     }
     Ok(0)
 }
 
-/// Gives a process with one thread descriptors of its own, if it shares them with another process.
+/// Gives the calling thread descriptors of its own, if it has them in common with others.
 ///
 /// # Errors
 /// `ENOMEM`.
-pub(crate) fn own_files(process: &Process) -> Result<(), Errno> {
-    if let Left::Unused(files) = process.files.own(FdTable::duplicate)? {
-        super::locks::closed_all(process.pid(), files.close_all());
+pub(crate) fn own_files(ctx: &Ctx<'_>) -> Result<(), Errno> {
+    if let Some(files) = ctx.task().files.part(FdTable::duplicate)? {
+        super::locks::close_table(ctx.process().pid(), &files);
     }
-    process.files.set_shared(false);
     Ok(())
 }
 
@@ -222,9 +216,9 @@ pub fn dup3(ctx: &Ctx<'_>, old: i32, new: i32, flags: u32) -> SysResult {
 
 fn dup_to(ctx: &Ctx<'_>, old: i32, new: i32, close: CloseOnExec) -> SysResult {
     let file = get(ctx, old)?;
-    let replaced = ctx.process().files.replace(new, limit(ctx), file, close)?;
+    let replaced = ctx.files().replace(new, limit(ctx), file, close)?;
     if let Some(replaced) = replaced {
-        super::locks::closed(ctx.process().pid(), &replaced);
+        super::locks::closed(ctx.process().pid(), ctx.files(), &replaced);
     }
     Ok(new as usize)
 }
@@ -235,7 +229,7 @@ fn dup_to(ctx: &Ctx<'_>, old: i32, new: i32, close: CloseOnExec) -> SysResult {
 /// Those of `fcntl(2)`.
 pub fn fcntl(ctx: &Ctx<'_>, fd: i32, command: u32, argument: usize) -> SysResult {
     let file = get(ctx, fd)?;
-    let files = &ctx.process().files;
+    let files = ctx.files();
     match command {
         F_DUPFD | F_DUPFD_CLOEXEC => {
             let from = usize::try_from(argument as i32).map_err(|_| Errno::EINVAL)?;
@@ -271,7 +265,7 @@ pub fn fcntl(ctx: &Ctx<'_>, fd: i32, command: u32, argument: usize) -> SysResult
             file.inode().add_seals(argument as u32).map(|()| 0)
         }
         F_GET_SEALS => file.inode().seals().map(|seals| seals as usize),
-        _ => super::locks::fcntl(ctx, &file, command, argument),
+        _ => super::locks::fcntl(ctx, fd, &file, command, argument),
     }
 }
 
@@ -296,7 +290,7 @@ fn pipe_of(file: &OpenFile) -> Result<&Arc<pipe::Pipe>, Errno> {
 pub fn ioctl(ctx: &Ctx<'_>, fd: i32, request: u32, argument: usize) -> SysResult {
     let file = get(ctx, fd)?;
     file.require_open()?;
-    let files = &ctx.process().files;
+    let files = ctx.files();
     let argument = IoctlArg::new(argument, &UserMemory);
     match request {
         FIOCLEX => files.set_descriptor_flag(fd, CloseOnExec::Yes).map(|()| 0),
@@ -350,12 +344,12 @@ pub(crate) fn install_pair(
     let a = install(ctx, first, flags)? as i32;
     let outcome = install(ctx, second, flags).and_then(|b| {
         let written = ends.write(&[a, b as i32]);
-        written.inspect_err(|_| drop(ctx.process().files.remove(b as i32)))
+        written.inspect_err(|_| drop(ctx.files().remove(b as i32)))
     });
     match outcome {
         Ok(()) => Ok(0),
         Err(error) => {
-            drop(ctx.process().files.remove(a));
+            drop(ctx.files().remove(a));
             Err(error)
         }
     }

@@ -66,8 +66,8 @@ impl RawPermissions {
 }
 
 fn caller(ctx: &Ctx<'_>) -> Caller {
-    let ids = ctx.process().ids();
-    Caller { pid: ctx.process().pid(), uid: ids.euid, gid: ids.egid, groups: ids.groups }
+    let cred = ctx.cred();
+    Caller { pid: ctx.process().pid(), uid: cred.euid, gid: cred.egid, groups: cred.groups.clone() }
 }
 
 /// The wall clock in seconds.

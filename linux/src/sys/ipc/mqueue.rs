@@ -62,7 +62,7 @@ fn size_of_new(ctx: &Ctx<'_>, attributes: UserPtr<Attributes>) -> Result<Size, E
     let [_, messages, bytes, ..] = attributes.read()?;
     let number = |value: i64| usize::try_from(value).map_err(|_| Errno::EINVAL);
     let size = Size { messages: number(messages)?, bytes: number(bytes)? };
-    let privileged = ctx.process().credentials().privileged();
+    let privileged = ctx.cred().for_files().privileged();
     size.check(if privileged { HARD_MAX_SIZE } else { MAX_SIZE })?;
     Ok(size)
 }
@@ -77,7 +77,7 @@ pub fn mq_open(ctx: &Ctx<'_>, name: UserPtr<u8>, flags: u32, mode: u32, attribut
     if flags.contains(OpenFlags::ACCESS_MODE) {
         return Err(Errno::EINVAL);
     }
-    let credentials = ctx.process().credentials();
+    let credentials = ctx.cred().for_files().clone();
     let mut queues = QUEUES.lock();
     if let Some(named) = queues.get(name.as_slice()) {
         if flags.contains(OpenFlags::CREAT | OpenFlags::EXCL) {
@@ -104,7 +104,7 @@ pub fn mq_open(ctx: &Ctx<'_>, name: UserPtr<u8>, flags: u32, mode: u32, attribut
     if charged + size.charge() > limit {
         return Err(Errno::EMFILE);
     }
-    let umask = ctx.process().fs.umask.load(core::sync::atomic::Ordering::Relaxed);
+    let umask = ctx.fs().umask();
     let at = now();
     let metadata = Metadata {
         uid: credentials.uid,
@@ -135,7 +135,7 @@ fn open(ctx: &Ctx<'_>, queue: Arc<Queue>, metadata: Metadata, name: &[u8], flags
 /// `ENOENT`, `EACCES`, `EPERM` for another user's queue.
 pub fn mq_unlink(ctx: &Ctx<'_>, name: UserPtr<u8>) -> SysResult {
     let name = read_name(name)?;
-    let credentials = ctx.process().credentials();
+    let credentials = ctx.cred().for_files().clone();
     let mut queues = QUEUES.lock();
     let named = queues.get(name.as_slice()).ok_or(Errno::ENOENT)?;
     if !credentials.privileged() && credentials.uid != named.metadata.uid {
@@ -149,7 +149,7 @@ pub fn mq_unlink(ctx: &Ctx<'_>, name: UserPtr<u8>) -> SysResult {
 
 /// The queue behind `fd`, if it was opened for `access`, and whether calls may wait.
 fn queue(ctx: &Ctx<'_>, fd: i32, access: Access) -> Result<(Arc<Queue>, bool), Errno> {
-    let file = ctx.process().files.get(fd)?;
+    let file = ctx.files().get(fd)?;
     let queue = file.downcast::<QueueFile>().ok_or(Errno::EBADF)?.queue().clone();
     file.require(access)?;
     Ok((queue, file.flags().nonblocking()))
@@ -254,7 +254,7 @@ pub(crate) fn queue_closed(pid: u32, file: &OpenFile) {
 
 /// Tells process `pid` that a message arrived; the caller is its sender.
 fn announce(pid: u32, signal: Signal, value: u64) {
-    let (sender, uid) = with_task(|task| (task.process().pid(), task.process().ids().ruid)).unwrap_or((0, 0));
+    let (sender, uid) = with_task(|task| (task.process().pid(), task.cred().ruid)).unwrap_or((0, 0));
     let mut info = SigInfo::from_process(signal, SI_MESGQ, sender, uid);
     info.fields[1] = value;
     if let Some(process) = find_process(pid) {
@@ -273,7 +273,7 @@ pub fn mq_getsetattr(ctx: &Ctx<'_>, fd: i32, new: UserPtr<Attributes>, old: User
     if new.is_some_and(|[flags, ..]| flags & !nonblock != 0) {
         return Err(Errno::EINVAL);
     }
-    let file = ctx.process().files.get(fd)?;
+    let file = ctx.files().get(fd)?;
     let queue = file.downcast::<QueueFile>().ok_or(Errno::EBADF)?.queue();
     let flags = i64::from((file.flags() & OpenFlags::NONBLOCK).bits());
     let attributes = [flags, queue.size.messages as i64, queue.size.bytes as i64, queue.count() as i64, 0, 0, 0, 0];

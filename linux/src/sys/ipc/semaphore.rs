@@ -4,8 +4,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use ipc::semaphore::{MAX_IN_SET, MAX_OPERATIONS, MAX_SEMAPHORES, MAX_SETS, MAX_VALUE, Operation, Set};
+use ipc::semaphore::{MAX_IN_SET, MAX_OPERATIONS, MAX_SEMAPHORES, MAX_SETS, MAX_VALUE, Operation, SEM_UNDO, Set};
 use ipc::{Permissions, Registry};
 use linux_abi::Errno;
 use linux_abi::time::Timespec;
@@ -14,6 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, RawPermissions, caller, now_s};
 use crate::ctx::{Ctx, SysResult};
+use crate::held::Common;
 use crate::user_ptr::UserPtr;
 
 const GETPID: i32 = 11;
@@ -95,7 +97,11 @@ pub fn semtimedop(
         Some(timeout) => Some(sync::monotonic_ns().saturating_add(timeout.read()?.to_ns().ok_or(Errno::EINVAL)?)),
     };
     let set = SETS.lock().by_id(id)?;
-    set.operate(&operations, &caller(ctx), deadline, now_s).map(|()| 0)
+    let undo = ctx.task().undo.get().ok_or(Errno::EINVAL)?;
+    if operations.iter().any(|operation| operation.flags & SEM_UNDO != 0) {
+        undo.used.store(true, Ordering::Relaxed);
+    }
+    set.operate(&operations, &caller(ctx), undo.number, deadline, now_s).map(|()| 0)
 }
 
 /// `semctl`.
@@ -171,8 +177,46 @@ fn limits(command: i32, out: UserPtr<[i32; 10]>) -> SysResult {
     Ok(highest)
 }
 
-/// A process has ended: what its operations with `SEM_UNDO` did is undone.
-pub(crate) fn undo_semaphores(pid: u32) {
+/// What is undone when the last of the threads ends that have it in common (`CLONE_SYSVSEM`), or leaves it.
+pub(crate) struct UndoList {
+    number: u64,
+    holders: AtomicUsize,
+    used: AtomicBool,
+}
+
+impl UndoList {
+    /// Nothing to undo, for one thread.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { number: NEXT.fetch_add(1, Ordering::Relaxed), holders: AtomicUsize::new(1), used: AtomicBool::new(false) }
+    }
+
+    /// Whether something was ever put on it, or another thread was given it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+impl Common for UndoList {
+    fn join(&self) {
+        self.used.store(true, Ordering::Relaxed);
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) -> bool {
+        self.holders.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    fn is_common(&self) -> bool {
+        self.holders.load(Ordering::Acquire) > 1
+    }
+}
+
+/// Nobody has `list` any more; a thread of process `pid` had it last. What operations with `SEM_UNDO` did is undone.
+pub(crate) fn undo_semaphores(pid: u32, list: &UndoList) {
+    if !list.is_used() {
+        return;
+    }
     let sets = {
         let registry = SETS.lock();
         if registry.is_empty() {
@@ -180,7 +224,7 @@ pub(crate) fn undo_semaphores(pid: u32) {
         }
         registry.all()
     };
-    sets.iter().for_each(|(_, set)| set.undo(pid, now_s()));
+    sets.iter().for_each(|(_, set)| set.undo(list.number, pid, now_s()));
 }
 
 /// `/proc/sysvipc/sem`.

@@ -76,7 +76,7 @@ pub fn sendto(
 
 fn send(ctx: &Ctx<'_>, file: &OpenFile, message: Outgoing<'_>) -> SysResult {
     let (socket, flags) = (socket_of(file)?, message.flags);
-    let result = socket.send(message, &Tree(ctx.process()), file.flags());
+    let result = socket.send(message, &Tree(ctx), file.flags());
     sent(ctx, socket, flags, result)
 }
 
@@ -143,8 +143,8 @@ fn read_control(ctx: &Ctx<'_>, header: &MessageHeader) -> Result<(Vec<Arc<OpenFi
     if let Some(stated) = request.credentials {
         check_credentials(ctx, stated)?;
     }
-    let files: Vec<_> = request.rights.iter().map(|fd| ctx.process().files.get(*fd)).collect::<Result<_, _>>()?;
-    if !files.is_empty() && UNIX.files_in_flight() > limit(ctx) && ctx.process().ids().euid != 0 {
+    let files: Vec<_> = request.rights.iter().map(|fd| ctx.files().get(*fd)).collect::<Result<_, _>>()?;
+    if !files.is_empty() && UNIX.files_in_flight() > limit(ctx) && ctx.cred().euid != 0 {
         return Err(Errno::ETOOMANYREFS);
     }
     Ok((files, request.credentials))
@@ -152,7 +152,7 @@ fn read_control(ctx: &Ctx<'_>, header: &MessageHeader) -> Result<(Vec<Arc<OpenFi
 
 /// Only root may say that it is somebody else.
 fn check_credentials(ctx: &Ctx<'_>, stated: Ucred) -> Result<(), Errno> {
-    let ids = ctx.process().ids();
+    let ids = ctx.cred();
     let privileged = ids.euid == 0;
     if stated.pid != ctx.process().pid() {
         if !privileged {
@@ -224,7 +224,7 @@ fn write_control(
     }
     let close = CloseOnExec::when(flags.contains(MessageFlags::CMSG_CLOEXEC));
     let (count, fitting) = (files.len(), writer.rights_room());
-    let (limit, table) = (limit(ctx), &ctx.process().files);
+    let (limit, table) = (limit(ctx), ctx.files());
     let install = |file: Arc<OpenFile>| table.insert(limit, file, close).ok();
     let numbers: Vec<i32> = files.into_iter().take(fitting).map_while(install).collect();
     if numbers.len() < count {

@@ -31,7 +31,6 @@ use vfs::{Access, FileKind, Inode, Location, Metadata, OpenFile, OpenFlags};
 use crate::ctx::{Ctx, SysResult};
 use crate::entry::with_task;
 use crate::fdtable::FileRef;
-use crate::process::Process;
 use crate::sys::file::{install, install_pair, new_ino, with_caller};
 use crate::user_ptr::{self, UserPtr};
 
@@ -51,20 +50,20 @@ pub(crate) static UNIX: Domain = Domain::new(identity);
 /// Who the calling process is to its peers.
 fn identity() -> Identity {
     let caller = with_task(|task| {
-        let (pid, ids) = (task.process().pid(), task.process().ids());
+        let (pid, ids) = (task.process().pid(), task.cred());
         Identity {
             effective: Ucred { pid, uid: ids.euid, gid: ids.egid },
             real: Ucred { pid, uid: ids.ruid, gid: ids.rgid },
-            groups: ids.groups,
+            groups: ids.groups.clone(),
         }
     });
     caller.unwrap_or(Identity { effective: Ucred::UNKNOWN, real: Ucred::UNKNOWN, groups: Vec::new() })
 }
 
 /// The caller's file tree, where local sockets have names.
-struct Tree<'a>(&'a Process);
+struct Tree<'a, 'c>(&'a Ctx<'c>);
 
-impl Paths for Tree<'_> {
+impl Paths for Tree<'_, '_> {
     fn make(&self, path: &[u8], mode: u16) -> Result<Arc<dyn Inode>, Errno> {
         let make = |context: vfs::ops::Context<'_>, cwd: &Location| context.make(cwd, path, FileKind::Socket, mode, 0);
         with_caller(self.0, make).map(|place| place.inode().clone())
@@ -122,7 +121,7 @@ fn create(family: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Socket>, Errn
 /// The open file of `socket`. `flags` may hold `O_NONBLOCK`.
 fn open(ctx: &Ctx<'_>, socket: Arc<dyn Socket>, flags: OpenFlags) -> Arc<OpenFile> {
     let ino = new_ino();
-    let credentials = ctx.process().credentials();
+    let credentials = ctx.cred().for_files().clone();
     let metadata =
         Metadata { uid: credentials.uid, gid: credentials.gid, ..Metadata::new(8, ino, FileKind::Socket, 0o777) };
     let inode = AnonInode::new(metadata, SOCKFS_MAGIC, None);
@@ -131,7 +130,7 @@ fn open(ctx: &Ctx<'_>, socket: Arc<dyn Socket>, flags: OpenFlags) -> Arc<OpenFil
 
 /// The open file `fd`, and the socket behind it.
 fn get<'a>(ctx: &Ctx<'a>, fd: i32) -> Result<FileRef<'a>, Errno> {
-    let file = ctx.process().files.find(fd)?;
+    let file = ctx.files().find(fd)?;
     file.require_open()?;
     socket_of(&file)?;
     Ok(file)
@@ -187,7 +186,7 @@ fn write_address(address: &[u8], to: UserPtr<u8>, len: UserPtr<u32>) -> Result<(
 pub fn bind(ctx: &Ctx<'_>, fd: i32, address: UserPtr<u8>, len: u32) -> SysResult {
     let file = get(ctx, fd)?;
     let address = read_address(address, len)?;
-    socket_of(&file)?.bind(&address, &Tree(ctx.process())).map(|()| 0)
+    socket_of(&file)?.bind(&address, &Tree(ctx)).map(|()| 0)
 }
 
 /// `listen`.
@@ -235,7 +234,7 @@ pub fn accept4(ctx: &Ctx<'_>, fd: i32, address: UserPtr<u8>, len: UserPtr<u32>, 
 pub fn connect(ctx: &Ctx<'_>, fd: i32, address: UserPtr<u8>, len: u32) -> SysResult {
     let file = get(ctx, fd)?;
     let address = read_address(address, len)?;
-    socket_of(&file)?.connect(&address, &Tree(ctx.process()), file.flags()).map(|()| 0)
+    socket_of(&file)?.connect(&address, &Tree(ctx), file.flags()).map(|()| 0)
 }
 
 /// `shutdown`.

@@ -57,7 +57,7 @@ pub fn setsockopt(ctx: &Ctx<'_>, fd: i32, level: u32, option: u32, value: UserPt
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
     let value = value.read_vec(len.min(VALUE_MAX))?;
     let reserved = level == SOL_SOCKET && matches!(option, SO_MARK | SO_SNDBUFFORCE | SO_RCVBUFFORCE);
-    if reserved && ctx.process().ids().euid != 0 {
+    if reserved && ctx.cred().euid != 0 {
         return Err(Errno::EPERM);
     }
     socket_of(&file)?.set_option(level, option, &value).map(|()| 0)
