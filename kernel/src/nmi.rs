@@ -132,7 +132,7 @@ fn describe(out: &mut Text<'_>, frame: &TrapFrame, why: fmt::Arguments<'_>) -> f
     write_registers(out, frame)?;
     writeln!(out, " #0 {:#018x}", frame.rip)?;
     if !frame.is_user() {
-        panic::backtrace(out, frame.rbp);
+        panic::backtrace(out, frame.rsp);
     }
     Ok(())
 }

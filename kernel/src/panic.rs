@@ -1,7 +1,10 @@
 //! Kernel panics: message, CPU, backtrace, then power off with a status that says so.
 //!
 //! The host program turns the addresses into names (it has the kernel's symbols).
-#![expect(unsafe_code, reason = "walks frame pointers")]
+//!
+//! The kernel keeps no frame pointers: three instructions and a register in every function. A backtrace is all words of the stack that can be return addresses,
+//! those that a `call` stands before; so it may also name calls that have returned.
+#![expect(unsafe_code, reason = "reads the stack and the text")]
 
 use arch_x86_64::TrapFrame;
 use core::fmt::{self, Write};
@@ -26,13 +29,13 @@ impl Write for Emergency {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let rbp: u64;
+    let rsp: u64;
     // SAFETY: reads a register.
-    unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
     if is_out_of_memory(info) {
-        end_without_memory(format_args!("{}", info.message()), rbp);
+        end_without_memory(format_args!("{}", info.message()), rsp);
     }
-    stop(format_args!("{info}"), rbp)
+    stop(format_args!("{info}"), rsp)
 }
 
 /// Whether `alloc`'s handler for failed allocations panicked: its message, which has arguments, is all that tells.
@@ -62,7 +65,7 @@ impl Write for Start {
 
 /// The kernel needed memory for the program where it cannot do without, and all is used. That is the program's end, not a defect of the
 /// kernel's state, but what the running thread holds cannot be let go: so the machine ends, and the host reports it as SIGKILL.
-fn end_without_memory(message: fmt::Arguments<'_>, rbp: u64) -> ! {
+fn end_without_memory(message: fmt::Arguments<'_>, rsp: u64) -> ! {
     arch_x86_64::cpu::disable_interrupts();
     let cpu = crate::percpu::cpu_id();
     if REPORTER.compare_exchange(NOBODY, cpu, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -82,13 +85,13 @@ fn end_without_memory(message: fmt::Arguments<'_>, rbp: u64) -> ! {
         kib(info.table_frames),
         kib(info.stack_frames),
     );
-    backtrace(&mut out, rbp);
+    backtrace(&mut out, rsp);
     crate::power::off_without_memory()
 }
 
 /// Reports a trap that the kernel cannot go on from.
 pub(crate) fn die(frame: &TrapFrame, message: fmt::Arguments<'_>) -> ! {
-    stop(format_args!("{message}\n{}", Registers(frame)), frame.rbp)
+    stop(format_args!("{message}\n{}", Registers(frame)), frame.rsp)
 }
 
 struct Registers<'a>(&'a TrapFrame);
@@ -100,8 +103,8 @@ impl fmt::Display for Registers<'_> {
     }
 }
 
-/// Reports a fatal error with a backtrace that starts at the frame pointer `rbp`, and powers off.
-pub(crate) fn stop(message: fmt::Arguments<'_>, rbp: u64) -> ! {
+/// Reports a fatal error with a backtrace that starts at the stack pointer `rsp`, and powers off.
+pub(crate) fn stop(message: fmt::Arguments<'_>, rsp: u64) -> ! {
     arch_x86_64::cpu::disable_interrupts();
     let cpu = crate::percpu::cpu_id();
     match REPORTER.compare_exchange(NOBODY, cpu, Ordering::SeqCst, Ordering::SeqCst) {
@@ -114,7 +117,7 @@ pub(crate) fn stop(message: fmt::Arguments<'_>, rbp: u64) -> ! {
     let mut out = Emergency;
     let thread = crate::thread::current_name();
     let _infallible = writeln!(out, "\nkernel panic on CPU {} in thread {thread}: {message}", crate::percpu::cpu_id());
-    backtrace(&mut out, rbp);
+    backtrace(&mut out, rsp);
     if let Some(seed) = crate::torture::seed() {
         let _infallible = writeln!(out, "torture seed {seed:#x}");
     }
@@ -134,22 +137,35 @@ fn stop_others(this: usize) {
     }
 }
 
-/// Follows the chain of frame pointers; stops at the first value that is not a kernel stack address.
-pub(crate) fn backtrace(out: &mut dyn Write, mut rbp: u64) {
-    let Some(stack) = crate::thread::current_stack() else { return };
-    for number in 0..MAX_FRAMES {
-        if !stack.contains(&rbp) || !rbp.is_multiple_of(8) || rbp + 16 > stack.end {
-            return;
-        }
-        // SAFETY: both words lie in the running thread's stack.
-        let (next, return_address) = unsafe { (*(rbp as *const u64), *((rbp + 8) as *const u64)) };
-        if return_address == 0 {
-            return;
-        }
-        let _infallible = writeln!(out, " #{number} {return_address:#018x}");
-        if next <= rbp {
-            return;
-        }
-        rbp = next;
+unsafe extern "C" {
+    static __text_start: u8;
+    static __text_end: u8;
+}
+
+/// Whether a `call` may end at `address`: near ones, and those through a register or memory (SDM vol. 2, CALL).
+fn is_behind_call(address: u64) -> bool {
+    const LONGEST: u64 = 7;
+    let text = &raw const __text_start as u64 + LONGEST..&raw const __text_end as u64;
+    if !text.contains(&address) {
+        return false;
+    }
+    // SAFETY: so many bytes before an address in the kernel's text, behind the first few.
+    let before: [u8; LONGEST as usize] = unsafe { ((address - LONGEST) as *const [u8; LONGEST as usize]).read() };
+    let through = |length: usize, forms: [u8; 2]| {
+        let [opcode, form] = [before[before.len() - length], before[before.len() - length + 1]];
+        opcode == 0xff && forms.contains(&(form & 0xf8))
+    };
+    // By length: a register or its memory; with a byte; near; with four bytes; with an index and four bytes.
+    through(2, [0xd0, 0x10]) || through(3, [0x50, 0x10]) || through(4, [0x50, 0x10]) || before[2] == 0xe8 || through(6, [0x90, 0x10]) || through(7, [0x90, 0x10])
+}
+
+/// Writes what may be return addresses in the running thread's stack from `rsp` on, the youngest first.
+pub(crate) fn backtrace(out: &mut dyn Write, rsp: u64) {
+    let Some(stack) = crate::thread::current_stack().filter(|stack| stack.contains(&rsp)) else { return };
+    let words = (rsp.next_multiple_of(8)..stack.end).step_by(8);
+    // SAFETY: all lie in the running thread's stack.
+    let addresses = words.map(|at| unsafe { *(at as *const u64) }).filter(|&word| is_behind_call(word));
+    for (number, address) in addresses.take(MAX_FRAMES).enumerate() {
+        let _infallible = writeln!(out, " #{number} {address:#018x}");
     }
 }

@@ -52,13 +52,24 @@ pub fn init() {
 #[must_use]
 pub fn fs_base() -> u64 {
     if has_fsgsbase() {
-        let base: u64;
-        // SAFETY: CR4.FSGSBASE is on.
-        unsafe { asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) };
-        base
+        // SAFETY: asked.
+        unsafe { fs_base_at_once() }
     } else {
         fs_base_register()
     }
+}
+
+/// [`fs_base`] where [`has_fsgsbase`].
+///
+/// # Safety
+/// It is so.
+#[inline(always)]
+#[must_use]
+pub unsafe fn fs_base_at_once() -> u64 {
+    let base: u64;
+    // SAFETY: CR4.FSGSBASE is on.
+    unsafe { asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) };
+    base
 }
 
 #[cold]
@@ -72,11 +83,21 @@ fn fs_base_register() -> u64 {
 #[inline(always)]
 pub fn set_fs_base(base: u64) {
     if has_fsgsbase() {
-        // SAFETY: CR4.FSGSBASE is on; the kernel itself never uses FS.
-        unsafe { asm!("wrfsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) };
+        // SAFETY: asked.
+        unsafe { set_fs_base_at_once(base) };
     } else {
         set_fs_base_register(base);
     }
+}
+
+/// [`set_fs_base`] where [`has_fsgsbase`].
+///
+/// # Safety
+/// It is so.
+#[inline(always)]
+pub unsafe fn set_fs_base_at_once(base: u64) {
+    // SAFETY: CR4.FSGSBASE is on; the kernel itself never uses FS.
+    unsafe { asm!("wrfsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) };
 }
 
 #[cold]

@@ -255,7 +255,8 @@ trap_common:
     push %rcx
     mov 56(%rsp), %rax
     mov %rax, %rcx
-    sub %gs:G_KERNEL_STACK, %rcx
+    sub %gs:G_KERNEL_FRAME, %rcx
+    add $(KERNEL_STACK_SIZE - FRAME_SIZE), %rcx
     cmp $KERNEL_STACK_SIZE, %rcx
     jbe 1f
     cmp $-GUARD_SIZE, %rcx

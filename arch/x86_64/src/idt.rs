@@ -25,7 +25,6 @@ entry_asm! {
     KERNEL_STACK_SIZE = percpu::KERNEL_STACK_SIZE,
     G_CURRENT = percpu::CURRENT,
     G_KERNEL_FRAME = percpu::KERNEL_FRAME,
-    G_KERNEL_STACK = percpu::KERNEL_STACK,
     G_EMERGENCY_FRAME = percpu::EMERGENCY_FRAME,
     GUARD_SIZE = addr::PAGE_SIZE,
     G_SITE_COUNTS = percpu::SITE_COUNTS,

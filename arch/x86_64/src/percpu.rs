@@ -22,16 +22,14 @@ pub struct CpuBlock {
     current: *const ThreadBlock,
     /// Where the entry code puts the frame of a thread that comes from program code: stack top − frame size.
     kernel_frame: u64,
-    /// Lowest address of the running thread's kernel stack.
-    kernel_stack: u64,
+    /// The root of the page tables that [`load_root`] loaded last; 0 before.
+    root: u64,
     /// Above 0: this CPU must not switch threads.
     preempt_count: u32,
     /// Set to ask for a switch at the next point where that is allowed.
     need_resched: u32,
     cpu_id: u32,
     apic_id: u32,
-    /// The root of the page tables that [`load_root`] loaded last; 0 before.
-    root: u64,
     /// This CPU's part of the scheduler, for the kernel.
     scheduler: *const (),
     /// Where the frame of a trap goes that finds the thread's kernel stack used up.
@@ -72,7 +70,6 @@ pub(crate) const SITE_COUNTS: usize = offset_of!(CpuBlock, site_counts);
 /// Offset of the running thread in the block.
 pub const CURRENT: usize = offset_of!(CpuBlock, current);
 pub(crate) const KERNEL_FRAME: usize = offset_of!(CpuBlock, kernel_frame);
-pub(crate) const KERNEL_STACK: usize = offset_of!(CpuBlock, kernel_stack);
 const PREEMPT_COUNT: usize = offset_of!(CpuBlock, preempt_count);
 const NEED_RESCHED: usize = offset_of!(CpuBlock, need_resched);
 /// Offset of the CPU's number in its block: the vDSO reads it there.
@@ -90,7 +87,6 @@ impl CpuBlock {
             this: core::ptr::null(),
             current: core::ptr::null(),
             kernel_frame: 0,
-            kernel_stack: 0,
             preempt_count: 1,
             need_resched: 0,
             cpu_id: 0,
@@ -155,18 +151,22 @@ pub fn current() -> *const ThreadBlock {
     value
 }
 
-/// Makes `thread` with the kernel stack `stack..stack + KERNEL_STACK_SIZE` the running thread in the eyes of the entry code.
+/// Where the entry code puts the frame of a thread with the kernel stack `stack..stack + KERNEL_STACK_SIZE`: what [`set_current`] is given.
+#[must_use]
+pub const fn frame_place(stack: u64) -> u64 {
+    stack + KERNEL_STACK_SIZE as u64 - FRAME_SIZE as u64
+}
+
+/// Makes `thread` with the [`frame_place`] `frame` the running thread in the eyes of the entry code.
 ///
 /// # Safety
 /// Interrupts are disabled and the CPU is about to be, or just was, switched to that stack.
 #[inline]
-pub unsafe fn set_current(thread: *const ThreadBlock, stack: u64) {
-    let frame = stack + KERNEL_STACK_SIZE as u64 - FRAME_SIZE as u64;
+pub unsafe fn set_current(thread: *const ThreadBlock, frame: u64) {
     // SAFETY: with interrupts disabled nothing reads the fields in between.
     unsafe {
         asm!("mov gs:[{}], {}", const CURRENT, in(reg) thread, options(nostack, preserves_flags));
         asm!("mov gs:[{}], {}", const KERNEL_FRAME, in(reg) frame, options(nostack, preserves_flags));
-        asm!("mov gs:[{}], {}", const KERNEL_STACK, in(reg) stack, options(nostack, preserves_flags));
     }
 }
 
@@ -227,13 +227,12 @@ pub fn preempt_disable() {
 }
 
 /// Undoes one [`preempt_disable`] without looking at [`need_resched`]; returns whether a switch is now due.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn preempt_enable() -> bool {
-    let zero: u8;
     // SAFETY: one instruction on this CPU's own counter.
-    unsafe { asm!("dec dword ptr gs:[{}]", "setz {}", const PREEMPT_COUNT, out(reg_byte) zero, options(nostack)) };
-    zero != 0 && need_resched()
+    unsafe { asm!("dec dword ptr gs:[{}]", "jnz {nested}", const PREEMPT_COUNT, nested = label { return false }, options(nostack)) };
+    need_resched()
 }
 
 /// How many [`preempt_disable`] are open.

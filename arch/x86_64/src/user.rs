@@ -87,20 +87,23 @@ user_copy_rest:
     add $16, %rdi
     sub $16, %rdx
     jmp 3b
+    // Two words that may overlap; after a fault among them, all is done again byte by byte.
 4:  cmp $8, %rdx
     jb 6f
     mov (%rsi), %rax
+    mov -8(%rsi,%rdx), %rcx
     mov %rax, (%rdi)
-    add $8, %rsi
-    add $8, %rdi
-    sub $8, %rdx
+    mov %rcx, -8(%rdi,%rdx)
+    xor %eax, %eax
+    ret
 6:  cmp $4, %rdx
     jb user_copy_bytes
     mov (%rsi), %eax
+    mov -4(%rsi,%rdx), %ecx
     mov %eax, (%rdi)
-    add $4, %rsi
-    add $4, %rdi
-    sub $4, %rdx
+    mov %ecx, -4(%rdi,%rdx)
+    xor %eax, %eax
+    ret
 user_copy_bytes:
     test %rdx, %rdx
     je user_copy_end

@@ -497,7 +497,7 @@ fn adopt_idle(cpu: usize, stack: Stack) {
     block::set_scheduler((&raw const SCHEDULERS[cpu]).cast());
     // SAFETY: interrupts are off, and this is the context that runs.
     unsafe {
-        block::set_current(&raw const thread.block, bottom);
+        block::set_current(&raw const thread.block, block::frame_place(bottom));
         *this_cpu().0 = local;
     }
     IDLE.fetch_or(1 << cpu, Ordering::Relaxed);

@@ -170,6 +170,7 @@ unsafe extern "Rust" {
 
 impl Thread {
     fn new(name: Arc<str>, policy: Policy, stack: Stack, space: Option<Arc<AddressSpace>>) -> Box<Self> {
+        let frame = block::frame_place(stack.bottom());
         // Written in place: a thread is large.
         Box::write(Box::new_uninit(), Self {
             block: ThreadBlock::new(),
@@ -188,7 +189,7 @@ impl Thread {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name,
             stack,
-            context: UnsafeCell::new(switch::Context::new()),
+            context: UnsafeCell::new(switch::Context::new(frame)),
             space,
             personality: Part::of(Box::new(())),
         })

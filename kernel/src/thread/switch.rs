@@ -51,6 +51,8 @@ impl Departure {
 /// What is kept of a thread that does not run. It belongs to the holder of the thread's scheduler reference.
 pub(super) struct Context {
     saved: Saved,
+    /// Where its frame lies on its kernel stack ([`block::frame_place`]).
+    frame: u64,
     fs_base: u64,
     /// The root of its page tables; 0: it does not mind which are loaded.
     root: u64,
@@ -80,8 +82,8 @@ const INTERRUPTED: u8 = 2;
 const MOVED: u8 = 4;
 
 impl Context {
-    pub(super) const fn new() -> Self {
-        Self { saved: Saved::none(), fs_base: 0, root: 0, liveness: Liveness::None, pending: 0, extended: None }
+    pub(super) const fn new(frame: u64) -> Self {
+        Self { saved: Saved::none(), frame, fs_base: 0, root: 0, liveness: Liveness::None, pending: 0, extended: None }
     }
 
     /// The thread will go on on another CPU.
@@ -89,8 +91,17 @@ impl Context {
         self.pending |= MOVED;
     }
 
-    /// Keeps what the next thread may change, for a thread that leaves in another way than a system call that waits.
+    /// Keeps what the next thread may change and loads that thread's, for a thread that leaves in another way than a system call that waits, or on a
+    /// processor without instructions for the FS base.
     #[inline(never)]
+    fn exchange_for(&mut self, new: &Self, leaving: Leaving) {
+        self.keep(leaving);
+        if new.root != block::root() {
+            enter_space(new.root);
+        }
+        cpu::set_fs_base(new.fs_base);
+    }
+
     fn keep(&mut self, leaving: Leaving) {
         if self.liveness == Liveness::None {
             return;
@@ -214,23 +225,25 @@ extern "C" fn enter_program(from: usize, departure: usize, _: usize) {
 pub(super) unsafe fn switch_to(from: &Thread, to: &Thread, leaving: Leaving, departure: Departure) {
     // SAFETY: `from` runs here, and `to` was handed to this CPU, so both contexts are ours.
     let (old, new) = unsafe { (&mut *from.context.get(), &mut *to.context.get()) };
-    if leaving == Leaving::Voluntarily && old.liveness == Liveness::Look {
-        old.fs_base = cpu::fs_base();
+    if leaving == Leaving::Voluntarily && old.liveness == Liveness::Look && cpu::has_fsgsbase() {
+        // SAFETY: asked.
+        old.fs_base = unsafe { cpu::fs_base_at_once() };
         if fpu::is_live() {
             old.save_extended();
         }
+        if new.root != block::root() {
+            enter_space(new.root);
+        }
+        // A kernel thread has no use for it, but a question costs as much as the answer.
+        // SAFETY: asked.
+        unsafe { cpu::set_fs_base_at_once(new.fs_base) };
     } else {
-        old.keep(leaving);
+        old.exchange_for(new, leaving);
     }
-    if new.root != block::root() {
-        enter_space(new.root);
-    }
-    // A kernel thread has no use for it, but a question costs as much as the answer.
-    cpu::set_fs_base(new.fs_base);
     let before = Before { from: core::ptr::from_ref(from) as usize, departure: departure as usize };
     // SAFETY: interrupts are off; the stack of `to` is live.
     let before = unsafe {
-        block::set_current(&raw const to.block, to.stack.bottom());
+        block::set_current(&raw const to.block, new.frame);
         switch::switch_stack(&raw mut old.saved, &raw const new.saved, before)
     };
     finish(before);

@@ -340,7 +340,30 @@ where
     #[inline(always)]
     pub unsafe fn exchange(&mut self, current: P) -> Result<P, P> {
         let raw = current.into_raw();
-        // SAFETY: alive as long as the reference given up here.
+        let front = self.front;
+        if !front.is_null() && self.heap.is_empty() {
+            // SAFETY: the queue's reference, and the one given up here, keep them alive.
+            let (first, entity) = unsafe { ((*front).sched_entity(), (*raw).sched_entity()) };
+            if first.rank() == entity.rank() {
+                // Two threads that yield to each other: they change places.
+                debug_assert!(self.displaced.is_null());
+                entity.set_runtime(entity.runtime().max(first.runtime()));
+                self.front = raw;
+                // SAFETY: `enqueue_in_front` or this function gave up a reference.
+                return Ok(unsafe { P::from_raw(front) });
+            }
+        }
+        // SAFETY: per the contract.
+        unsafe { self.exchange_with_any(raw) }
+    }
+
+    /// [`RunQueue::exchange`] with whoever is the first.
+    ///
+    /// # Safety
+    /// As for [`RunQueue::exchange`]; `raw` is a reference that was given up.
+    #[inline(never)]
+    unsafe fn exchange_with_any(&mut self, raw: *const P::Target) -> Result<P, P> {
+        // SAFETY: alive as long as the reference given up.
         let entity = unsafe { &*raw }.sched_entity();
         let (rank, runtime) = (entity.rank(), entity.runtime());
         let Some(first) = self.first().map(Scheduled::sched_entity) else {

@@ -114,8 +114,17 @@ impl Sites {
 
     /// Whether anything in `range` may be a site or a stub.
     fn may_concern(&self, range: &Range<u64>) -> bool {
-        let used = self.spans.iter().map(|span| (span.start.load(Ordering::Relaxed), span.end.load(Ordering::SeqCst))).take_while(|&(_, end)| end != 0);
-        used.into_iter().any(|(start, end)| start < range.end && range.start < end)
+        for span in &self.spans {
+            // The end first: who sees it grown also sees the start that was stored before.
+            let end = span.end.load(Ordering::SeqCst);
+            if end == 0 {
+                return false;
+            }
+            if range.start < end && span.start.load(Ordering::Relaxed) < range.end {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether there is a site at all.

@@ -33,6 +33,8 @@ const MXCSR_OFFSET: usize = 24;
 const XSTATE_BV_OFFSET: usize = 512;
 const XSAVE_HEADER_END: usize = 576;
 const LEGACY_LEN: usize = 512;
+/// What FXRSTOR would refuse is refused.
+const FXSAVE_ALIGN: u64 = 16;
 /// x87 and SSE.
 const LEGACY_COMPONENTS: u64 = 3;
 const MXCSR_VALID: u32 = 0xffff;
@@ -56,7 +58,6 @@ pub fn min_stack_size() -> u64 {
 }
 
 /// What FXSAVE stores, and an XSAVE header behind it, in kernel memory.
-#[derive(Clone, FromBytes, IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
 #[repr(C, align(64))]
 struct Legacy([u8; XSAVE_HEADER_END]);
 
@@ -72,6 +73,9 @@ impl Legacy {
 
     /// Loads what a program hands back at `address`, after making it harmless; all other components get their initial values.
     fn load(address: u64, frame: &mut TrapFrame) -> Result<(), Errno> {
+        if !address.is_multiple_of(FXSAVE_ALIGN) {
+            return Err(Errno::EFAULT);
+        }
         let mut area = Self([0; XSAVE_HEADER_END]);
         user_ptr::copy_in(address, &mut area.0[..LEGACY_LEN])?;
         let mxcsr = u32::read_from_bytes(&area.0[MXCSR_OFFSET..MXCSR_OFFSET + 4]).expect("four bytes");

@@ -117,6 +117,7 @@ fn file_backing(ctx: &Ctx<'_>, file: &Arc<OpenFile>, shared: bool, prot: Prot, o
 ///
 /// # Errors
 /// Those of mmap(2).
+#[inline(always)]
 pub fn mmap(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32, flags: u32, fd: i32, offset: u64) -> SysResult {
     if !offset.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
@@ -164,6 +165,7 @@ pub fn mmap(ctx: &Ctx<'_>, address: u64, len: u64, protection: u32, flags: u32, 
 ///
 /// # Errors
 /// `EINVAL`, `ENOMEM`.
+#[inline(always)]
 pub fn munmap(_ctx: &Ctx<'_>, address: u64, len: u64) -> SysResult {
     in_space(|space| calls::around(space, &[(address, len)], || space.unmap(VirtAddr(address), len))).map(|()| 0)
 }

@@ -6,6 +6,7 @@ use crate::case::{Build, Case, Program};
 pub(super) fn all() -> Vec<Case> {
     let mut cases = vec![
         Case::c("signals_sync.c"),
+        Case::c("signal_frames.c"),
         Case::c("sigaltstack.c"),
         Case::c("signals_async.c"),
         Case::c("jobs.c"),
