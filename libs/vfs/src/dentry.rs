@@ -11,7 +11,8 @@
 //!
 //! Who looks a name up that is not in the table, and who changes one, holds the lock `names` of its directory from asking or telling the
 //! file system until the table says so too. So the table never contradicts the file system for longer than a change takes, and a
-//! reader that finds the old state has looked before it.
+//! reader that finds the old state has looked before it. Entries that the keeper has given up leave the table a little later, without that lock. For
+//! those of dentries the count of their users says so; a missing name's entry is *forgotten* when the name comes into being, and says nothing from then on.
 //!
 //! Lifetime: users count dentries; a dentry counts its parent. What nobody uses is kept for the next walk by [`crate::keeper`], up to a
 //! limit. A dentry's entry holds a *weak* count, and leaves the table when the dentry ends, or the name does. The entry's memory, and
@@ -56,6 +57,8 @@ pub(crate) struct Known {
     gid: AtomicU32,
     /// For one that does not exist: where the keeper has it, and whether it was found lately.
     pub(crate) kept: keeper::Place,
+    /// For one that did not exist: it may now.
+    forgotten: AtomicBool,
 }
 
 impl Known {
@@ -73,6 +76,7 @@ impl Known {
             uid: AtomicU32::new(permissions.uid),
             gid: AtomicU32::new(permissions.gid),
             kept: keeper::Place::new(),
+            forgotten: AtomicBool::new(false),
         }
     }
 
@@ -81,9 +85,16 @@ impl Known {
         self.id
     }
 
-    /// What kind of object it is; `None` if it does not exist.
+    /// What kind of object it is; `None` if it does not exist, or did not.
     pub(crate) fn kind(&self) -> Option<FileKind> {
         self.dentry.is_some().then_some(self.kind)
+    }
+
+    /// Whether the name, which did not exist, still does not.
+    pub(crate) fn still_absent(&self) -> bool {
+        self.kept.note_use();
+        // Whoever knows of the name otherwise sees this, too.
+        !self.forgotten.load(Ordering::Relaxed)
     }
 
     /// Whether something is mounted there.
@@ -211,8 +222,7 @@ impl Dentry {
         let reading = <Linked as rcu::Domain>::read();
         let Some(known) = NAMES.find(&reading, self.id, name) else { return Found::Unknown };
         if known.kind().is_none() {
-            known.kept.note_use();
-            return Found::Absent;
+            return if known.still_absent() { Found::Absent } else { Found::Unknown };
         }
         known.dentry().map_or(Found::Unknown, Found::Dentry)
     }
@@ -395,6 +405,7 @@ impl<'a> Names<'a> {
             if known.kind().is_some() {
                 return;
             }
+            known.forgotten.store(true, Ordering::Relaxed);
             (known.kept.position(), core::ptr::from_ref(known).addr())
         };
         keeper::forget_absent(place);

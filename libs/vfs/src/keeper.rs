@@ -4,7 +4,7 @@
 //! hand takes marks away, and what has none and no user loses its place when a new one needs it. Which names are kept and which
 //! are not changes nothing but time.
 //!
-//! Locks: a group's, a leaf; what loses its place is dropped after it is released.
+//! Locks: a group's, a leaf; what loses its place is dropped after it is released. So it may be found in the table of names for a while longer.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -210,5 +210,30 @@ pub(crate) fn forget_absent((position, address): (u32, usize)) {
     let taken = take_if(position, |kept| matches!(kept, Kept::Absent(entry) if core::ptr::from_ref::<dcache::Entry<Known>>(entry).addr() == address));
     if let Some(taken) = taken {
         taken.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Tree;
+
+    #[test]
+    fn a_name_that_comes_into_being_while_its_absence_ends_is_found() {
+        let tree = Tree::empty();
+        assert!(tree.at("/new").is_err());
+        // Another thread has taken these and stands just before their end.
+        let taken: Vec<_> = RINGS.iter().flat_map(|ring| {
+            let (mut ring, mut at) = (ring.lock(), 0);
+            core::iter::from_fn(move || ring.take_unused(&mut at)).collect::<Vec<_>>()
+        }).collect();
+        tree.write("/new", b"x").unwrap();
+        drop_unused();
+        assert_eq!(tree.read("/new").unwrap(), b"x");
+        drop_unused();
+        assert!(tree.at("/new").is_ok());
+        taken.into_iter().for_each(Kept::end);
+        tree.unlink("/new").unwrap();
+        assert!(tree.at("/new").is_err());
     }
 }

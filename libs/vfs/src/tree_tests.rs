@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::string::{String, ToString};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::vec::Vec;
 
 use crate::file::SeekFrom;
@@ -622,11 +623,12 @@ fn threads_walk_while_names_move() {
         tree.mkdir(path).unwrap();
     }
     tree.write("/a/stays/f", b"x").unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = OnDrop(&stop);
         for _ in 0..2 {
             scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     assert_eq!(tree.read("/a/stays/f").unwrap(), b"x");
                     // There or not: only what stays is certain.
                     drop((tree.at("/a/moves"), tree.at("/b/moves")));
@@ -641,6 +643,14 @@ fn threads_walk_while_names_move() {
             tree.unlink("/b/moves").unwrap();
             assert!(tree.at("/b/moves").is_err());
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+/// Stops other threads however a test goes on.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -291,8 +291,7 @@ impl<'a> Walk<'a> {
 
     fn judge(&self, next: &Known, component: &Component, follow: Follow) -> Judgement {
         let Some(kind) = next.kind() else {
-            next.kept.note_use();
-            return Judgement::Absent;
+            return if next.still_absent() { Judgement::Absent } else { Judgement::Stop };
         };
         let through = !component.last || component.slash;
         let pass = match kind {
