@@ -14,7 +14,7 @@ mod console;
 pub mod control;
 pub mod devices;
 pub mod interrupt;
-mod log;
+pub mod log;
 mod machine;
 pub mod mm;
 mod nmi;

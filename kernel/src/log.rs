@@ -1,24 +1,32 @@
-//! The kernel log: `log::info!` and friends, to the serial port.
+//! The kernel log: `log::info!` and friends, to the serial port and to a ring that programs read (`dmesg`).
 //!
 //! Callers never wait for the port. A line is put on a lock-free list and the log thread writes it out; before that
-//! thread exists, and when the kernel stops, whoever logs drains the list itself.
+//! thread exists, and when the kernel stops, whoever logs drains the list itself. The ring keeps what informs even where the port is to show
+//! only warnings.
 //!
 //! Context of the logging macros: thread context with preemption enabled (a line is allocated). Interrupt handlers do not log. Nor does the scheduler, which
 //! may have a [`Notice`] written.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use core::fmt::Write as _;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use lockfree::mpsc::{MpscLink, MpscList, MpscNode};
-use log::{LevelFilter, Log, Metadata, Record};
-use sync::{OnceCell, ThreadHandle, WaitQueue};
+use log::{Level, LevelFilter, Log, Metadata};
+use log_ring::{LogRing, Priority};
+use sync::{Mutex, MutexGuard, OnceCell, ThreadHandle, WaitQueue};
 
 /// Lines that may wait at most; more are dropped and counted.
 const MAX_WAITING: usize = 4096;
 
+/// Bytes that the ring keeps.
+const KEPT: usize = 128 << 10;
+
 struct Line {
     link: MpscLink,
+    micros: u64,
+    priority: Priority,
     text: String,
 }
 
@@ -75,6 +83,21 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 static MORE: WaitQueue = WaitQueue::new();
 
+/// Lines whose severity is below this number are written to the port, too (`console_loglevel` of Linux).
+static SHOWN_BELOW: AtomicU8 = AtomicU8::new(Priority::WARNING.severity() + 1);
+static RING: Mutex<LogRing> = Mutex::new(LogRing::new(KEPT));
+/// Woken when the ring has got a line.
+static ADDED: WaitQueue = WaitQueue::new();
+
+const fn priority_of(level: Level) -> Priority {
+    match level {
+        Level::Error => Priority::ERROR,
+        Level::Warn => Priority::WARNING,
+        Level::Info => Priority::INFO,
+        Level::Debug | Level::Trace => Priority::DEBUG,
+    }
+}
+
 struct Logger;
 
 impl Log for Logger {
@@ -82,31 +105,29 @@ impl Log for Logger {
         metadata.level() <= log::max_level()
     }
 
-    fn log(&self, record: &Record<'_>) {
+    fn log(&self, record: &log::Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let micros = crate::clock::monotonic_ns() / 1000;
         let mut text = String::new();
-        let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
-        if writeln!(text, "[{seconds:>5}.{fraction:06}] {}: {}", record.target(), record.args()).is_err() {
-            return;
+        if write!(text, "{}: {}", record.target(), record.args()).is_ok() {
+            push(priority_of(record.level()), text);
         }
-        push(text);
     }
 
     fn flush(&self) {
-        drain();
+        show_all();
     }
 }
 
 static LOGGER: Logger = Logger;
 
-/// Starts logging at the level that the command line's `log=` names (error, warn, info, debug, trace); `warn` by default.
+/// Starts logging. The port shows the level that the command line's `log=` names (error, warn, info, debug, trace); `warn` by default.
 pub(crate) fn init(level: Option<&str>) {
-    let level = level.and_then(|name| name.parse().ok()).unwrap_or(LevelFilter::Warn);
+    let shown = level.and_then(|name| name.parse().ok()).unwrap_or(LevelFilter::Warn);
+    show_below(shown.to_level().map_or(0, |level| priority_of(level).severity() + 1));
     if log::set_logger(&LOGGER).is_ok() {
-        log::set_max_level(level);
+        log::set_max_level(shown.max(LevelFilter::Info));
     }
 }
 
@@ -118,7 +139,7 @@ pub(crate) fn start_thread() {
             for notice in NOTICES.take_all() {
                 log::warn!("{}", notice.text);
             }
-            drain();
+            drain(keep);
         }
     });
     if let Ok(thread) = started {
@@ -127,32 +148,75 @@ pub(crate) fn start_thread() {
 }
 
 #[expect(unsafe_code, reason = "pushes a node on the lock-free list")]
-fn push(text: String) {
+fn push(priority: Priority, text: String) {
     if WAITING.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
         WAITING.fetch_sub(1, Ordering::Relaxed);
         DROPPED.fetch_add(1, Ordering::Relaxed);
         return;
     }
+    let micros = crate::clock::monotonic_ns() / 1000;
     // SAFETY: the line was just made; nobody else can link it.
-    let _ = unsafe { LINES.push(Box::new(Line { link: MpscLink::new(), text })) };
+    let _ = unsafe { LINES.push(Box::new(Line { link: MpscLink::new(), micros, priority, text })) };
     if THREAD.get().is_some() {
         MORE.wake_all();
     } else {
-        drain();
+        drain(keep);
     }
 }
 
-/// Writes out everything that waits. Used by the log thread, and by whoever stops the kernel.
-pub(crate) fn drain() {
+/// Shows everything that waits. For whoever stops the kernel: it may have stopped those who hold locks, and nobody will read the ring.
+pub(crate) fn show_all() {
+    drain(|_, _, _| ());
+}
+
+/// Shows what waits, and hands it to `then`.
+fn drain(then: impl Fn(u64, Priority, String)) {
+    let handle = |micros: u64, priority: Priority, text: String| {
+        if priority.severity() < shown_below() {
+            let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+            crate::console::write(&format!("[{seconds:>5}.{fraction:06}] {text}\n"));
+        }
+        then(micros, priority, text);
+    };
     for line in LINES.take_all() {
         WAITING.fetch_sub(1, Ordering::Relaxed);
-        crate::console::write(&line.text);
+        let Line { micros, priority, text, .. } = *line;
+        handle(micros, priority, text);
     }
     let dropped = DROPPED.swap(0, Ordering::Relaxed);
     if dropped != 0 {
-        let mut text = String::new();
-        if writeln!(text, "log: {dropped} lines dropped").is_ok() {
-            crate::console::write(&text);
-        }
+        handle(crate::clock::monotonic_ns() / 1000, Priority::WARNING, format!("log: {dropped} lines dropped"));
     }
+}
+
+fn keep(micros: u64, priority: Priority, text: String) {
+    RING.lock().push(micros, priority, text);
+    ADDED.wake_all();
+}
+
+/// Adds a program's line, unless too many wait. Context: thread.
+pub fn add(priority: Priority, text: String) {
+    push(priority, text);
+}
+
+/// Lines whose severity is below this number are shown on the console.
+#[must_use]
+pub fn shown_below() -> u8 {
+    SHOWN_BELOW.load(Ordering::Relaxed)
+}
+
+/// From now on, lines whose severity is below `severity` are shown on the console.
+pub fn show_below(severity: u8) {
+    SHOWN_BELOW.store(severity, Ordering::Relaxed);
+}
+
+/// The last lines. Context: thread; the log thread waits meanwhile.
+pub fn ring() -> MutexGuard<'static, LogRing> {
+    RING.lock()
+}
+
+/// Woken when there are more.
+#[must_use]
+pub fn added() -> &'static WaitQueue {
+    &ADDED
 }

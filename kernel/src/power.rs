@@ -34,7 +34,7 @@ pub enum ExitStatus {
 pub fn exit(status: ExitStatus) -> ! {
     crate::control::send_exit(status);
     crate::control::flush();
-    crate::log::drain();
+    crate::log::show_all();
     off(debug_exit::DONE)
 }
 

@@ -21,6 +21,7 @@ mod family;
 pub mod fdtable;
 mod held;
 mod jobs;
+mod kmsg;
 pub mod mounts;
 mod oom;
 pub mod process;

@@ -21,6 +21,7 @@ use syscalls::Sysno;
 
 use crate::brief;
 use crate::ctx::{Ctx, Handler, to_register};
+use crate::kmsg;
 use crate::process::Task;
 use crate::rseq;
 use crate::scarcity;
@@ -475,7 +476,7 @@ table! {
     personality => info::personality / 1, partial("PER_LINUX");
     sethostname => info::set_name / 2, partial("EPERM: set when the machine is made");
     setdomainname => info::set_name / 2, partial("EPERM: set when the machine is made");
-    syslog => info::syslog / 3, partial("no kernel messages for programs");
+    syslog => kmsg::syslog / 3, full;
 }
 
 /// What runs first, by number: the functions, but for the calls that memory may be too scarce for. For `syscall_entry`.

@@ -9,7 +9,12 @@ use std::time::Duration;
 /// Every check of this file.
 #[must_use]
 pub fn all() -> Vec<Check> {
-    let checks: [Entry; 2] = [("privileged/mounts", || checks_itself("mounts.c")), ("privileged/adjtime", || checks_itself("adjtime.c"))];
+    let checks: [Entry; 4] = [
+        ("privileged/mounts", || checks_itself("mounts.c")),
+        ("privileged/device-nodes", || checks_itself("device_nodes.c")),
+        ("privileged/kernel-log", || checks_itself("kernel_log.c")),
+        ("privileged/adjtime", || checks_itself("adjtime.c")),
+    ];
     checks.into_iter().map(|(name, run)| Check { name, run }).collect()
 }
 

@@ -46,6 +46,14 @@ pub trait File: Any + Send + Sync {
         self.seekable()
     }
 
+    /// `lseek` of a seekable file without a position: a device is at its beginning, wherever one wants to go.
+    ///
+    /// # Errors
+    /// `EINVAL`, `ESPIPE` for devices that have their own idea of places.
+    fn seek(&self, _from: SeekFrom) -> Result<u64> {
+        Ok(0)
+    }
+
     /// What is ready right now.
     fn poll(&self) -> Events {
         Events::READABLE | Events::WRITABLE
@@ -460,9 +468,8 @@ impl OpenFile {
     pub fn seek(&self, from: SeekFrom) -> Result<u64> {
         self.require_open()?;
         self.require_seekable()?;
-        // Devices without a position are at their beginning, wherever one wants to go.
         if !self.positioned {
-            return Ok(0);
+            return self.file().seek(from);
         }
         let mut position = self.position.lock();
         *position = self.seek_target(*position, from)?;

@@ -26,6 +26,8 @@ bitflags! {
         const NO_EXEC = 2;
         /// Set-user-ID and set-group-ID bits have no effect.
         const NO_SET_ID = 4;
+        /// Device nodes cannot be opened.
+        const NO_DEVICES = 8;
     }
 }
 
@@ -184,6 +186,14 @@ impl Location {
     pub fn require_executable(&self) -> Result<()> {
         let refused = self.mount.mode().contains(MountMode::NO_EXEC) && self.inode().kind() == FileKind::Regular;
         if refused { Err(Errno::EACCES) } else { Ok(()) }
+    }
+
+    /// Fails for a device node that its mount lets nobody open.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    pub(crate) fn require_device(&self) -> Result<()> {
+        if self.mount.mode().contains(MountMode::NO_DEVICES) { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     /// Whether the place was removed from the tree.

@@ -190,6 +190,7 @@ impl<'a> Context<'a> {
             FileKind::Symlink => return Err(Errno::ELOOP),
             FileKind::Directory if writes || flags.contains(OpenFlags::CREAT) => return Err(Errno::EISDIR),
             FileKind::Socket => return Err(Errno::ENXIO),
+            FileKind::CharDevice | FileKind::BlockDevice => place.require_device()?,
             _ => {}
         }
         let mut access = Access::empty();

@@ -33,8 +33,8 @@ fn access(mode: MountMode) -> &'static str {
 /// The options of a mount.
 fn options(mode: MountMode) -> String {
     let option = |bit, text| if mode.contains(bit) { text } else { "" };
-    let (set_id, execute) = (option(MountMode::NO_SET_ID, ",nosuid"), option(MountMode::NO_EXEC, ",noexec"));
-    format!("{}{set_id}{execute},relatime", access(mode))
+    let (set_id, devices) = (option(MountMode::NO_SET_ID, ",nosuid"), option(MountMode::NO_DEVICES, ",nodev"));
+    format!("{}{set_id}{devices}{},relatime", access(mode), option(MountMode::NO_EXEC, ",noexec"))
 }
 
 /// The directories of a process: those of one of its threads.

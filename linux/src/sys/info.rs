@@ -564,18 +564,4 @@ pub fn set_name(_ctx: &Ctx<'_>, _name: UserPtr<u8>, _len: usize) -> SysResult {
     Err(Errno::EPERM)
 }
 
-/// `syslog`: there is no kernel log buffer for programs.
-///
-/// # Errors
-/// `EINVAL`, `EPERM`.
-pub fn syslog(_ctx: &Ctx<'_>, kind: u32, _buffer: UserPtr<u8>, _len: usize) -> SysResult {
-    const SIZE_BUFFER: u32 = 10;
-    const SIZE_UNREAD: u32 = 9;
-    match kind {
-        SIZE_BUFFER | SIZE_UNREAD => Ok(0),
-        _ if kind > SIZE_BUFFER => Err(Errno::EINVAL),
-        _ => Err(Errno::EPERM),
-    }
-}
-
 const _: () = assert!(size_of::<CapData>() == 12);

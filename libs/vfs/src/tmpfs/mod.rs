@@ -34,8 +34,14 @@ use crate::{Errno, Result};
 pub use content::{SEAL_EXEC, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE};
 pub use node::Node;
 
-/// Makes the open file of a device node.
+/// Makes the open file of one device node.
 pub type Opener = Arc<dyn Fn(OpenFlags) -> Result<Arc<dyn File>> + Send + Sync>;
+
+/// Makes the open file of a device node that was made by `mknod`: a device of this kind and number.
+///
+/// # Errors
+/// `ENXIO` for a number that no device has.
+pub type DeviceOpener = fn(FileKind, u64, OpenFlags) -> Result<Arc<dyn File>>;
 
 /// How a file system in memory is set up.
 #[derive(Clone)]
@@ -46,6 +52,8 @@ pub struct Options {
     pub max_pages: u64,
     /// What time it is.
     pub clock: Clock,
+    /// Who opens its device nodes.
+    pub open_device: DeviceOpener,
     /// Magic number that `statfs` shows.
     pub magic: u64,
     /// Mode of the root directory.
@@ -62,7 +70,17 @@ impl Options {
     /// A file system without a useful limit, with the root's mode 0755.
     #[must_use]
     pub const fn new(dev: u64, clock: Clock) -> Self {
-        Self { dev, max_pages: u64::MAX / 2, clock, magic: TMPFS_MAGIC, root_mode: 0o755, root_uid: 0, root_gid: 0, cached_names: true }
+        Self {
+            dev,
+            max_pages: u64::MAX / 2,
+            clock,
+            open_device: |_, _, _| Err(Errno::ENXIO),
+            magic: TMPFS_MAGIC,
+            root_mode: 0o755,
+            root_uid: 0,
+            root_gid: 0,
+            cached_names: true,
+        }
     }
 }
 

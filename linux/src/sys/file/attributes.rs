@@ -138,6 +138,7 @@ pub fn statx(ctx: &Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32
 fn statfs_of(place: &Location) -> Statfs {
     const ST_RDONLY: i64 = 1;
     const ST_NOSUID: i64 = 2;
+    const ST_NODEV: i64 = 4;
     const ST_NOEXEC: i64 = 8;
     let (s, mode) = (place.inode().statfs(), place.mount().mode());
     let flag = |mount, flag| if mode.contains(mount) { flag } else { 0 };
@@ -155,6 +156,7 @@ fn statfs_of(place: &Location) -> Statfs {
         flags: s.flags as i64
             | flag(MountMode::READ_ONLY, ST_RDONLY)
             | flag(MountMode::NO_SET_ID, ST_NOSUID)
+            | flag(MountMode::NO_DEVICES, ST_NODEV)
             | flag(MountMode::NO_EXEC, ST_NOEXEC),
         spare: [0; 4],
     }

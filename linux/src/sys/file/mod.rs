@@ -57,6 +57,7 @@ use vfs::tmpfs::Options;
 use vfs::walk::Follow;
 
 use crate::ctx::Ctx;
+use crate::devfs;
 use crate::fdtable::FileRef;
 use crate::user_ptr::{StringBuffer, UserPtr};
 
@@ -86,7 +87,7 @@ pub fn now() -> vfs::Timespec {
 /// How a file system in memory with device number `dev` is set up. As Linux's tmpfs it takes at most half of the memory.
 #[must_use]
 pub fn memory_options(dev: u64) -> Options {
-    Options { max_pages: kernel::mm::memory_info().total_frames / 2, ..Options::new(dev, now) }
+    Options { max_pages: kernel::mm::memory_info().total_frames / 2, open_device: devfs::open, ..Options::new(dev, now) }
 }
 
 /// The open file `fd` of the caller, for a call that closes no descriptor.

@@ -19,6 +19,7 @@ use crate::{devfs, procfs, sysfs};
 
 const MS_RDONLY: u64 = raw::MS_RDONLY as u64;
 const MS_NOSUID: u64 = raw::MS_NOSUID as u64;
+const MS_NODEV: u64 = raw::MS_NODEV as u64;
 const MS_NOEXEC: u64 = raw::MS_NOEXEC as u64;
 const MS_REMOUNT: u64 = raw::MS_REMOUNT as u64;
 const MS_BIND: u64 = raw::MS_BIND as u64;
@@ -52,6 +53,7 @@ pub fn mount(ctx: &Ctx<'_>, source: UserPtr<u8>, target: UserPtr<u8>, kind: User
     mode.set(MountMode::READ_ONLY, flags & MS_RDONLY != 0);
     mode.set(MountMode::NO_SET_ID, flags & MS_NOSUID != 0);
     mode.set(MountMode::NO_EXEC, flags & MS_NOEXEC != 0);
+    mode.set(MountMode::NO_DEVICES, flags & MS_NODEV != 0);
     with_place(ctx, AT_FDCWD, target, 0, |context, at| {
         require_privilege(ctx)?;
         let mounts = context.viewer.mounts;

@@ -188,7 +188,7 @@ impl Inode for Node {
             Body::Regular(_) | Body::Directory(_) => Ok(self),
             Body::Fifo(pipe) => pipe::open_fifo(pipe.get_or_init(Pipe::new), flags),
             Body::Special(Some(opener)) => opener(flags),
-            Body::Special(None) => Err(Errno::ENXIO),
+            Body::Special(None) => (self.fs.options.open_device)(self.kind, self.metadata().rdev, flags),
             Body::Symlink(_) => Err(Errno::ELOOP),
         }
     }
