@@ -1,4 +1,5 @@
-//! Capability sets (capabilities(7)), as data: they are kept and told as Linux does, but what a thread may do follows its user ids alone.
+//! Capability sets (capabilities(7)), as data: they are kept and told as Linux does. What a thread may do follows its user ids, but for changes of ids, which follow the
+//! sets.
 
 use linux_abi::Errno;
 
@@ -18,7 +19,22 @@ pub struct Capabilities {
     pub inheritable: u64,
 }
 
+/// What a set may hold: the number of its bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Capability {
+    /// Any group ids, any supplementary groups.
+    SetGid = 6,
+    /// Any user ids.
+    SetUid = 7,
+}
+
 impl Capabilities {
+    /// Whether a capability is in force.
+    #[must_use]
+    pub const fn has(&self, capability: Capability) -> bool {
+        self.effective >> capability as u32 & 1 == 1
+    }
+
     /// Those of a program that a process with these identities executes.
     #[must_use]
     pub fn of_new_program(ids: &Ids, inheritable: u64) -> Self {

@@ -1,6 +1,8 @@
 /* Capability sets as data: given up, not taken back, lost with the user id, inherited by children. */
 #include "check.h"
+#include <grp.h>
 #include <linux/capability.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -62,6 +64,26 @@ static int keeps_permitted_ones(void)
 	       after.words[0].effective == before.words[0].permitted;
 }
 
+/* As setpriv does it. */
+static int changes_groups_by_capability(void)
+{
+	struct sets sets;
+	if (prctl(PR_SET_KEEPCAPS, 1) || setresuid(1000, 1000, 1000) || setgroups(0, NULL) != -1 || errno != EPERM || get(&sets))
+		return 0;
+	for (int i = 0; i < 2; i++)
+		sets.words[i].effective = sets.words[i].permitted;
+	return set(&sets) == 0 && setgroups(0, NULL) == 0 && setresgid(2000, 2000, 2000) == 0 && setresuid(2000, 2000, 2000) == 0;
+}
+
+static int root_without_setuid_stays(void)
+{
+	struct sets sets;
+	if (get(&sets))
+		return 0;
+	sets.words[0].effective &= ~(1u << CAP_SETUID);
+	return set(&sets) == 0 && setuid(1000) == -1 && errno == EPERM && setuid(0) == 0 && setgroups(0, NULL) == 0;
+}
+
 int main(void)
 {
 	struct sets sets, none = {0};
@@ -78,6 +100,8 @@ int main(void)
 	CHECK(set(&sets) == 0);
 	CHECK(child_does(loses_them_with_the_user));
 	CHECK(child_does(keeps_permitted_ones));
+	CHECK(child_does(changes_groups_by_capability));
+	CHECK(child_does(root_without_setuid_stays));
 	sets.words[0].effective = 0;
 	CHECK(set(&sets) == 0 && shown("CapEff:") == (unsigned long)sets.words[1].effective << 32);
 	CHECK(set(&none) == 0);

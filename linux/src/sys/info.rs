@@ -13,7 +13,7 @@ use linux_abi::process::{CapData, CapHeader, Rlimit, Rusage, Sysinfo, Utsname};
 use linux_abi::time::Timeval;
 use sync::OnceCell;
 
-use crate::capabilities::Capabilities;
+use crate::capabilities::{Capabilities, Capability};
 use crate::ctx::{Ctx, SysResult};
 use crate::process::{self, Ids, OwnId, Process, Usage};
 use crate::random;
@@ -304,10 +304,20 @@ id_getters! {
 /// "Leave it": −1 in the calls that set several ids.
 const KEEP: u32 = u32::MAX;
 
-/// Sets real, effective and saved user ids; an unprivileged caller may only use ids it has.
-fn set_uids(ids: &mut Ids, real: u32, effective: u32, saved: u32) -> Result<(), Errno> {
+/// Whether the caller may take any user ids.
+fn takes_any_user(ctx: &Ctx<'_>) -> bool {
+    ctx.cred().capabilities.has(Capability::SetUid)
+}
+
+/// Whether the caller may take any group ids.
+fn takes_any_group(ctx: &Ctx<'_>) -> bool {
+    ctx.cred().capabilities.has(Capability::SetGid)
+}
+
+/// Sets real, effective and saved user ids; who may not take `any` may only use ids it has.
+fn set_uids(ids: &mut Ids, any: bool, real: u32, effective: u32, saved: u32) -> Result<(), Errno> {
     let owned = [ids.ruid, ids.euid, ids.suid];
-    let allowed = |id: u32| id == KEEP || ids.euid == 0 || owned.contains(&id);
+    let allowed = |id: u32| id == KEEP || any || owned.contains(&id);
     if ![real, effective, saved].into_iter().all(allowed) {
         return Err(Errno::EPERM);
     }
@@ -320,9 +330,10 @@ fn set_uids(ids: &mut Ids, real: u32, effective: u32, saved: u32) -> Result<(), 
     Ok(())
 }
 
-fn set_gids(ids: &mut Ids, real: u32, effective: u32, saved: u32) -> Result<(), Errno> {
+/// As [`set_uids`], for groups.
+fn set_gids(ids: &mut Ids, any: bool, real: u32, effective: u32, saved: u32) -> Result<(), Errno> {
     let owned = [ids.rgid, ids.egid, ids.sgid];
-    let allowed = |id: u32| id == KEEP || ids.euid == 0 || owned.contains(&id);
+    let allowed = |id: u32| id == KEEP || any || owned.contains(&id);
     if ![real, effective, saved].into_iter().all(allowed) {
         return Err(Errno::EPERM);
     }
@@ -345,7 +356,8 @@ fn valid(id: u32) -> Result<u32, Errno> {
 /// `EINVAL`, `EPERM`.
 pub fn setuid(ctx: &Ctx<'_>, uid: u32) -> SysResult {
     let uid = valid(uid)?;
-    ctx.task().change_ids(|ids| if ids.euid == 0 { set_uids(ids, uid, uid, uid) } else { set_uids(ids, KEEP, uid, KEEP) })?;
+    let any = takes_any_user(ctx);
+    ctx.task().change_ids(|ids| if any { set_uids(ids, any, uid, uid, uid) } else { set_uids(ids, any, KEEP, uid, KEEP) })?;
     Ok(0)
 }
 
@@ -355,7 +367,8 @@ pub fn setuid(ctx: &Ctx<'_>, uid: u32) -> SysResult {
 /// `EINVAL`, `EPERM`.
 pub fn setgid(ctx: &Ctx<'_>, gid: u32) -> SysResult {
     let gid = valid(gid)?;
-    ctx.task().change_ids(|ids| if ids.euid == 0 { set_gids(ids, gid, gid, gid) } else { set_gids(ids, KEEP, gid, KEEP) })?;
+    let any = takes_any_group(ctx);
+    ctx.task().change_ids(|ids| if any { set_gids(ids, any, gid, gid, gid) } else { set_gids(ids, any, KEEP, gid, KEEP) })?;
     Ok(0)
 }
 
@@ -364,9 +377,10 @@ pub fn setgid(ctx: &Ctx<'_>, gid: u32) -> SysResult {
 /// # Errors
 /// `EPERM`.
 pub fn setreuid(ctx: &Ctx<'_>, real: u32, effective: u32) -> SysResult {
+    let any = takes_any_user(ctx);
     ctx.task().change_ids(|ids| {
         let old_real = ids.ruid;
-        set_uids(ids, real, effective, KEEP)?;
+        set_uids(ids, any, real, effective, KEEP)?;
         if real != KEEP || effective != KEEP && effective != old_real {
             ids.suid = ids.euid;
         }
@@ -379,9 +393,10 @@ pub fn setreuid(ctx: &Ctx<'_>, real: u32, effective: u32) -> SysResult {
 /// # Errors
 /// `EPERM`.
 pub fn setregid(ctx: &Ctx<'_>, real: u32, effective: u32) -> SysResult {
+    let any = takes_any_group(ctx);
     ctx.task().change_ids(|ids| {
         let old_real = ids.rgid;
-        set_gids(ids, real, effective, KEEP)?;
+        set_gids(ids, any, real, effective, KEEP)?;
         if real != KEEP || effective != KEEP && effective != old_real {
             ids.sgid = ids.egid;
         }
@@ -394,7 +409,8 @@ pub fn setregid(ctx: &Ctx<'_>, real: u32, effective: u32) -> SysResult {
 /// # Errors
 /// `EPERM`.
 pub fn setresuid(ctx: &Ctx<'_>, real: u32, effective: u32, saved: u32) -> SysResult {
-    ctx.task().change_ids(|ids| set_uids(ids, real, effective, saved).map(|()| 0))
+    let any = takes_any_user(ctx);
+    ctx.task().change_ids(|ids| set_uids(ids, any, real, effective, saved).map(|()| 0))
 }
 
 /// `setresgid`.
@@ -402,7 +418,8 @@ pub fn setresuid(ctx: &Ctx<'_>, real: u32, effective: u32, saved: u32) -> SysRes
 /// # Errors
 /// `EPERM`.
 pub fn setresgid(ctx: &Ctx<'_>, real: u32, effective: u32, saved: u32) -> SysResult {
-    ctx.task().change_ids(|ids| set_gids(ids, real, effective, saved).map(|()| 0))
+    let any = takes_any_group(ctx);
+    ctx.task().change_ids(|ids| set_gids(ids, any, real, effective, saved).map(|()| 0))
 }
 
 /// `getresuid`.
@@ -433,7 +450,7 @@ pub fn getresgid(ctx: &Ctx<'_>, real: UserPtr<u32>, effective: UserPtr<u32>, sav
 /// None.
 pub fn setfsuid(ctx: &Ctx<'_>, uid: u32) -> SysResult {
     let cred = ctx.cred();
-    if uid != KEEP && (cred.euid == 0 || [cred.ruid, cred.euid, cred.suid, cred.fsuid].contains(&uid)) {
+    if uid != KEEP && (takes_any_user(ctx) || [cred.ruid, cred.euid, cred.suid, cred.fsuid].contains(&uid)) {
         ctx.task().set_fsuid(uid);
     }
     Ok(cred.fsuid as usize)
@@ -444,9 +461,10 @@ pub fn setfsuid(ctx: &Ctx<'_>, uid: u32) -> SysResult {
 /// # Errors
 /// None.
 pub fn setfsgid(ctx: &Ctx<'_>, gid: u32) -> SysResult {
+    let any = takes_any_group(ctx);
     ctx.task().change_ids(|ids| {
         let old = ids.fsgid;
-        if gid != KEEP && (ids.euid == 0 || [ids.rgid, ids.egid, ids.sgid, ids.fsgid].contains(&gid)) {
+        if gid != KEEP && (any || [ids.rgid, ids.egid, ids.sgid, ids.fsgid].contains(&gid)) {
             ids.fsgid = gid;
         }
         Ok(old as usize)
@@ -474,14 +492,14 @@ pub fn getgroups(ctx: &Ctx<'_>, size: i32, list: UserPtr<u32>) -> SysResult {
 /// `EPERM`, `EINVAL` for more than 65536, `EFAULT`.
 pub fn setgroups(ctx: &Ctx<'_>, size: usize, list: UserPtr<u32>) -> SysResult {
     const NGROUPS_MAX: usize = 65536;
+    if !takes_any_group(ctx) {
+        return Err(Errno::EPERM);
+    }
     if size > NGROUPS_MAX {
         return Err(Errno::EINVAL);
     }
     let groups: Vec<u32> = list.read_vec(size)?;
     ctx.task().change_ids(|ids| {
-        if ids.euid != 0 {
-            return Err(Errno::EPERM);
-        }
         ids.groups = groups;
         Ok(0)
     })
