@@ -10,7 +10,7 @@ use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
 use kernel::clock::monotonic_ns;
-use kernel::mm::{MemoryInfo, memory_info, slab_info};
+use kernel::mm::{MemoryInfo, has_frame_for_program, memory_info, slab_info};
 use linux_abi::signal::{SigInfo, Signal, code};
 use sync::Mutex;
 
@@ -63,8 +63,11 @@ fn pause() {
     kernel::thread::park(monotonic_ns() + PAUSE_NS);
 }
 
-/// Kills the process with the most memory, unless that is the caller's own.
+/// Kills the process with the most memory, unless that is the caller's own, or memory has come free since the caller asked for it.
 fn kill_another(task: &Task) -> bool {
+    if has_frame_for_program() {
+        return true;
+    }
     let total = memory_info().total_frames;
     let Some(victim) = all_processes().into_iter().filter_map(|process| Some((points(&process, total)?, process))).max_by_key(|(points, _)| *points) else {
         return false;

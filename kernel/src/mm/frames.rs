@@ -509,6 +509,13 @@ pub fn has_memory_for(bytes: usize) -> bool {
     FREE.load(Ordering::Relaxed) >= SCARCE.load(Ordering::Relaxed).saturating_add(frames)
 }
 
+/// Whether a program that just could not have a frame can have one now, because another has ended.
+#[must_use]
+pub fn has_frame_for_program() -> bool {
+    // Where failures are invented there always is one.
+    !torture::refuses_memory() && FREE.load(Ordering::Relaxed) > reserve()
+}
+
 /// How much memory there is, in frames of 4 KiB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MemoryInfo {

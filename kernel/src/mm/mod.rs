@@ -33,7 +33,7 @@ mod space;
 pub use boot::{MemoryKind, MemoryRegion, drop_identity_map, init};
 pub use heap::{SlabInfo, slab_info};
 pub(crate) use frames::let_torture_decide;
-pub use frames::{ContiguousFrames, MemoryInfo, free_blocks, has_memory_for, memory_info, memory_is_scarce};
+pub use frames::{ContiguousFrames, MemoryInfo, free_blocks, has_frame_for_program, has_memory_for, memory_info, memory_is_scarce};
 pub(crate) use prezero::{has_idle_work, idle_work};
 pub(crate) use reporting::{Lender, wait_for_unreported};
 pub use kernel_space::{KernelStack, kernel_cr3, map_mmio};
