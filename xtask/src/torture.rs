@@ -10,7 +10,7 @@ use anyhow::Result;
 /// Options of both.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How long, in minutes [default: 30 for torture, 60 for fuzz-calls].
+    /// How long each machine runs, in minutes [default: 30 for torture, 60 for fuzz-calls].
     #[arg(long)]
     minutes: Option<f64>,
     /// Numbers of virtual CPUs, each in a machine of its own, two at a time [default: 1,2,4 for torture, 2,4 for fuzz-calls].
@@ -45,7 +45,7 @@ fn run_long(options: &Options, name: &str, variable: &str, minutes: f64, smp: &s
     let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()));
     let minutes = options.minutes.unwrap_or(minutes);
     let smp = options.smp.as_deref().unwrap_or(smp);
-    eprintln!("{name} for {minutes} minutes with {smp} virtual CPUs; again: cargo xtask {name} --seed {seed}");
+    eprintln!("{name} for {minutes} minutes each with {smp} virtual CPUs; again: cargo xtask {name} --seed {seed}");
     let mut command = boot_command(&test::Options::with_kernel(options.dev))?;
     command.env(variable, ((minutes * 60.0) as u64).to_string());
     run::check(command.env("OXV_TORTURE_SMP", smp).env("OXV_TORTURE_SEED", seed.to_string()))
