@@ -32,16 +32,18 @@ pub(crate) fn end_thread(task: &Task) -> ! {
     thread::exit()
 }
 
-/// What others wait for in the memory that the thread leaves, by ending or by `execve`.
+/// What others wait for in the memory that the thread leaves, by ending or by `execve`: once.
 pub(crate) fn leave_memory(task: &Task) {
     release_robust_futexes(task);
+    task.set_robust_list(0);
     futex::abandon_all(task);
     announce_end(task);
+    task.set_clear_child_tid(0);
 }
 
 /// What the thread had in common with others goes on without it, and what nobody else has ends. While it is listed, so that who finds itself
 /// alone is alone there, too (`execve`).
-fn leave_belongings(task: &Task) {
+pub(crate) fn leave_belongings(task: &Task) {
     let process = task.process();
     if let Some(list) = task.undo.leave() {
         ipc::undo_semaphores(process.pid(), &list);

@@ -103,9 +103,9 @@ impl Family {
         self.released.wake_all();
     }
 
-    /// Sleeps until the child runs a program or has ended.
-    pub(crate) fn wait_for_release(&self) {
-        let done = || (!self.holds.load(Ordering::Acquire)).then_some(());
+    /// The running thread, `task`, sleeps until the child runs a program or has ended, or it must end itself.
+    pub(crate) fn wait_for_release(&self, task: &Task) {
+        let done = || (!self.holds.load(Ordering::Acquire) || task.must_end()).then_some(());
         // Without deadline and deaf to signals, it cannot fail.
         let _released = self.released.wait_until(None, Interrupt::Ignored, done);
     }

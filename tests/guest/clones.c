@@ -164,6 +164,32 @@ static void limits(void)
 	CHECK(waitpid(pid, &status, 0) == pid && (WEXITSTATUS(status) == 51 || WEXITSTATUS(status) == 99));
 }
 
+/* Who waits for its vfork child can be killed; the child goes on in the memory they share. */
+static void killed_while_it_waits(void)
+{
+	int status = 0, to_child[2];
+	pid_t child = 0;
+	char c;
+	CHECK(pipe(fds) == 0 && pipe(to_child) == 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (vfork() == 0) {
+			pid_t self = getpid();
+			if (write(fds[1], &self, sizeof self) == sizeof self && read(to_child[0], &c, 1) == 1)
+				(void)!write(fds[1], &self, sizeof self);
+			_exit(0);
+		}
+		_exit(1);
+	}
+	CHECK(read(fds[0], &child, sizeof child) == sizeof child && kill(pid, SIGKILL) == 0);
+	CHECK(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	CHECK(write(to_child[1], "x", 1) == 1 && read(fds[0], &pid, sizeof pid) == sizeof pid && pid == child);
+	close(fds[0]);
+	close(fds[1]);
+	close(to_child[0]);
+	close(to_child[1]);
+}
+
 int main(void)
 {
 	signal(SIGCHLD, SIG_DFL);
@@ -173,5 +199,6 @@ int main(void)
 	bad_arguments();
 	actions();
 	limits();
+	killed_while_it_waits();
 	return DONE();
 }

@@ -45,6 +45,15 @@ impl PendingQueue {
         Queued::Yes
     }
 
+    /// Adds all of `others`, without a limit, but for standard signals that are pending already.
+    pub fn append(&mut self, others: Self) {
+        for info in others.infos {
+            if let Some(signal) = Signal::new(info.signo as u32) {
+                let _merged = self.push(signal, info, usize::MAX);
+            }
+        }
+    }
+
     /// Takes the next signal that is in `wanted`.
     pub fn take(&mut self, wanted: SigSet) -> Option<(Signal, SigInfo)> {
         let signal = self.set.intersection(wanted).first()?;
@@ -128,6 +137,14 @@ mod tests {
         let ids: Vec<_> = core::iter::from_fn(|| q.take(ALL)).map(|(_, info)| (info.code == code::SI_TIMER, info.timer_id())).collect();
         assert_eq!(ids[1..], [(true, 3), (true, 5)]);
         assert!(q.set().is_empty());
+    }
+
+    #[test]
+    fn appended_signals_come_last_and_standard_ones_merge() {
+        let mut q = queue(&[15, 40]);
+        q.append(queue(&[40, 15, 12]));
+        assert_eq!(q.infos.len(), 4);
+        assert_eq!(drain(&mut q).iter().map(|&(number, _)| number).collect::<Vec<_>>(), [12, 15, 40, 40]);
     }
 
     #[test]

@@ -311,23 +311,41 @@ impl Process {
         spawn: impl FnOnce() -> Result<ThreadRef, Errno>,
     ) -> Result<(), Errno> {
         let mut threads = self.threads.lock();
-        if self.exit_status().is_some() {
+        if task.must_end() {
             return Err(Errno::EAGAIN);
         }
-        threads.insert(task.tid, task.clone());
-        TASKS.write().insert(task.tid, task.clone());
-        let mut thread = task.thread.lock();
-        let spawned = spawn().map(|spawned| *thread = Some(spawned));
-        drop(thread);
-        if spawned.is_err() {
-            threads.remove(&task.tid);
-            TASKS.write().remove(&task.tid);
-        }
+        let started = start_listed(&mut threads, task, spawn);
         drop(threads);
-        if self.job.is_stopping() {
-            task.set_work();
+        task.look_for_work();
+        started
+    }
+
+    /// `new`, which `spawn` starts, takes the place of the last thread, `old`, which has handed on what it had: `execve`. There is no moment without a
+    /// thread, and what is pending for `old` is so for `new`.
+    ///
+    /// # Errors
+    /// As [`Process::add_task`]; `old` stays on the lists then.
+    pub(crate) fn replace_task(
+        &self,
+        old: &Task,
+        new: &Arc<Task>,
+        spawn: impl FnOnce() -> Result<ThreadRef, Errno>,
+    ) -> Result<(), Errno> {
+        let mut threads = self.threads.lock();
+        if new.must_end() {
+            return Err(Errno::EAGAIN);
         }
-        spawned
+        start_listed(&mut threads, new, spawn)?;
+        if old.tid != new.tid {
+            threads.remove(&old.tid);
+            TASKS.write().remove(&old.tid);
+        }
+        self.count_usage_of(old);
+        new.signals.inherit_pending(&old.signals);
+        drop(threads);
+        new.look_for_work();
+        self.has_ended(old);
+        Ok(())
     }
 
     /// Takes an ending thread off the lists; returns how many are left.
@@ -335,23 +353,31 @@ impl Process {
         let mut threads = self.threads.lock();
         threads.remove(&task.tid);
         TASKS.write().remove(&task.tid);
-        {
-            let mut sum = self.dead_threads.lock();
-            *sum = sum.plus(task.usage());
-        }
-        *task.thread.lock() = None;
+        self.count_usage_of(task);
         let left = threads.len();
         let heir = threads.keys().next().copied();
         drop(threads);
-        task.give_back_place();
         if let Some(heir) = heir {
             family::thread_ended(self, task.tid, heir);
         }
+        self.has_ended(task);
+        left
+    }
+
+    /// From now on what an ending thread has used counts as that of a dead one. With the lock of the threads.
+    fn count_usage_of(&self, task: &Task) {
+        let mut sum = self.dead_threads.lock();
+        *sum = sum.plus(task.usage());
+        *task.thread.lock() = None;
+    }
+
+    /// A thread is off the lists.
+    fn has_ended(&self, task: &Task) {
+        task.give_back_place();
         self.thread_ended.wake_all();
         if self.job.is_stopping() {
             self.check_stopped();
         }
-        left
     }
 
     /// The running thread, `task`, waits until the thread `tid` has ended, or it must end itself.
@@ -420,4 +446,27 @@ impl Process {
         self.thread_ended.wake_all();
         decided.map_or_else(|old| ExitStatus::decode(old).unwrap_or(status), |_| status)
     }
+}
+
+/// Lists `task` among its process's `threads` and lets `spawn` start it. Whose number it takes goes back if that fails.
+fn start_listed(
+    threads: &mut BTreeMap<u32, Arc<Task>>,
+    task: &Arc<Task>,
+    spawn: impl FnOnce() -> Result<ThreadRef, Errno>,
+) -> Result<(), Errno> {
+    let before = threads.insert(task.tid, task.clone());
+    TASKS.write().insert(task.tid, task.clone());
+    let mut thread = task.thread.lock();
+    let spawned = spawn().map(|spawned| *thread = Some(spawned));
+    drop(thread);
+    if spawned.is_err() {
+        if let Some(before) = before {
+            TASKS.write().insert(before.tid, before.clone());
+            threads.insert(before.tid, before);
+        } else {
+            TASKS.write().remove(&task.tid);
+            threads.remove(&task.tid);
+        }
+    }
+    spawned
 }

@@ -195,6 +195,13 @@ impl Task {
         }
     }
 
+    /// Tells the thread, which has just been listed, of what came before: nobody has told it of a signal, a stop, or the end of all threads but one.
+    pub(super) fn look_for_work(&self) {
+        if self.is_interrupted() {
+            self.set_work();
+        }
+    }
+
     /// Wakes the thread from a wait it will check again.
     pub fn unpark(&self) {
         if let Some(thread) = self.thread() {

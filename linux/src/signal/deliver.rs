@@ -87,7 +87,7 @@ fn run_handler(ctx: &mut Ctx<'_>, signal: Signal, info: &SigInfo, action: &SigAc
     let task = ctx.task();
     // What the handler calls is not the continuation of what it interrupted, nor is what comes after it.
     task.continuation.forget();
-    let old_mask = task.signals.take_saved_mask().unwrap_or_else(|| task.signals.mask());
+    let old_mask = task.signals.saved_mask().unwrap_or_else(|| task.signals.mask());
     if !rseq::before_handler(ctx) || frame::push(ctx, signal, info, action, old_mask).is_err() {
         // No room for the frame: SIGSEGV, and if that is what is being delivered, the end.
         let segv = SigInfo::new(Signal::SIGSEGV, linux_abi::signal::code::SI_KERNEL);
@@ -96,6 +96,7 @@ fn run_handler(ctx: &mut Ctx<'_>, signal: Signal, info: &SigInfo, action: &SigAc
         }
         return force(ctx, Signal::SIGSEGV, segv);
     }
+    task.signals.forget_saved_mask();
     let own = if action.flags & sa::NODEFER != 0 { SigSet::EMPTY } else { SigSet::of(signal) };
     task.set_sigmask(task.signals.mask().union(action.mask).union(own));
 }

@@ -13,7 +13,7 @@ pub mod fault;
 pub mod frame;
 mod report;
 
-use core::ptr;
+use core::{mem, ptr};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use alloc::sync::Arc;
@@ -212,13 +212,22 @@ impl TaskSignals {
         self.altstack.size.store(stack.size, Ordering::Relaxed);
     }
 
-    /// Takes the mask to go back to, if there is one.
-    fn take_saved_mask(&self) -> Option<SigSet> {
-        if !self.has_saved_mask.load(Ordering::Relaxed) {
-            return None;
+    /// What is pending for the thread `old` is so for this one, which takes its place.
+    pub(crate) fn inherit_pending(&self, old: &Self) {
+        if !old.pending.set().is_empty() {
+            let pending = old.pending.change(mem::take);
+            self.pending.change(|queue| queue.append(pending));
         }
+    }
+
+    /// The mask to go back to, if there is one.
+    fn saved_mask(&self) -> Option<SigSet> {
+        self.has_saved_mask.load(Ordering::Relaxed).then(|| SigSet(self.saved_mask.load(Ordering::Relaxed)))
+    }
+
+    /// There is no mask to go back to any more.
+    fn forget_saved_mask(&self) {
         self.has_saved_mask.store(false, Ordering::Relaxed);
-        Some(SigSet(self.saved_mask.load(Ordering::Relaxed)))
     }
 
     fn record_fault(&self, vector: u64, error: u64, cr2: u64) {
@@ -252,7 +261,8 @@ impl Task {
 
     /// Undoes [`Task::set_temporary_sigmask`] when the call was not interrupted.
     pub fn restore_sigmask(&self) {
-        if let Some(mask) = self.signals.take_saved_mask() {
+        if let Some(mask) = self.signals.saved_mask() {
+            self.signals.forget_saved_mask();
             self.set_sigmask(mask);
         }
     }

@@ -176,8 +176,8 @@ fn read_strings(array: UserPtr<u64>) -> Result<Vec<Vec<u8>>, Errno> {
 /// # Errors
 /// Those of execve(2).
 pub fn execve(ctx: &Ctx<'_>, path: UserPtr<u8>, argv: UserPtr<u64>, envp: UserPtr<u64>) -> SysResult {
-    execute_at(ctx, AT_FDCWD, path.read_path()?, argv, envp, 0)?;
-    thread::exit()
+    let outcome = execute_at(ctx, AT_FDCWD, path.read_path()?, argv, envp, 0)?;
+    leave_program(ctx, outcome)
 }
 
 /// `execveat`.
@@ -193,8 +193,24 @@ pub fn execveat(
     flags: u32,
 ) -> SysResult {
     let path = path.read_path()?;
-    execute_at(ctx, directory, path, argv, envp, flags)?;
-    thread::exit()
+    let outcome = execute_at(ctx, directory, path, argv, envp, flags)?;
+    leave_program(ctx, outcome)
+}
+
+/// Whether the new program runs, when there is no way back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Runs,
+    /// The process is being ended, or there was no memory any more.
+    CannotRun,
+}
+
+/// The last of the thread that was in `execve`. It holds no reference any more.
+fn leave_program(ctx: &Ctx<'_>, outcome: Outcome) -> ! {
+    match outcome {
+        Outcome::Runs => thread::exit(),
+        Outcome::CannotRun => exit::end_process(ctx.task(), ExitStatus::Signalled(Signal::SIGKILL)),
+    }
 }
 
 fn execute_at(
@@ -204,7 +220,7 @@ fn execute_at(
     argv: UserPtr<u64>,
     envp: UserPtr<u64>,
     flags: u32,
-) -> Result<(), Errno> {
+) -> Result<Outcome, Errno> {
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
         return Err(Errno::EINVAL);
     }
@@ -221,8 +237,7 @@ fn execute_at(
     replace_program(ctx, &start.clone(), format!("/dev/fd/{directory}").into_bytes(), Some(start), argv, envp)
 }
 
-/// Replaces the calling process's program. When this returns `Ok`, the new program's thread runs and the caller has nothing
-/// left to do but end; it holds no reference then.
+/// Replaces the calling process's program. When this returns `Ok`, the caller has nothing left to do but end, whatever became of the new program.
 fn replace_program(
     ctx: &Ctx<'_>,
     start: &Location,
@@ -230,7 +245,7 @@ fn replace_program(
     file: Option<Location>,
     argv: UserPtr<u64>,
     envp: UserPtr<u64>,
-) -> Result<(), Errno> {
+) -> Result<Outcome, Errno> {
     let (process, cred) = (ctx.process(), ctx.cred());
     ctx.task().check_place()?;
     let limit = |resource| process.limit(resource).map_or(u64::MAX, |limit| limit.cur);
@@ -257,11 +272,9 @@ fn replace_program(
     // No way back from here.
     exit::leave_memory(ctx.task());
     let old_space = process.space();
-    if start_program(ctx, loaded).is_err() {
-        exit::end_process(ctx.task(), ExitStatus::Signalled(Signal::SIGKILL));
-    }
+    let started = start_program(ctx, loaded);
     exit::leave_space(process, old_space);
-    Ok(())
+    Ok(if started.is_ok() { Outcome::Runs } else { Outcome::CannotRun })
 }
 
 /// What set-id bits do for a program that the caller executes. Other processes that could change the directories under its feet (`CLONE_FS`) take their
@@ -301,8 +314,8 @@ fn start_program(ctx: &Ctx<'_>, loaded: Loaded) -> Result<(), Errno> {
         wants_rseq: false,
     };
     process.family.pass_children(ctx.task().tid(), process.pid());
-    process.remove_task(ctx.task());
     // The new thread starts with its maker's control words, and a new program with the initial ones.
     arch_x86_64::fpu::reset_for_exec();
-    process.add_task(&task, || spawn_program(program))
+    // If it never begins, what it was handed ends here.
+    process.replace_task(ctx.task(), &task, || spawn_program(program)).inspect_err(|_| exit::leave_belongings(&task))
 }

@@ -198,7 +198,7 @@ fn clone_process(ctx: &Ctx<'_>, args: &CloneArgs, place: Place) -> SysResult {
     let started = start_process(ctx, args, &task, first_program(ctx, args, &task, fs_base, space));
     started.inspect_err(|_| family::abandon(parent, &child))?;
     if has(args.flags, CLONE_VFORK) {
-        child.family.wait_for_release();
+        child.family.wait_for_release(caller);
     }
     Ok(pid as usize)
 }

@@ -14,7 +14,8 @@ for collector in "$@"; do
 	*) options="-XX:+UnlockExperimentalVMOptions -XX:+Use${collector}GC -Xmx128m" ;;
 	esac
 	code=0
-	java $options -jar "$dir/work.jar" || code=$?
+	# What it says when it dies is for the reader of the test.
+	java -XX:+ErrorFileToStdout $options -jar "$dir/work.jar" || code=$?
 	echo "exit $code"
 done
 exit $code

@@ -16,6 +16,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("apart.c"),
         Case::c("walks.c"),
         Case::c("execs.c"),
+        Case::c("exec_signals.c"),
         Case::c("proc_dead.c"),
         Case::c("timers.c").cpus(&[1, 2]),
         Case::c("file_limits.c"),
