@@ -87,21 +87,29 @@ user_copy_rest:
     add $16, %rdi
     sub $16, %rdx
     jmp 3b
-    // Two words that may overlap; after a fault among them, all is done again byte by byte.
+    // One word, once, since others may change it meanwhile; or two that may overlap. After a fault among them, all is done again byte by byte.
 4:  cmp $8, %rdx
     jb 6f
     mov (%rsi), %rax
+    je 7f
     mov -8(%rsi,%rdx), %rcx
     mov %rax, (%rdi)
     mov %rcx, -8(%rdi,%rdx)
     xor %eax, %eax
     ret
+7:  mov %rax, (%rdi)
+    xor %eax, %eax
+    ret
 6:  cmp $4, %rdx
     jb user_copy_bytes
     mov (%rsi), %eax
+    je 8f
     mov -4(%rsi,%rdx), %ecx
     mov %eax, (%rdi)
     mov %ecx, -4(%rdi,%rdx)
+    xor %eax, %eax
+    ret
+8:  mov %eax, (%rdi)
     xor %eax, %eax
     ret
 user_copy_bytes:
