@@ -6,6 +6,7 @@
 //! those that a `call` stands before; so it may also name calls that have returned.
 #![expect(unsafe_code, reason = "reads the stack and the text")]
 
+use addr::PAGE_SIZE;
 use arch_x86_64::TrapFrame;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
@@ -161,8 +162,12 @@ fn is_behind_call(address: u64) -> bool {
 
 /// Writes what may be return addresses in the running thread's stack from `rsp` on, the youngest first.
 pub(crate) fn backtrace(out: &mut dyn Write, rsp: u64) {
-    let Some(stack) = crate::thread::current_stack().filter(|stack| stack.contains(&rsp)) else { return };
-    let words = (rsp.next_multiple_of(8)..stack.end).step_by(8);
+    let Some(stack) = crate::thread::current_stack() else { return };
+    // In the guard page below it, the stack is used up.
+    if !(stack.start - PAGE_SIZE as u64..stack.end).contains(&rsp) {
+        return;
+    }
+    let words = (rsp.next_multiple_of(8).max(stack.start)..stack.end).step_by(8);
     // SAFETY: all lie in the running thread's stack.
     let addresses = words.map(|at| unsafe { *(at as *const u64) }).filter(|&word| is_behind_call(word));
     for (number, address) in addresses.take(MAX_FRAMES).enumerate() {

@@ -167,7 +167,7 @@ fn unexpected(frame: &mut TrapFrame, vector: u8) {
     frame.rip -= 2;
     let fault = Fault { kind: FaultKind::Protection, address: VirtAddr(frame.rip), vector: PROTECTION, error: selector_error(vector) };
     cpu::enable_interrupts();
-    linux_fault(frame, fault);
+    fault_of_program(frame, fault);
 }
 
 /// The error code of a #GP for a gate of the interrupt descriptor table (SDM vol. 3, 6.13).
@@ -366,8 +366,15 @@ fn check_halted(frame: &mut TrapFrame) {
         frame.rip -= 1;
         cpu::enable_interrupts();
         let fault = Fault { kind: FaultKind::Halt, address: VirtAddr(frame.rip), vector: PROTECTION, error: 0 };
-        linux_fault(frame, fault);
+        fault_of_program(frame, fault);
     }
+}
+
+/// Hands a fault of program code over that no exception told of; all of the program's registers count meanwhile.
+pub(crate) fn fault_of_program(frame: &mut TrapFrame, fault: Fault) {
+    thread::set_trapped(true);
+    linux_fault(frame, fault);
+    thread::set_trapped(false);
 }
 
 /// The `N` bytes before `rip`, if they can be read without sleeping.

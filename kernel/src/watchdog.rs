@@ -152,5 +152,5 @@ pub(crate) fn check_program(frame: &mut TrapFrame) {
     }
     frame.rip -= 1;
     let fault = Fault { kind: FaultKind::Protection, address: VirtAddr(frame.rip), vector: PROTECTION, error: 0 };
-    trap::linux_fault(frame, fault);
+    trap::fault_of_program(frame, fault);
 }

@@ -496,6 +496,12 @@ pub fn set_fs_base(base: u64) {
     processor::set_fs_base(base);
 }
 
+/// From here to its way back to program code all registers of the running thread count, as in an exception: `rt_sigreturn` has loaded them.
+/// It is on the slow way out ([`WORK_RESTORE`](arch_x86_64::percpu::WORK_RESTORE)), which ends this.
+pub fn keep_all_registers() {
+    set_trapped(true);
+}
+
 /// Notes that the running thread is (or is no longer) in an exception of program code.
 pub(crate) fn set_trapped(trapped: bool) {
     let liveness = if trapped { switch::Liveness::Live } else { switch::Liveness::Look };

@@ -221,7 +221,7 @@ pub(crate) fn pop(ctx: &mut Ctx<'_>) -> Result<(), Errno> {
     task.signals.set_altstack(SigStack { flags: uc.stack.flags & !SS_ONSTACK, ..uc.stack });
     restore_registers(ctx.frame_mut(), &uc.mcontext);
     mark_restore();
-    // Last: from here on to the program nothing waits.
+    kernel::thread::keep_all_registers();
     match uc.mcontext.fpstate {
         0 => load_initial(ctx.frame_mut()),
         address => return load_state(address, ctx.frame_mut()),
