@@ -12,7 +12,7 @@
 
 #define ROUNDS 60
 /* How long something is waited for that hangs. */
-#define PATIENCE_US 20000000
+#define PATIENCE_US 60000000
 
 static char *self, spinner[] = "/tmp/exec_signals.XXXXXX";
 static int gate[2];

@@ -38,8 +38,8 @@ impl Random {
 /// What is tortured, with how often each is drawn.
 fn programs() -> Vec<Case> {
     // Not those that expect something to happen, or not to happen, within some time.
-    const NAMED: [&str; 9] = [
-        "c/threads", "c/pipes", "c/signals_async", "c/signals_sync", "c/memory", "c/threads1000", "go/program", "cxx/cpp", "c/patch",
+    const NAMED: [&str; 11] = [
+        "c/threads", "c/pipes", "c/signals_async", "c/signals_sync", "c/signal_taker", "c/exec_signals", "c/memory", "c/threads1000", "go/program", "cxx/cpp", "c/patch",
     ];
     let stress = |name: &str, args: &[&str]| {
         let program = Program::Source("stress.c", Build::Dynamic);

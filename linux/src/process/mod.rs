@@ -359,6 +359,7 @@ impl Process {
         drop(threads);
         if let Some(heir) = heir {
             family::thread_ended(self, task.tid, heir);
+            self.notify_heirs();
         }
         self.has_ended(task);
         left

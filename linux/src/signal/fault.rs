@@ -59,11 +59,15 @@ fn classify(fault: &Fault) -> (Signal, i32) {
     }
 }
 
+/// Bit of a page fault's error code (SDM vol. 3, 4.7) that programs see set on Linux, though here the processor knows no user mode.
+const USER_ACCESS: u64 = 4;
+
 /// Turns a fault into a signal and delivers it at once.
 pub(crate) fn raise(ctx: &mut Ctx<'_>, fault: Fault) {
     let (signal, code) = classify(&fault);
     let page = matches!(fault.kind, FaultKind::Page(_));
-    ctx.task().signals.record_fault(fault.vector, fault.error, if page { fault.address.0 } else { 0 });
+    let (error, cr2) = if page { (fault.error | USER_ACCESS, fault.address.0) } else { (fault.error, 0) };
+    ctx.task().signals.record_fault(fault.vector, error, cr2);
     if signal == Signal::SIGKILL {
         oom::report(ctx.task());
     }

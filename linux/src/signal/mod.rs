@@ -243,11 +243,16 @@ impl TaskSignals {
 
 impl Task {
     /// Replaces the mask (SIGKILL and SIGSTOP cannot be blocked) and looks whether something became deliverable.
-    /// Only the thread itself does this.
+    /// Only the thread itself does this. What is pending for the process and blocked from now on, others are told of: this thread may have been the one that was.
     pub fn set_sigmask(&self, mask: SigSet) {
+        let before = self.signals.mask();
         self.signals.mask.store(mask.without(SigSet::UNBLOCKABLE).0, Ordering::SeqCst);
         if self.has_deliverable_signal() {
             self.set_work();
+        }
+        let blocked = self.process().signals.pending.set().intersection(mask.without(before));
+        if !blocked.is_empty() {
+            self.process().notify_again(blocked);
         }
     }
 
@@ -391,6 +396,23 @@ impl Process {
         Some(queued)
     }
 
+    /// What is pending for the process, other threads are told of than the one that is off the lists now and may have been told before.
+    pub(crate) fn notify_heirs(&self) {
+        let pending = self.signals.pending.set();
+        if !pending.is_empty() {
+            self.notify_again(pending);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn notify_again(&self, mut signals: SigSet) {
+        while let Some(signal) = signals.first() {
+            signals = signals.without(SigSet::of(signal));
+            self.notify_taker(signal);
+        }
+    }
+
     /// Tells one thread that can take it that `signal` is pending: the first thread if that can. One that unblocks the signal later sees it in its own check.
     fn notify_signal(&self, signal: Signal) {
         let own = |task: &Task| {
@@ -403,6 +425,10 @@ impl Process {
         if entry::with_task(own) == Some(true) {
             return;
         }
+        self.notify_taker(signal);
+    }
+
+    fn notify_taker(&self, signal: Signal) {
         if let Some(task) = self.find_own_task(|task| task.wants(signal)) {
             task.notify_signal(signal);
         }
