@@ -268,7 +268,8 @@ fn flush_local(start: VirtAddr, end: VirtAddr) {
     if pages <= MAX_SINGLE {
         (0..pages).for_each(|page| paging::invlpg(start + page * PAGE_SIZE as u64));
     } else if end.0 <= addr::layout::DIRECT_MAP {
-        paging::flush_all();
+        // An interrupt in between may change the root.
+        arch_x86_64::cpu::without_interrupts(paging::flush_all);
     } else {
         paging::flush_all_global();
     }

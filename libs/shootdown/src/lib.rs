@@ -11,7 +11,8 @@
 //! `ANY_ROOT`, which stands for every root (sequentially consistent), then loads, then shows the root itself. So either the requester sees that
 //! the CPU may have the root, or the CPU walks the tables after the change. A CPU with another root is left alone. An idle one is
 //! marked in its state word, which is also where it stops being idle: it cannot run a thread without seeing the mark. It runs
-//! kernel code only meanwhile, and never uses a stale translation of the program's half.
+//! kernel code only meanwhile, and never uses a stale translation of the program's half. Of the kernel's half it does: who unlocks a mutex follows records on
+//! the stacks of those that wait, which the idle thread does, too. So a request about every root interrupts it.
 //!
 //! *Tables.* It may walk tables speculatively, though. When tables are freed, an idle CPU with their root is interrupted, too: it changes
 //! to the kernel's own root, as does a CPU that runs a kernel thread, and so is left alone from then on. Roots are never freed.
@@ -81,7 +82,7 @@ impl CpuState {
             if state & ANY_ROOT == 0 && root != 0 && state & ROOT != root {
                 return Needs::Nothing;
             }
-            if state & IDLE == 0 || freed == Freed::Tables {
+            if state & IDLE == 0 || root == 0 || freed == Freed::Tables {
                 return Needs::Interrupt;
             }
             match self.0.compare_exchange(state, state | MUST_FLUSH, Ordering::SeqCst, Ordering::SeqCst) {
@@ -256,8 +257,9 @@ mod tests {
         cpu.enter_idle();
         assert_eq!(cpu.needs(A, Freed::Tables), Needs::Interrupt);
         cpu.has_left_root(B);
-        assert_eq!((cpu.needs(A, Freed::Tables), cpu.needs(0, Freed::PagesOnly)), (Needs::Nothing, Needs::Nothing));
-        assert!(cpu.leave_idle(), "still idle, and marked by the last request");
+        assert_eq!((cpu.needs(A, Freed::Tables), cpu.needs(B, Freed::PagesOnly)), (Needs::Nothing, Needs::Nothing));
+        assert_eq!(cpu.needs(0, Freed::PagesOnly), Needs::Interrupt, "the kernel's half it uses");
+        assert!(cpu.leave_idle(), "still idle, and marked by the request before");
     }
 
     #[test]
