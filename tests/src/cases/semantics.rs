@@ -18,6 +18,7 @@ pub(super) fn all() -> Vec<Case> {
         Case::c("execs.c"),
         Case::c("exec_signals.c"),
         Case::c("signal_taker.c"),
+        Case::c("forged_interrupts.c"),
         Case::c("proc_dead.c"),
         Case::c("timers.c").cpus(&[1, 2]),
         Case::c("file_limits.c"),
