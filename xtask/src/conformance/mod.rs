@@ -104,8 +104,8 @@ impl Suite {
             _ => (6, 40),
         };
         let work = if self == Self::StressNg { options.work } else { 0 };
-        // The others say of each test that fails whether it waits for the network; most of Python's would do so, and they take long.
-        let sockets = if self == Self::Python { Sockets::Local } else { Sockets::All };
+        // The others say of each test that fails whether it waits for the network; most of Python's would do so, and they take long. Those of POSIX need none.
+        let sockets = if matches!(self, Self::Python | Self::Posix) { Sockets::Local } else { Sockets::All };
         Plan { smp: options.smp, parallel: options.parallel.unwrap_or(parallel), seconds: options.seconds.unwrap_or(seconds) + work, dev: options.dev, sockets, urgent: matches!(self, Self::Posix | Self::StressNg) }
     }
 }
