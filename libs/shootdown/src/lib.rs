@@ -1,7 +1,7 @@
 //! TLB shootdown without hardware: which CPUs must be told that entries have changed, and how one waits until they have heard.
 //!
 //! Key types: [`CpuState`] (which translations a CPU may have), [`Round`] and [`Asked`] (CPUs that were asked, and count themselves out). The kernel's
-//! `tlb.rs` adds the interrupts, the batches of requests and the sleep.
+//! `tlb.rs` adds the interrupts, the batches of requests and the sleep. Its `barrier.rs` has rounds of its own, in which a CPU answers by having been interrupted.
 //!
 //! # Theory
 //! A CPU has translations of the kernel and of the one space whose root is in its CR3 (loading CR3 drops the others). Its state word says
